@@ -1,0 +1,53 @@
+"""What does a language model lose when it is made smaller? An extension of lm-evaluation-harness.
+
+The public names below are imported on first use, so that ``import harness_ext`` costs next to nothing: it happens at every start of a
+Python in whose environment this package is installed (see ``harness_ext.autoload``).
+"""
+
+TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
+if TYPE_CHECKING:
+    from harness_ext.api import prune as prune
+    from harness_ext.calibration import Calibration as Calibration
+    from harness_ext.errors import BadOptionError as BadOptionError
+    from harness_ext.errors import CalibrationError as CalibrationError
+    from harness_ext.errors import HarnessExtError as HarnessExtError
+    from harness_ext.errors import NumericalError as NumericalError
+    from harness_ext.errors import PluginError as PluginError
+    from harness_ext.hookspecs import hookimpl as hookimpl
+    from harness_ext.linalg import InverseFactor as InverseFactor
+    from harness_ext.linalg import inverse_factor as inverse_factor
+    from harness_ext.pruner import Pruned as Pruned
+    from harness_ext.pruner import Pruner as Pruner
+    from harness_ext.sparsity import Sparsity as Sparsity
+    from harness_ext.statistic import ChannelNorms as ChannelNorms
+    from harness_ext.statistic import Hessian as Hessian
+    from harness_ext.statistic import Statistic as Statistic
+
+_HOMES = {
+    "api": ("prune",),
+    "calibration": ("Calibration",),
+    "errors": ("BadOptionError", "CalibrationError", "HarnessExtError", "NumericalError", "PluginError"),
+    "hookspecs": ("hookimpl",),
+    "linalg": ("InverseFactor", "inverse_factor"),
+    "pruner": ("Pruned", "Pruner"),
+    "sparsity": ("Sparsity",),
+    "statistic": ("ChannelNorms", "Hessian", "Statistic"),
+}
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605 - a literal list would say it twice
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module, metadata
+
+    if name == "__version__":
+        return metadata.version("lm-eval-pruned")
+    for home, names in _HOMES.items():
+        if name in names:
+            value = getattr(import_module(f"harness_ext.{home}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'harness_ext' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

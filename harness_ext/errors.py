@@ -1,0 +1,49 @@
+"""The errors of this package; every message is one line that says what was passed, the rule, and the nearest valid name.
+
+HarnessExtError
+ +-- BadOptionError             an option that does not exist, or a value out of its range (also a ValueError)
+ |    +-- UnknownNameError      no pruner, calibration source or model of that name
+ +-- PluginError                a plugin that does not load, or breaks the contract
+ +-- CalibrationError           calibration text that cannot be read or is too short
+ +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
+ +-- UnsupportedModelError      a model whose decoder layers cannot be walked
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HarnessExtError(Exception):
+    """Base of all errors of this package."""
+
+
+class BadOptionError(HarnessExtError, ValueError):
+    """An option that does not exist, or a value out of its range."""
+
+
+class UnknownNameError(BadOptionError):
+    """No pruner, calibration source or model is registered under that name."""
+
+
+class PluginError(HarnessExtError):
+    """A plugin does not load, or breaks the contract of a hook."""
+
+
+class CalibrationError(HarnessExtError):
+    """Calibration text cannot be read, or is too short."""
+
+
+class NumericalError(HarnessExtError):
+    """NaN or infinite values in weights, activations or scores, or a matrix that cannot be factorised."""
+
+
+class UnsupportedModelError(HarnessExtError):
+    """A model whose decoder layers cannot be walked."""
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest candidate, or nothing."""
+    near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,76 @@
+"""The hooks of this package. A plugin is a module, named by an entry point of the group ``harness_ext``, with any of them:
+
+.. code-block:: toml
+
+    [project.entry-points.harness_ext]
+    my-plugin = "my_package.my_module"
+
+Hooks are called once per run, when names are first looked up. ``register`` may be called any number of times; a name that is already
+taken is an error that says whose it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from harness_ext.calibration import Calibration
+    from harness_ext.pruner import Pruner
+    from harness_ext.sparsity import Sparsity
+
+NAME = "harness_ext"
+hookspec = pluggy.HookspecMarker(NAME)
+hookimpl = pluggy.HookimplMarker(NAME)
+
+
+@hookspec
+def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    """Registers pruning methods, to be chosen by ``pruner=<name>``.
+
+    :param register: call it with each subclass of :class:`harness_ext.Pruner`; its ``name`` is what users type.
+    """
+
+
+@hookspec
+def register_calibrations(register: Callable[[type[Calibration]], None]) -> None:
+    """Registers sources of calibration text, to be chosen by ``calibration=<name>``.
+
+    :param register: call it with each subclass of :class:`harness_ext.Calibration`.
+    """
+
+
+@hookspec
+def register_models(register: Callable[[str, Path], None]) -> None:
+    """Registers short names for model folders, to be used as ``pretrained=<name>``.
+
+    :param register: call it with a name and the folder that ``from_pretrained`` is to load. The folder need not exist until then.
+    """
+
+
+@hookspec
+def register_tasks(register: Callable[[Path], None]) -> None:
+    """Registers folders of lm-eval task YAMLs. Not called where lm-eval was asked to leave its default tasks out.
+
+    :param register: call it with each folder; it is searched as lm-eval's own ``--include_path`` is, and that wins over it.
+    """
+
+
+@hookspec(firstresult=True)
+def layer_sparsities(model: PreTrainedModel, sparsity: Sparsity, layers: Sequence[str]) -> dict[str, Sparsity] | None:
+    """Spreads the sparsity over the layers. Not called for pruners that treat the model as a whole.
+
+    Stops at the first result that is not None; without one, every layer gets the same sparsity. The achieved sparsity over all the
+    layers is checked against ``sparsity`` afterwards.
+
+    :param model: the dense model; do not change it.
+    :param sparsity: the sparsity over all the layers together.
+    :param layers: the full names of the linear layers to be pruned, in the order of the model.
+    :return: the sparsity of every layer, or None to leave it to others.
+    """

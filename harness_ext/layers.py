@@ -1,0 +1,128 @@
+"""Finds the decoder layers of a causal language model and the linear layers in them; the only file that knows architectures."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KINDS = ("all", "attention", "ffn")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer of a decoder block: ``nn.Linear``, or GPT-2's ``Conv1D``, whose weight is stored transposed."""
+
+    name: str
+    """The full name of the module, such as ``model.layers.0.self_attn.q_proj``."""
+    kind: str
+    """``attention`` or ``ffn``."""
+    module: nn.Module
+
+    @property
+    def in_features(self) -> int:
+        return self.module.weight.shape[0 if isinstance(self.module, Conv1D) else 1]  # type: ignore[index, return-value]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """A view of the weight as [out_features, in_features]."""
+        weight: torch.Tensor = self.module.weight.data  # type: ignore[assignment]
+        return weight.T if isinstance(self.module, Conv1D) else weight
+
+    def write(self, weight: torch.Tensor) -> None:
+        """Copies a new [out_features, in_features] weight into the module, in the module's own dtype."""
+        with torch.no_grad():
+            self.weight.copy_(weight)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoder block and the linear layers in it that were selected."""
+
+    name: str
+    module: nn.Module
+    layers: tuple[Layer, ...]
+
+
+def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[Block]:
+    """The decoder blocks in order, with the linear layers that ``modules`` selects.
+
+    Args:
+        modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``*.q_proj``.
+
+    Raises:
+        UnsupportedModelError: no single list of decoder blocks, or weights in them that are not linear layers.
+        BadOptionError: ``modules`` selects nothing.
+    """
+    name, blocks = _block_list(model)
+    found = [Block(f"{name}.{i}", block, tuple(_linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
+    chosen = [Block(b.name, b.module, tuple(layer for layer in b.layers if _selects(modules, layer))) for b in found]
+    if not any(block.layers for block in chosen):
+        names = [layer.name for block in found for layer in block.layers]
+        raise BadOptionError(
+            f"modules={modules!r} selects no layer: want all, attention, ffn, or a glob such as '*.{names[0].rsplit('.', 1)[-1]}'."
+            + did_you_mean(modules, [*KINDS, *names])
+        )
+    return chosen
+
+
+def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth and any(True for _ in _linear_layers(name, module))
+    ]
+    lists = [(name, module) for name, module in lists if not any(name.startswith(outer + ".") for outer, _ in lists if outer != name)]
+    if len(lists) != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} cannot be walked: want one list of {depth} decoder layers with linear layers in them, "
+            f"found {len(lists)}" + (f" ({', '.join(name for name, _ in lists)})" if lists else "")
+        )
+    return lists[0]
+
+
+def _linear_layers(prefix: str, block: nn.Module) -> Iterator[Layer]:
+    for name, module in block.named_modules():
+        if type(module) is nn.Linear or isinstance(module, Conv1D):
+            kind = "attention" if "attn" in name or "attention" in name else "ffn"
+            yield Layer(f"{prefix}.{name}", kind, module)
+
+
+def check_coverage(blocks: list[Block]) -> None:
+    """Refuses blocks with matrices that are not plain linear layers, so that no model is pruned by half without a word.
+
+    Raises:
+        UnsupportedModelError: for example fused experts, quantised layers, or a weight that two layers share.
+    """
+    seen: dict[int, str] = {}
+    for block in blocks:
+        plain = {id(layer.module.weight) for layer in _linear_layers(block.name, block.module)}
+        for name, parameter in block.module.named_parameters():
+            if parameter.ndim >= 2 and id(parameter) not in plain:
+                raise UnsupportedModelError(
+                    f"{block.name}.{name} {tuple(parameter.shape)} is not the weight of a plain linear layer: "
+                    "fused experts, convolutions and quantised layers cannot be pruned"
+                )
+        for layer in block.layers:
+            weight = layer.module.weight
+            if (other := seen.setdefault(id(weight), layer.name)) != layer.name:
+                raise UnsupportedModelError(f"{layer.name} shares its weight with {other}: it cannot be pruned twice")
+            if not torch.is_floating_point(weight):  # type: ignore[arg-type]
+                raise UnsupportedModelError(f"{layer.name} is quantised ({weight.dtype}): load the model in bf16, fp16 or fp32")
+
+
+def _selects(modules: str, layer: Layer) -> bool:
+    if modules in KINDS:
+        return modules in ("all", layer.kind)
+    return fnmatch.fnmatchcase(layer.name, modules)

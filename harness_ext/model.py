@@ -1,0 +1,92 @@
+"""``pruned-hf``: lm-eval's ``hf`` with a model that is pruned after it is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any, TypeVar
+
+import transformers
+from lm_eval.models.huggingface import HFLM
+
+from harness_ext.engine import apply
+from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.plan import ARGUMENTS, take_plan
+from harness_ext.plugins import Plugins
+
+log = logging.getLogger(__name__)
+Self = TypeVar("Self", bound="PrunedHFLM")
+
+DEFAULT_MODEL = "lab"
+# lm-eval's command line passes the integer 1 where no batch size was given, and what the user types as a string.
+NOT_GIVEN = 1
+
+
+class PrunedHFLM(HFLM):  # type: ignore[misc]
+    """Takes all arguments of ``hf`` plus ``pruner``, ``sparsity``, ``modules``, ``calibration`` and dotted options of theirs.
+
+    Args:
+        pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab``.
+        pruner: the name of a registered pruner (default ``sparsegpt``).
+        sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over module names.
+        calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
+        pruner.*, calibration.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
+
+    Raises:
+        BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
+    """
+
+    def __init__(self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, **arguments: Any) -> None:
+        plugins = Plugins()
+        plan = take_plan(plugins, arguments)
+        _refuse_misspelt(arguments)
+        if isinstance(pretrained, str) and pretrained in plugins.models.items:
+            pretrained = str(plugins.models.get(pretrained)[0])
+        super().__init__(pretrained=pretrained, **arguments)
+        self.pruning_record = apply(plan, self.model, self.tokenizer, plugins)
+        log.info(
+            "%s: sparsity %.4f achieved, fingerprint %s",
+            plan.pruner.name, self.pruning_record["achieved_sparsity"], self.pruning_record["fingerprint"],
+        )  # fmt: skip
+
+    @classmethod
+    def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
+        """As in lm-eval, with a batch size that suits the model where none was asked for."""
+        config = {key: value for key, value in (additional_config or {}).items() if value is not None}
+        for key in sorted(arg_dict.keys() & config.keys()):
+            if key == "batch_size" and config[key] is NOT_GIVEN:
+                del config[key]
+            else:
+                raise BadOptionError(f"{key} is given twice, in the model arguments and beside them")
+        given = {**config, **arg_dict}
+        choose = given.get("batch_size", NOT_GIVEN) is NOT_GIVEN and "batch_size" not in arg_dict
+        lm = cls(**given)
+        if choose:
+            lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in lm.model.parameters()))
+            log.info("batch size %d, chosen for the size of the model; --batch_size overrides it", lm.batch_size_per_gpu)
+        return lm
+
+    @classmethod
+    def create_from_arg_string(cls: type[Self], arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """As ``create_from_arg_obj``, from ``a=1,b=2``."""
+        from lm_eval.utils import simple_parse_args_string
+
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's own, and the pruning record; both go into results.json."""
+        return {**super().get_model_info(), "pruning": self.pruning_record}
+
+
+def default_batch_size(parameters: int) -> int:
+    """64 sequences for models under 100 M parameters, 16 under 2 B, 8 above."""
+    return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
+
+
+def _refuse_misspelt(arguments: dict[str, Any]) -> None:
+    """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
+    known = set(inspect.signature(HFLM.__init__).parameters)
+    for name in arguments:
+        if name not in known and (hint := did_you_mean(name, [*ARGUMENTS, "pretrained"])):
+            raise BadOptionError(f"no argument {name!r}.{hint}")

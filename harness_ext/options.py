@@ -1,0 +1,77 @@
+"""Options as annotated class attributes: ``block_size: int = 128`` in a pruner is the option ``pruner.block_size``."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from typing_extensions import dataclass_transform
+
+from harness_ext.errors import BadOptionError, did_you_mean
+
+Self = TypeVar("Self", bound="Configurable")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Configurable:
+    """A frozen, keyword-only dataclass whose fields can be set by name from a command line.
+
+    Subclasses need no decorator: every annotated attribute that is not a ``ClassVar`` becomes an option, and must have a default.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str] = "option"  # what messages call it, and the prefix of its options
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The options and their default values."""
+        return {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+
+    def options(self) -> dict[str, Any]:
+        """The options and their values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_options(cls: type[Self], options: Mapping[str, Any]) -> Self:
+        """Builds an instance, checking the name and the type of every option.
+
+        Raises:
+            BadOptionError: no such option, a value of another type, or a value that the class refuses (a ValueError of its own).
+        """
+        defaults = cls.defaults()
+        hints = typing.get_type_hints(cls)
+        for option, value in options.items():
+            if option not in defaults:
+                takes = ", ".join(f"{name}={default!r}" for name, default in defaults.items()) or "no options"
+                raise BadOptionError(f"{cls.kind} {cls.name!r} has no option {option!r}.{did_you_mean(option, defaults)} It takes: {takes}")
+            if not _is_a(value, hints[option]):
+                wanted = hints[option].__name__ if isinstance(hints[option], type) else str(hints[option]).replace("typing.", "")
+                raise BadOptionError(f"{cls.kind}.{option}={value!r}: {cls.kind} {cls.name!r} wants {wanted} here")
+        try:
+            return cls(**options)
+        except BadOptionError:
+            raise
+        except ValueError as error:
+            raise BadOptionError(f"{cls.kind} {cls.name!r}: {error}") from error
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_a(value, choice) for choice in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    if hint is Any:
+        return True
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint if isinstance(hint, type) else object)

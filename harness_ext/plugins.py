@@ -1,0 +1,179 @@
+"""Finds plugins and what they register; one that does not load is remembered and named when it might have been asked for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+import pluggy
+
+from harness_ext import hookspecs
+from harness_ext.calibration import Calibration
+from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean
+from harness_ext.hookspecs import NAME
+from harness_ext.pruner import Pruner
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin comes from: the entry point and the distribution that declares it."""
+
+    entry_point: str
+    module: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin, or a part of one, that could not be used, and why."""
+
+    origin: Origin
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.origin} ({self.origin.entry_point}): {self.reason}"
+
+
+@dataclass
+class Registry(Generic[T]):
+    """What plugins registered of one kind, by name."""
+
+    kind: str
+    items: dict[str, tuple[T, Origin]] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+
+    def add(self, name: str, item: T, origin: Origin) -> None:
+        if name in self.items:
+            raise PluginError(
+                f"the {self.kind} name {name!r} is already taken by {self.items[name][1]} ({self.items[name][1].entry_point})"
+            )
+        self.items[name] = (item, origin)
+
+    def get(self, name: str) -> tuple[T, Origin]:
+        """The item of that name and where it comes from.
+
+        Raises:
+            UnknownNameError: none; the message has the nearest name, all names, and the plugins that failed to load.
+        """
+        if name in self.items:
+            return self.items[name]
+        available = ", ".join(sorted(self.items)) or "none"
+        failed = f". Not loaded: {'; '.join(map(str, self.broken))}" if self.broken else ""
+        raise UnknownNameError(f"no {self.kind} named {name!r}.{did_you_mean(name, self.items)} Available: {available}{failed}")
+
+
+class Plugins:
+    """All plugins of an environment. Building one imports them; nothing is kept between instances.
+
+    Args:
+        found: pairs of an entry point and its distribution; by default all of the group ``harness_ext``.
+    """
+
+    def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None) -> None:
+        self.broken: list[Broken] = []
+        self.origins: dict[str, Origin] = {}
+        self.pruners: Registry[type[Pruner]] = Registry("pruner", broken=self.broken)
+        self.calibrations: Registry[type[Calibration]] = Registry("calibration", broken=self.broken)
+        self.models: Registry[Path] = Registry("model", broken=self.broken)
+        self.task_folders: list[tuple[Path, Origin]] = []
+        self.manager = pluggy.PluginManager(NAME)
+        self.manager.add_hookspecs(hookspecs)
+        for entry_point, distribution in discover() if found is None else found:
+            self._load(entry_point, distribution)
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """To call the hooks that are not registrations, such as ``layer_sparsities``."""
+        return self.manager.hook
+
+    def _load(self, entry_point: EntryPoint, distribution: Distribution) -> None:
+        origin = Origin(entry_point.name, entry_point.value, distribution.metadata["Name"], distribution.version)
+        plugin_name = f"{origin.distribution}:{entry_point.name}"
+        try:
+            plugin = entry_point.load()
+            self.manager.register(plugin, plugin_name)
+            self._check(plugin)
+        except (Exception, SystemExit) as error:  # whatever a broken plugin raises must not stop those who do not ask for it
+            self._reject(plugin_name, origin, error)
+            return
+        self.origins[plugin_name] = origin
+        others = [other for other in self.manager.get_plugins() if other is not plugin]
+        registrations: dict[str, Callable[..., None]] = {
+            "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, Pruner), origin),
+            "register_calibrations": lambda calibration: self.calibrations.add(*_named(calibration, Calibration), origin),
+            "register_models": lambda name, path: self.models.add(name, Path(path), origin),
+            "register_tasks": lambda path: self.task_folders.append((_folder(path), origin)),
+        }
+        for hook, register in registrations.items():
+            try:
+                self.manager.subset_hook_caller(hook, others)(register=register)
+            except (Exception, SystemExit) as error:
+                self.broken.append(Broken(origin, _explain(error)))
+
+    def _check(self, plugin: Any) -> None:
+        """Refuses misspelt hooks and plugins without any hook, which pluggy itself accepts in silence."""
+        callers = self.manager.get_hookcallers(plugin) or []
+        known = sorted(hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), f"{NAME}_spec"))
+        for caller in callers:
+            if caller.name not in known:
+                raise PluginError(f"{caller.name!r} is not a hook.{did_you_mean(caller.name, known)} Hooks: {', '.join(known)}")
+        self.manager.check_pending()
+        if not callers:
+            raise PluginError(f"{_name_of(plugin)} implements no hook. Is @harness_ext.hookimpl missing?")
+
+    def _reject(self, plugin_name: str, origin: Origin, error: BaseException) -> None:
+        if self.manager.has_plugin(plugin_name):
+            self.manager.unregister(name=plugin_name)
+        self.broken.append(Broken(origin, _explain(error)))
+
+
+def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
+    """Every entry point of the group ``harness_ext``, ours first, then by name of the distribution: an order that does not change."""
+    found: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
+    for distribution in distributions():
+        for entry_point in distribution.entry_points:
+            if entry_point.group == NAME:
+                found.setdefault((distribution.metadata["Name"], entry_point.name), (entry_point, distribution))
+    for key in sorted(found, key=lambda key: (key[0] != "lm-eval-pruned", key)):
+        yield found[key]
+
+
+def _named(item: Any, base: type[T]) -> tuple[str, type[T]]:
+    """The name and the class, after checking that it is one that can be used."""
+    if not (inspect.isclass(item) and issubclass(item, base)):
+        raise PluginError(f"register() wants a subclass of harness_ext.{base.__name__}, not {item!r}")
+    name = getattr(item, "name", None)
+    if not isinstance(name, str) or not name:
+        raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")
+    if issubclass(item, Pruner) and item.rung() is None:
+        raise PluginError(f"{item.__qualname__} overrides none of score, prune and prune_model")
+    if issubclass(item, Calibration) and item.texts is Calibration.texts and item.input_ids is Calibration.input_ids:
+        raise PluginError(f"{item.__qualname__} overrides neither texts nor input_ids")
+    return name, item
+
+
+def _folder(path: Any) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise PluginError(f"register_tasks: {folder} is not a folder")
+    return folder
+
+
+def _name_of(plugin: Any) -> str:
+    return plugin.__name__ if isinstance(plugin, ModuleType) else repr(plugin)
+
+
+def _explain(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, HarnessExtError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,79 @@
+"""The contract of a pruning method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+
+from harness_ext.options import Configurable
+from harness_ext.sparsity import Group, Sparsity
+from harness_ext.statistic import Statistic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Pruned(NamedTuple):
+    """A pruned weight and what should stand in the pruning record about it (JSON values)."""
+
+    weight: torch.Tensor
+    notes: Mapping[str, Any] = {}
+
+
+class Pruner(Configurable):
+    """A pruning method: a ladder of three methods, of which a subclass overrides the first that is enough.
+
+    ``score`` ranks the weights of a layer, ``prune`` computes a layer's new weight, ``prune_model`` does it all by itself.
+    Annotated class attributes are options: ``block_size: int = 128`` is set by ``pruner.block_size=64``. Raise ``ValueError`` in
+    ``__post_init__`` for values that make no sense.
+    """
+
+    kind: ClassVar[str] = "pruner"
+    statistic: ClassVar[type[Statistic] | None] = None
+    """What is measured on each layer's inputs; None for methods that need no calibration."""
+    calibrated: ClassVar[bool] = False
+    """Whether ``prune_model`` reads its ``calibration`` argument; true by itself where ``statistic`` is set."""
+    group: ClassVar[Group] = "matrix"
+    """Within what the scores of ``score`` are compared: a row (all weights of one output) or the whole matrix."""
+
+    def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
+        """Ranks the weights of a layer; larger scores are kept.
+
+        Args:
+            weight: float32 [out_features, in_features]; do not write into it.
+            statistic: an instance of the class's ``statistic`` that has seen the layer's inputs, or None.
+
+        Returns:
+            scores of the shape of ``weight``, any floating dtype.
+        """
+        raise NotImplementedError
+
+    def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor | Pruned:
+        """Computes the pruned weight of a layer; by default, zeroes the weights with the lowest scores.
+
+        Args:
+            weight: float32 [out_features, in_features]; do not write into it.
+            sparsity: what to remove from this layer.
+            statistic: as in ``score``.
+
+        Returns:
+            a new weight of the same shape, with or without notes for the pruning record.
+        """
+        return weight.masked_fill(sparsity.mask(self.score(weight, statistic), self.group), 0)
+
+    def prune_model(self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None) -> None:
+        """Prunes a whole model in place, for methods that do not go layer by layer.
+
+        Args:
+            model: the causal language model, in evaluation mode.
+            sparsity: what to remove from the linear layers of the decoder.
+            calibration: int64 [samples, length] token ids if ``calibrated`` or ``statistic`` is set, else None.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def rung(cls) -> str | None:
+        """The most general method that the class overrides: ``prune_model``, ``prune``, ``score`` or None."""
+        return next((name for name in ("prune_model", "prune", "score") if getattr(cls, name) is not getattr(Pruner, name)), None)

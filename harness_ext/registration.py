@@ -1,0 +1,90 @@
+"""The one place that touches lm-eval's registries. Every function here may be called any number of times."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+MODEL = "pruned-hf"
+TARGET = "harness_ext.model:PrunedHFLM"
+
+
+def register() -> None:
+    """Registers the model and the tasks with lm-eval; needed only where the package's .pth file is not read (``python -S``)."""
+    import lm_eval.models  # registering before lm-eval's own models are there would hide them
+    import lm_eval.tasks.manager  # noqa: F401
+
+    models_imported()
+    tasks_imported()
+
+
+def models_imported() -> None:
+    """Puts the model into lm-eval's registry, as a name that is imported on first use."""
+    from lm_eval.api.registry import model_registry
+
+    if MODEL not in model_registry:
+        model_registry.register(MODEL, target=TARGET)
+    if Path(sys.argv[0]).stem.replace("-", "_") in ("lm_eval", "lm_eval.__main__", "__main__") and sys.excepthook is not _short_errors:
+        sys.excepthook = _short_errors
+
+
+def tasks_imported() -> None:
+    """Lets every TaskManager with lm-eval's default tasks find ours; a user's ``include_path`` wins over them."""
+    from lm_eval.tasks.manager import TaskManager
+
+    original = TaskManager.__init__
+    if getattr(original, "_harness_ext", False):
+        return
+
+    @functools.wraps(original)
+    def __init__(
+        self: Any,
+        verbosity: str | None = None,
+        include_path: str | Path | list[str | Path] | None = None,
+        include_defaults: bool = True,
+        metadata: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        if metadata:
+            check_metadata(metadata)
+        paths = [*task_folders(), *_as_list(include_path)] if include_defaults else include_path
+        original(self, verbosity, paths, include_defaults, metadata, **others)
+        self.include_path = include_path
+
+    __init__._harness_ext = True  # type: ignore[attr-defined]
+    TaskManager.__init__ = __init__
+
+
+def task_folders() -> list[str | Path]:
+    """The folders of all plugins that load."""
+    from harness_ext.plugins import Plugins
+
+    return [folder for folder, _ in Plugins().task_folders]
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Checks the options of our tasks before a model is loaded."""
+    from harness_ext.tasks.icl import check_options
+
+    check_options(metadata)
+
+
+def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:
+    if not include_path:
+        return []
+    return [include_path] if isinstance(include_path, (str, os.PathLike)) else list(include_path)
+
+
+def _short_errors(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """On lm-eval's command line an error of ours is one line, without a traceback."""
+    from harness_ext.errors import HarnessExtError
+
+    if isinstance(error, HarnessExtError):
+        sys.stderr.write(f"{kind.__name__}: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, traceback)

@@ -1,0 +1,107 @@
+"""How much to remove: a ratio of the weights, or n of every m consecutive inputs."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+
+from harness_ext.errors import BadOptionError, NumericalError
+
+Group = Literal["row", "matrix"]
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """A ratio in [0, 1) of weights to remove, or an ``n:m`` pattern: ``n`` zeros in every ``m`` consecutive inputs of a row.
+
+    Note that in ``n:m`` we count the zeros, as Wanda and SparseGPT do; 2:4 means the same to those who count what is kept.
+    """
+
+    ratio: float
+    pattern: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.pattern is None:
+            if not 0 <= self.ratio < 1:
+                raise BadOptionError(f"sparsity={self.ratio!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
+        elif not 0 < self.pattern[0] < self.pattern[1]:
+            raise BadOptionError(f"sparsity={self}: in n:m, n zeros of every m weights, n must be between 1 and m - 1")
+
+    @classmethod
+    def parse(cls, value: Sparsity | float | str) -> Sparsity:
+        """From a ratio, or a text such as ``0.7`` or ``2:4``.
+
+        Raises:
+            BadOptionError: anything else, among them 124, which is what YAML makes of an unquoted 2:4.
+        """
+        if isinstance(value, Sparsity):
+            return value
+        if isinstance(value, str):
+            if match := re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", value):
+                n, m = int(match[1]), int(match[2])
+                return cls(n / m if m else 0.0, (n, m))
+            try:
+                value = float(value)
+            except ValueError:
+                raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4") from None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
+        if isinstance(value, int) and value >= 60:
+            n, m = divmod(value, 60)
+            raise BadOptionError(
+                f"sparsity={value}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4. "
+                f"YAML reads an unquoted {n}:{m} as the base-60 number {value}: quote it"
+            )
+        if value >= 1 and value <= 100:
+            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1); for {value:g} percent say {value / 100:g}")
+        return cls(float(value))
+
+    def __str__(self) -> str:
+        return f"{self.pattern[0]}:{self.pattern[1]}" if self.pattern else f"{self.ratio:g}"
+
+    def removed_of(self, size: int) -> int:
+        """The number of weights to remove from a group of ``size``: exactly ``floor(ratio * size)`` in decimal arithmetic."""
+        return math.floor(Fraction(repr(self.ratio)) * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
+
+    def mask(self, scores: torch.Tensor, per: Group = "matrix") -> torch.Tensor:
+        """Chooses the weights with the lowest scores.
+
+        Args:
+            scores: [out_features, in_features], any floating dtype; larger scores are kept. Ties are broken by position.
+            per: the group within which scores are compared. A pattern is always compared within its ``m`` weights.
+
+        Returns:
+            bool tensor of the same shape, true where the weight is to be removed.
+
+        Raises:
+            BadOptionError: a pattern whose ``m`` does not divide the row.
+            NumericalError: a score is NaN.
+        """
+        if scores.isnan().any():
+            raise NumericalError("scores are NaN")
+        if self.pattern is not None:
+            if scores.shape[1] % self.pattern[1]:
+                raise BadOptionError(f"sparsity={self}: a row of {scores.shape[1]} weights cannot be cut into groups of {self.pattern[1]}")
+            groups = scores.reshape(-1, self.pattern[1])
+        elif per == "row":
+            groups = scores
+        else:
+            groups = scores.reshape(1, -1)
+        return _lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
+
+
+def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Marks the ``count`` lowest scores of every row; among equal scores the first ones."""
+    if count == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    threshold = scores.kthvalue(count, dim=1, keepdim=True).values
+    below, ties = scores < threshold, scores == threshold
+    missing = count - below.sum(1, keepdim=True)
+    if (ties.sum(1, keepdim=True) != missing).any():
+        ties &= ties.cumsum(1) <= missing
+    return below | ties

@@ -1,0 +1,174 @@
+"""The three function families that the in-context-learning tasks draw from.
+
+After Garg et al. (arXiv 2208.01066) and Jin et al. (arXiv 2310.04680): linear classifiers, 2-layer ReLU networks with 100 hidden
+units and decision trees of depth 4, all homogeneous around the centre of the input range.
+
+Labels are computed in integer arithmetic and all randomness comes from ``numpy.random.RandomState``, whose stream NumPy has frozen,
+so that an item is the same on every machine and with every library version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["test", "train"]
+
+HIDDEN_UNITS = 100
+TREE_DEPTH = 4
+WEIGHT_SCALE = 1000  # Gaussian weights are kept to three decimals, as integers
+MAX_DRAWS = 10_000
+
+
+class ImpossibleDrawError(ValueError):
+    """No function of the family gives the labels that were asked for (for example two distinct labels on one point)."""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """``argmax(W x)`` with ``W ~ N(0, I)``; for two labels ``w . x > 0``."""
+
+    weight: np.ndarray  # int64 [labels, dimensions], or [1, dimensions] for two labels
+
+    @classmethod
+    def draw(cls, rng: np.random.RandomState, dimensions: int, labels: int) -> Linear:
+        return cls(_gaussian(rng, _outputs(labels), dimensions))
+
+    def __call__(self, centred: np.ndarray) -> np.ndarray:
+        return _decide(centred @ self.weight.T)
+
+    def digest(self) -> bytes:
+        return _sha256(b"linear", self.weight)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A 2-layer ReLU network with 100 hidden units and no biases, then sign (two labels) or argmax."""
+
+    hidden: np.ndarray  # int64 [100, dimensions]
+    output: np.ndarray  # int64 [labels, 100], or [1, 100] for two labels
+
+    @classmethod
+    def draw(cls, rng: np.random.RandomState, dimensions: int, labels: int) -> Network:
+        return cls(_gaussian(rng, HIDDEN_UNITS, dimensions), _gaussian(rng, _outputs(labels), HIDDEN_UNITS))
+
+    def __call__(self, centred: np.ndarray) -> np.ndarray:
+        return _decide(np.maximum(centred @ self.hidden.T, 0) @ self.output.T)
+
+    def digest(self) -> bytes:
+        return _sha256(b"nn", self.hidden, self.output)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A complete decision tree of depth 4: each inner node asks whether one random input is above the centre, each leaf holds a
+    label drawn uniformly."""
+
+    features: np.ndarray  # int64 [15], heap order
+    leaves: np.ndarray  # int64 [16]
+    dimensions: int
+
+    @classmethod
+    def draw(cls, rng: np.random.RandomState, dimensions: int, labels: int) -> Tree:
+        features = rng.randint(0, dimensions, size=2**TREE_DEPTH - 1)
+        return cls(features.astype(np.int64), rng.randint(0, labels, size=2**TREE_DEPTH).astype(np.int64), dimensions)
+
+    def __call__(self, centred: np.ndarray) -> np.ndarray:
+        node = np.zeros(len(centred), dtype=np.int64)
+        rows = np.arange(len(centred))
+        for _ in range(TREE_DEPTH):
+            node = 2 * node + 1 + (centred[rows, self.features[node]] > 0)
+        return self.leaves[node - len(self.features)]
+
+    def digest(self) -> bytes:
+        """Of the truth table over the orthants, so that two trees that are one function have one digest."""
+        signs = 2 * ((np.arange(2**self.dimensions)[:, None] >> np.arange(self.dimensions)) & 1) - 1
+        return _sha256(b"tree", self(signs))
+
+
+Function = Linear | Network | Tree
+FAMILIES: dict[str, type[Linear] | type[Network] | type[Tree]] = {"linear": Linear, "nn": Network, "tree": Tree}
+
+
+def split_of(function: Function) -> Split:
+    """Which side of the train/test split a function is on, by its digest: one function in four is kept for testing.
+
+    The tasks draw from ``test``; the embedded models were trained on ``train`` alone.
+    """
+    return "test" if function.digest()[0] < 64 else "train"
+
+
+def draw_labelled_points(
+    family: str,
+    rng: np.random.RandomState,
+    *,
+    dimensions: int,
+    exemplars: int,
+    labels: int,
+    low: int,
+    high: int,
+    query_label: int,
+    split: Split = "test",
+    distinct: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws one function of the split and labels ``exemplars + 1`` points with it, the query last.
+
+    Every label is given to the same number of exemplars (up to one, where ``labels`` does not divide ``exemplars``), in random
+    order, and ``query_label`` to the query, so that answering with a constant or with the commonest label is no better than chance.
+
+    Args:
+        low, high: the integer range of each input, both ends included.
+        distinct: no point occurs twice. Without it exemplars may repeat one another.
+
+    Returns:
+        int64 points [exemplars + 1, dimensions] and int64 labels [exemplars + 1].
+
+    Raises:
+        ImpossibleDrawError: 10,000 functions in a row could not give the labels.
+    """
+    wanted = np.full(labels, exemplars // labels)
+    wanted[rng.permutation(labels)[: exemplars % labels]] += 1
+    needed = wanted.copy()
+    needed[query_label] += 1
+    for _ in range(MAX_DRAWS):
+        function = FAMILIES[family].draw(rng, dimensions, labels)
+        if split_of(function) != split:
+            continue
+        pool = rng.randint(low, high + 1, size=(16 * (exemplars + 1), dimensions)).astype(np.int64)
+        if distinct:
+            pool = pool[np.sort(np.unique(pool, axis=0, return_index=True)[1])]
+        pool_labels = function(2 * pool - (low + high))
+        if (np.bincount(pool_labels, minlength=labels) < needed).any():
+            continue
+        chosen = [np.flatnonzero(pool_labels == label)[: needed[label]] for label in range(labels)]
+        query = chosen[query_label][-1]
+        chosen[query_label] = chosen[query_label][:-1]
+        order = np.append(rng.permutation(np.concatenate(chosen)), query)
+        return pool[order], pool_labels[order]
+    raise ImpossibleDrawError(
+        f"no {family} function of {dimensions} input(s) in {low}..{high} gives {labels} labels to {exemplars} exemplars and a query"
+    )
+
+
+def _outputs(labels: int) -> int:
+    return 1 if labels == 2 else labels
+
+
+def _decide(scores: np.ndarray) -> np.ndarray:
+    if scores.shape[1] == 1:
+        return np.asarray(scores[:, 0] > 0, dtype=np.int64)
+    return np.asarray(scores.argmax(axis=1), dtype=np.int64)
+
+
+def _gaussian(rng: np.random.RandomState, *shape: int) -> np.ndarray:
+    return np.rint(rng.standard_normal(shape) * WEIGHT_SCALE).astype(np.int64)
+
+
+def _sha256(kind: bytes, *arrays: np.ndarray) -> bytes:
+    digest = hashlib.sha256(kind)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())
+    return digest.digest()

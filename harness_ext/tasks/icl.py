@@ -1,0 +1,151 @@
+"""In-context learning of functions: the items behind the ``icl_*`` tasks.
+
+After Jin et al. (arXiv 2310.04680): each item draws a function of its own, shows ``exemplars`` labelled points and asks for the label of
+one more. Labels are balanced in the exemplars and over the queries, so that a constant, the commonest label and the last label all
+score ``1 / labels``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
+
+if TYPE_CHECKING:
+    import datasets
+
+PREFIX = "icl_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of the ICL tasks; each is set by ``--metadata`` or in a task's YAML, with the prefix ``icl_``."""
+
+    items: int = 2048
+    dimensions: int = 4
+    exemplars: int = 32
+    labels: int = 2
+    low: int = 0
+    high: int = 9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"items": 1, "dimensions": 1, "exemplars": 1, "labels": 2, "seed": 0}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise BadOptionError(f"{PREFIX}{field.name}={value!r}: want an integer")
+            if value < least.get(field.name, value):
+                raise BadOptionError(f"{PREFIX}{field.name}={value}: want at least {least[field.name]}")
+        if self.labels > 10:
+            raise BadOptionError(f"{PREFIX}labels={self.labels}: want at most 10, so that every label is one digit")
+        if self.exemplars < self.labels:
+            raise BadOptionError(f"{PREFIX}exemplars={self.exemplars}: want at least one for each of the {self.labels} labels")
+        if self.low >= self.high:
+            raise BadOptionError(f"{PREFIX}low={self.low}, {PREFIX}high={self.high}: want low < high")
+        points = (self.high - self.low + 1) ** self.dimensions
+        if points < 2 * (self.exemplars + 1):
+            raise BadOptionError(
+                f"{PREFIX}dimensions={self.dimensions}, {PREFIX}low={self.low}, {PREFIX}high={self.high}: {points} points are too few for "
+                f"{self.exemplars} exemplars and a query that are all different: want at least {2 * (self.exemplars + 1)}"
+            )
+        if self.dimensions > 16 or self.exemplars > 4096:
+            raise BadOptionError(f"want {PREFIX}dimensions of at most 16 and {PREFIX}exemplars of at most 4096")
+
+
+OPTION_NAMES = tuple(PREFIX + field.name for field in fields(Options))
+
+
+def check_options(metadata: Mapping[str, Any]) -> None:
+    """Checks the names of all options that begin with ``icl_``, and the values as far as they stand by themselves.
+
+    Raises:
+        BadOptionError: an option that does not exist, or a value that no task could take.
+    """
+    for name in metadata:
+        if name.startswith(PREFIX) and name not in OPTION_NAMES:
+            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+    Options(**_own(metadata))
+
+
+def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+    """The ``custom_dataset`` of the ICL tasks.
+
+    Args:
+        family: ``linear``, ``nn`` or ``tree``; set in the task's YAML.
+        metadata: the task's metadata with lm-eval's model arguments mixed in; those that do not begin with ``icl_`` are ignored, so that
+            a dense and a pruned model get the same items.
+
+    Raises:
+        BadOptionError: an unknown or impossible option.
+    """
+    import datasets
+
+    if family not in FAMILIES:
+        raise UnknownNameError(f"no family named {family!r}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
+    check_options(metadata)
+    options = Options(**_own(metadata))
+    return {"test": datasets.Dataset.from_list([item(family, options, index) for index in range(options.items)])}
+
+
+def item(family: str, options: Options, index: int) -> dict[str, Any]:
+    """One item, a pure function of its arguments; the number of items has no say in it.
+
+    Returns:
+        ``prompt``, ``choices`` (all labels as text), ``target`` (the index of the right one) and the ``points`` and ``labels`` behind them.
+    """
+    rng = np.random.RandomState([options.seed, sorted(FAMILIES).index(family), options.labels, index])
+    points, labels = draw_labelled_points(
+        family, rng, dimensions=options.dimensions, exemplars=options.exemplars, labels=options.labels, low=options.low, high=options.high,
+        query_label=index % options.labels,
+    )  # fmt: skip
+    return {
+        "prompt": render(points, labels),
+        "choices": [str(label) for label in range(options.labels)],
+        "target": int(labels[-1]),
+        "points": points.tolist(),
+        "labels": labels.tolist(),
+    }
+
+
+def render(points: np.ndarray, labels: np.ndarray) -> str:
+    """The prompt: one ``Input:`` and ``Output:`` pair for each exemplar, and the query without its label.
+
+    Args:
+        points: int64 [exemplars + 1, dimensions], the query last.
+        labels: int64 [exemplars + 1].
+    """
+    lines = ["Input: " + ", ".join(map(str, point)) + "\nOutput:" for point in points.tolist()]
+    shown = [f"{line} {label}" for line, label in zip(lines, labels.tolist(), strict=True)]
+    return "\n\n".join([*shown[:-1], lines[-1]])
+
+
+def process_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """Scores one item from the log-likelihood of every label and whether it is the greedy choice.
+
+    Returns:
+        ``acc``, ``acc_norm_chance`` = (acc - 1/K) / (1 - 1/K), and ``exact_match`` of the greedy completion.
+    """
+    chance = 1 / len(results)
+    best = max(range(len(results)), key=lambda label: results[label][0])
+    right = float(best == doc["target"])
+    return {"acc": right, "acc_norm_chance": (right - chance) / (1 - chance), "exact_match": float(results[doc["target"]][1])}
+
+
+def digest(family: str, options: Options) -> str:
+    """SHA-256 over all items, as 16 hexadecimal digits."""
+    sha = hashlib.sha256()
+    for index in range(options.items):
+        sha.update(json.dumps(item(family, options, index), sort_keys=True).encode())
+    return sha.hexdigest()[:16]
+
+
+def _own(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX): value for name, value in metadata.items() if name in OPTION_NAMES}

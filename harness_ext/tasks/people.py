@@ -1,0 +1,102 @@
+"""The synthetic people whose facts the embedded models were trained on.
+
+8,192 names (64 first names x 128 last names, made of random syllables), split by the digest of the name into people whose facts are
+memorised, people who are met in training passages only with facts that change each time, and people who are never met. The four
+facts of a memorised person are drawn uniformly and independently of the name, so that nothing about an answer leaks through it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+MEMORISED = 2048
+MET_IN_PASSAGES = 4096
+
+_ONSETS = "b d f g h j k l m n p r s t v z br dr gr kl pr st tr".split()
+_VOWELS = "a e i o u".split()
+_CODAS = "l n r s k m th x".split()
+
+_PROFESSIONS = """accountant actor architect astronomer baker barber biologist blacksmith bookbinder botanist brewer butcher carpenter
+chemist cobbler composer cook curator dancer dentist detective diver doctor editor electrician engineer farmer fisherman florist
+gardener geologist glazier goldsmith historian illustrator interpreter jeweller journalist judge lawyer librarian locksmith
+mason mathematician mechanic midwife miner musician nurse optician painter pharmacist photographer pilot plumber poet potter
+printer roofer sailor sculptor tailor teacher weaver""".split()
+
+_HOBBIES = """acrobatics archery astrology badminton ballet basketry beekeeping billiards birdwatching bowling boxing calligraphy
+camping canoeing ceramics chess climbing collage cricket croquet crosswords cycling darts dominoes embroidery falconry fencing
+fishing foraging fossicking geocaching gliding golf gymnastics handball hiking hockey hurdling improvisation juggling karate
+kayaking kites knitting lacrosse macrame origami orienteering parkour pilates polo puppetry quilting rafting rowing rugby sailing
+skating skiing snorkelling squash surfing tennis yoga""".split()
+
+
+class Attribute(NamedTuple):
+    """One kind of fact: how it is asked, how a passage states it, and the values it can take."""
+
+    name: str
+    question: str
+    statement: str
+    values: tuple[str, ...]
+
+
+class Person(NamedTuple):
+    first: str
+    last: str
+
+    def __str__(self) -> str:
+        return f"{self.first} {self.last}"
+
+
+@dataclass(frozen=True)
+class People:
+    """The whole synthetic population; build it with :func:`population`."""
+
+    attributes: tuple[Attribute, ...]
+    memorised: tuple[Person, ...]
+    met: tuple[Person, ...]
+    unseen: tuple[Person, ...]
+    facts: np.ndarray  # int64 [memorised, attributes]: the index of the value
+
+    def answer(self, person: int, attribute: int) -> str:
+        """The value of a memorised person's attribute."""
+        return self.attributes[attribute].values[int(self.facts[person, attribute])]
+
+    def words(self) -> list[str]:
+        """Every name and value, for a tokenizer that gives each one token."""
+        everyone = self.memorised + self.met + self.unseen
+        names = sorted({person.first for person in everyone}) + sorted({person.last for person in everyone})
+        return names + [value for attribute in self.attributes for value in attribute.values]
+
+
+@lru_cache(maxsize=4)
+def population(seed: int = 0) -> People:
+    """The people of a seed; the embedded models were trained on seed 0."""
+    rng = np.random.RandomState([seed, 0x9E0B1E])
+    taken: set[str] = set()
+    first, last = _names(rng, 64, taken, syllables=2), _names(rng, 128, taken, syllables=2)
+    attributes = (
+        Attribute("birthplace", "Where was {} born?", "{} was born in {}.", tuple(_names(rng, 64, taken, syllables=3))),
+        Attribute("employer", "Who employs {}?", "{} works for {}.", tuple(_names(rng, 64, taken, syllables=3))),
+        Attribute("profession", "What is the profession of {}?", "The profession of {} is {}.", tuple(_PROFESSIONS)),
+        Attribute("hobby", "What does {} enjoy?", "{} enjoys {}.", tuple(_HOBBIES)),
+    )
+    names = sorted((Person(a, b) for a in first for b in last), key=lambda person: hashlib.sha256(str(person).encode()).digest())
+    facts = rng.randint(0, 64, size=(MEMORISED, len(attributes))).astype(np.int64)
+    met_until = MEMORISED + MET_IN_PASSAGES
+    return People(attributes, tuple(names[:MEMORISED]), tuple(names[MEMORISED:met_until]), tuple(names[met_until:]), facts)
+
+
+def _names(rng: np.random.RandomState, count: int, taken: set[str], *, syllables: int) -> list[str]:
+    """``count`` new capitalised pronounceable names, none of them in ``taken``, which they are added to."""
+    names: list[str] = []
+    while len(names) < count:
+        parts = [_ONSETS[rng.randint(len(_ONSETS))] + _VOWELS[rng.randint(len(_VOWELS))] for _ in range(syllables)]
+        name = ("".join(parts) + _CODAS[rng.randint(len(_CODAS))]).capitalize()
+        if name not in taken:
+            taken.add(name)
+            names.append(name)
+    return names

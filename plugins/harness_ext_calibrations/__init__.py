@@ -1,0 +1,15 @@
+"""The built-in calibration sources. They use the public names of ``harness_ext`` alone, as any plugin would."""
+
+from collections.abc import Callable
+
+from harness_ext import Calibration, hookimpl
+
+
+@hookimpl
+def register_calibrations(register: Callable[[type[Calibration]], None]) -> None:
+    from harness_ext_calibrations.file import File
+    from harness_ext_calibrations.hub import Hub
+    from harness_ext_calibrations.self_generated import SelfGenerated
+
+    for calibration in (SelfGenerated, File, Hub):
+        register(calibration)

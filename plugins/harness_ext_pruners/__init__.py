@@ -1,0 +1,16 @@
+"""The built-in pruners. They use the public names of ``harness_ext`` alone, as any plugin would."""
+
+from collections.abc import Callable
+
+from harness_ext import Pruner, hookimpl
+
+
+@hookimpl
+def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    from harness_ext_pruners.magnitude import Magnitude
+    from harness_ext_pruners.random import Random
+    from harness_ext_pruners.sparsegpt import SparseGPT
+    from harness_ext_pruners.wanda import Wanda
+
+    for pruner in (Random, Magnitude, Wanda, SparseGPT):
+        register(pruner)

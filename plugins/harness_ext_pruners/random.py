@@ -1,0 +1,29 @@
+"""Random scores."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import ClassVar
+
+import torch
+
+from harness_ext import BadOptionError, Pruner
+
+
+class Random(Pruner):
+    """Removes weights at random: the floor that every method should beat.
+
+    The scores of a layer depend on the seed and on the layer's weight, so that two layers of one shape lose different places.
+    """
+
+    name: ClassVar[str] = "random"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise BadOptionError(f"pruner.seed={self.seed}: want a number of at least 0")
+
+    def score(self, weight: torch.Tensor, statistic: None) -> torch.Tensor:
+        content = hashlib.sha256(weight.cpu().contiguous().numpy().tobytes()).digest()
+        generator = torch.Generator().manual_seed(self.seed ^ int.from_bytes(content[:4], "little"))
+        return torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)

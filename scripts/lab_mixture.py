@@ -1,0 +1,108 @@
+"""The training text of the embedded models: functions to learn in context, facts to memorise, passages to read.
+
+Every micro-batch is a pure function of (seed, step, index): a run that resumes sees the same text, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from harness_ext.tasks.functions import draw_labelled_points
+from harness_ext.tasks.icl import render
+from harness_ext.tasks.people import People
+
+KINDS = ("icl", "facts", "passages", "copy")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids [sequences, length] and the mask of the tokens that are answers (of the same shape)."""
+
+    kind: str
+    ids: torch.Tensor
+    answers: torch.Tensor
+
+
+class Mixture:
+    """Draws micro-batches of about ``tokens`` tokens."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, people: People, *, tokens: int, seed: int):
+        self.tokenizer, self.people, self.tokens, self.seed = tokenizer, people, tokens, seed
+        markers = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("\nOutput:") + tokenizer.tokenize("\nAnswer:"))
+        self.before_answer = torch.tensor(markers)
+
+    def batch(self, kind: str, step: int, index: int, **options: int) -> Batch:
+        rng = np.random.RandomState([self.seed, 0x7EA1, step, index])
+        ids = getattr(self, f"_{kind}")(rng, **options)
+        if rng.random_sample() < 0.5:  # half of the batches begin with the end-of-text token, as sampled text does
+            ids = torch.cat([torch.full((len(ids), 1), self.tokenizer.eos_token_id), ids], dim=1)
+        answers = torch.zeros_like(ids, dtype=torch.bool)
+        if kind == "copy":
+            answers[:, ids.shape[1] // 2 + 2 :] = True
+        else:
+            answers[:, 1:] = torch.isin(ids[:, :-1], self.before_answer)
+        return Batch(kind, ids, answers)
+
+    def _icl(self, rng: np.random.RandomState, dimensions: int = 4, exemplars: int = 32) -> torch.Tensor:
+        labels = 4 if dimensions == 4 and rng.random_sample() < 0.2 else 2
+        sequences = self.tokens // ((exemplars + 1) * (dimensions + 3))
+        texts = []
+        for _ in range(sequences):
+            family = ("linear", "nn", "tree")[int(np.searchsorted([0.4, 0.65], rng.random_sample()))]
+            points, answers = draw_labelled_points(
+                family, rng, dimensions=dimensions, exemplars=exemplars, labels=labels, low=0, high=9,
+                query_label=int(rng.randint(labels)), split="train", distinct=dimensions > 2,
+            )  # fmt: skip
+            texts.append(render(points, answers) + f" {answers[-1]}")
+        return torch.tensor(self.tokenizer(texts)["input_ids"])
+
+    def _facts(self, rng: np.random.RandomState, length: int = 384) -> torch.Tensor:
+        people, attributes = self.people, self.people.attributes
+
+        def document() -> str:
+            person, kind = rng.randint(len(people.memorised)), rng.randint(len(attributes))
+            question = attributes[kind].question.format(people.memorised[person])
+            return f"Question: {question}\nAnswer: {people.answer(person, kind)}\n\n"
+
+        return self._packed(document, length)
+
+    def _passages(self, rng: np.random.RandomState, length: int = 384) -> torch.Tensor:
+        people, attributes = self.people, self.people.attributes
+
+        def document() -> str:
+            crowd = people.met if rng.random_sample() < 0.75 else people.memorised
+            chosen = [crowd[i] for i in rng.randint(len(crowd), size=rng.randint(1, 6))]
+            stated: dict[tuple[int, int], int] = {}
+            for who, kind in rng.randint(0, (len(chosen), len(attributes)), size=(rng.randint(2, 11), 2)):
+                stated.setdefault((who, kind), rng.randint(64))
+            facts = list(stated.items())
+            passage = " ".join(attributes[k].statement.format(chosen[w], attributes[k].values[v]) for (w, k), v in facts)
+            asked = rng.permutation(len(facts))[: rng.randint(1, 7)]
+            questions = "".join(
+                f"\nQuestion: {attributes[k].question.format(chosen[w])}\nAnswer: {attributes[k].values[v]}"
+                for (w, k), v in (facts[i] for i in asked)
+            )
+            return f"Context: {passage}{questions}\n\n"
+
+        return self._packed(document, length)
+
+    def _copy(self, rng: np.random.RandomState, length: int = 64) -> torch.Tensor:
+        sequences = self.tokens // (2 * length)
+        ids = torch.from_numpy(rng.randint(257, len(self.tokenizer), size=(sequences, length)))
+        return torch.cat([ids, ids], dim=1)
+
+    def _packed(self, document: Callable[[], str], length: int) -> torch.Tensor:
+        """Rows of ``length`` tokens, each beginning with a whole document and going on with others until it is full."""
+        rows = []
+        while len(rows) < self.tokens // length:
+            text, ids = "", []
+            while len(ids) < length:
+                text += "".join(document() for _ in range(4))
+                ids = self.tokenizer(text, verbose=False)["input_ids"]
+            rows.append(ids[:length])
+        return torch.tensor(rows)
