@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness_ext.statistic import ChannelNorms as ChannelNorms
     from harness_ext.statistic import Hessian as Hessian
     from harness_ext.statistic import Statistic as Statistic
+    from harness_ext.terminal import progress as progress
 
 _HOMES = {
     "api": ("prune",),
@@ -32,6 +33,7 @@ _HOMES = {
     "pruner": ("Pruned", "Pruner"),
     "sparsity": ("Sparsity",),
     "statistic": ("ChannelNorms", "Hessian", "Statistic"),
+    "terminal": ("progress",),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605 - a literal list would say it twice
 

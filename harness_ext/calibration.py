@@ -35,8 +35,8 @@ class Calibration(Configurable):
             raise BadOptionError(f"calibration.samples={self.samples}: want at least one sequence")
         if self.length is not None and self.length < 2:
             raise BadOptionError(f"calibration.length={self.length}: want at least two tokens")
-        if self.seed < 0:
-            raise BadOptionError(f"calibration.seed={self.seed}: want a number of at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise BadOptionError(f"calibration.seed={self.seed}: want a number of at least 0 and below 2^32")
 
     def check(self) -> None:
         """Called before any weight is loaded: raise here if a file is missing or an option is left out."""
@@ -69,10 +69,32 @@ class Calibration(Configurable):
 
     def length_for(self, model: PreTrainedModel) -> int:
         """``length``, or what the model can take, at most 2,048."""
-        limit = getattr(model.config, "max_position_embeddings", None) or LONGEST_DEFAULT
-        if self.length is not None and self.length > limit:
+        limit = longest(model)
+        if self.length is not None and limit is not None and self.length > limit:
             raise BadOptionError(f"calibration.length={self.length}: the model takes at most {limit} tokens")
-        return self.length or min(limit, LONGEST_DEFAULT)
+        return self.length or min(limit or LONGEST_DEFAULT, LONGEST_DEFAULT)
+
+
+def longest(model: PreTrainedModel) -> int | None:
+    """How many tokens the model takes, where its configuration says so."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def check_ids(input_ids: torch.Tensor, model: PreTrainedModel, source: str) -> None:
+    """Checks token ids against a model, which might fail far from the cause, or not at all.
+
+    Raises:
+        CalibrationError: of another type or shape than int64 [samples, length], longer than the model takes, or not in its vocabulary.
+    """
+    if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or input_ids.dtype != torch.int64 or 0 in input_ids.shape:
+        got = f"{input_ids.dtype} {tuple(input_ids.shape)}" if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
+        raise CalibrationError(f"{source}: want int64 token ids [samples, length], not {got}")
+    limit, vocabulary = longest(model), len(model.get_input_embeddings().weight)
+    if limit is not None and input_ids.shape[1] > limit:
+        raise CalibrationError(f"{source}: sequences of {input_ids.shape[1]} tokens, the model takes at most {limit}")
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= vocabulary:
+        raise CalibrationError(f"{source}: token ids from {low} to {high}, the model's vocabulary goes from 0 to {vocabulary - 1}")
 
 
 def digest(input_ids: torch.Tensor) -> str:

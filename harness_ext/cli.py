@@ -39,7 +39,7 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
         for b in found.broken
     ]
-    console = Console()
+    console = Console(markup=False, emoji=False)
     if json:
         console.print_json(data={"plugins": rows, "not loaded": broken})
         return
@@ -63,9 +63,8 @@ def models() -> None:
     """List the short names that pretrained= takes, and their folders."""
     from harness_ext.plugins import Plugins
 
-    console = Console(soft_wrap=True)
     for name, (path, origin) in Plugins().models.items.items():
-        console.print(f"{name}\t{path}\t({origin})", highlight=False)
+        typer.echo(f"{name}\t{path}\t({origin})")
 
 
 def _registers(row: dict[str, Any]) -> str:

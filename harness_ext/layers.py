@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 KINDS = ("all", "attention", "ffn")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)  # what quantisation libraries pack weights into
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[Block]:
 
 
 def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    if model.config.is_encoder_decoder:
+        raise UnsupportedModelError(f"{type(model).__name__} has an encoder and a decoder: want a decoder-only model")
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (name, module)
@@ -99,13 +103,15 @@ def _linear_layers(prefix: str, block: nn.Module) -> Iterator[Layer]:
             yield Layer(f"{prefix}.{name}", kind, module)
 
 
-def check_coverage(blocks: list[Block]) -> None:
+def check_coverage(model: PreTrainedModel, blocks: list[Block]) -> None:
     """Refuses blocks with matrices that are not plain linear layers, so that no model is pruned by half without a word.
 
     Raises:
-        UnsupportedModelError: for example fused experts, quantised layers, or a weight that two layers share.
+        UnsupportedModelError: for example fused experts, quantised layers, a weight that is shared, or one that is not in memory.
     """
-    seen: dict[int, str] = {}
+    holders: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        holders.setdefault(id(parameter), []).append(name)
     for block in blocks:
         plain = {id(layer.module.weight) for layer in _linear_layers(block.name, block.module)}
         for name, parameter in block.module.named_parameters():
@@ -114,12 +120,18 @@ def check_coverage(blocks: list[Block]) -> None:
                     f"{block.name}.{name} {tuple(parameter.shape)} is not the weight of a plain linear layer: "
                     "fused experts, convolutions and quantised layers cannot be pruned"
                 )
+        for name, buffer in block.module.named_buffers():
+            if buffer.ndim == 2 and min(buffer.shape) > 1 and buffer.dtype in PACKED:
+                raise UnsupportedModelError(f"{block.name}.{name} holds a quantised weight: load the model in bf16, fp16 or fp32")
         for layer in block.layers:
-            weight = layer.module.weight
-            if (other := seen.setdefault(id(weight), layer.name)) != layer.name:
-                raise UnsupportedModelError(f"{layer.name} shares its weight with {other}: it cannot be pruned twice")
-            if not torch.is_floating_point(weight):  # type: ignore[arg-type]
-                raise UnsupportedModelError(f"{layer.name} is quantised ({weight.dtype}): load the model in bf16, fp16 or fp32")
+            weight: torch.Tensor = layer.module.weight  # type: ignore[assignment]
+            if others := [name for name in holders[id(weight)] if name != f"{layer.name}.weight"]:
+                raise UnsupportedModelError(f"{layer.name} shares its weight with {', '.join(others)}: it cannot be pruned alone")
+            if weight.dtype not in DTYPES or type(weight.data) is not torch.Tensor:
+                kind = weight.dtype if weight.dtype not in DTYPES else type(weight.data).__name__
+                raise UnsupportedModelError(f"{layer.name} has a weight of {kind}: load the model in bf16, fp16 or fp32")
+            if weight.is_meta:
+                raise UnsupportedModelError(f"{layer.name} is not in memory (it was offloaded): load the whole model onto one device")
 
 
 def _selects(modules: str, layer: Layer) -> bool:

@@ -6,12 +6,14 @@ import inspect
 import logging
 from typing import Any, TypeVar
 
+import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
 from harness_ext.engine import apply
-from harness_ext.errors import BadOptionError, did_you_mean
-from harness_ext.plan import ARGUMENTS, take_plan
+from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.options import Configurable
+from harness_ext.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.plugins import Plugins
 
 log = logging.getLogger(__name__)
@@ -40,9 +42,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     def __init__(self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, **arguments: Any) -> None:
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
-        _refuse_misspelt(arguments)
+        _refuse_misspelt(arguments, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
-            pretrained = str(plugins.models.get(pretrained)[0])
+            pretrained = _registered_folder(plugins, pretrained)
+        # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
+        arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(pretrained=pretrained, **arguments)
         self.pruning_record = apply(plan, self.model, self.tokenizer, plugins)
         log.info(
@@ -84,9 +88,19 @@ def default_batch_size(parameters: int) -> int:
     return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
 
 
-def _refuse_misspelt(arguments: dict[str, Any]) -> None:
+def _registered_folder(plugins: Plugins, name: str) -> str:
+    folder, origin = plugins.models.get(name)
+    if not folder.is_dir():
+        raise PluginError(f"pretrained={name!r}: {origin} registers it as {folder}, where there is no folder")
+    return str(folder)
+
+
+def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
     """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
     known = set(inspect.signature(HFLM.__init__).parameters)
-    for name in arguments:
-        if name not in known and (hint := did_you_mean(name, [*ARGUMENTS, "pretrained"])):
+    for name in sorted(arguments.keys() - known):
+        if hint := did_you_mean(name, [*ARGUMENTS, "pretrained"]):
             raise BadOptionError(f"no argument {name!r}.{hint}")
+        for part in (plan.pruner, plan.calibration):
+            if isinstance(part, Configurable) and name in part.options():
+                raise BadOptionError(f"no argument {name!r}. Did you mean '{part.kind}.{name}'?")

@@ -32,7 +32,10 @@ class Configurable:
     @classmethod
     def defaults(cls) -> dict[str, Any]:
         """The options and their default values."""
-        return {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {
+            field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+        }
 
     def options(self) -> dict[str, Any]:
         """The options and their values."""
@@ -68,10 +71,9 @@ def _is_a(value: Any, hint: Any) -> bool:
         return any(_is_a(value, choice) for choice in typing.get_args(hint))
     if origin is typing.Literal:
         return value in typing.get_args(hint)
-    if hint is Any:
-        return True
+    if isinstance(value, bool) and hint in (int, float):
+        return False
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint if isinstance(hint, type) else object)
+        return isinstance(value, (int, float))
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) and kind is not Any else True

@@ -81,11 +81,18 @@ def make_plan(
     elif not isinstance(calibration, Calibration):
         _want_name("calibration", calibration)
         options = dict(calibration_options or {})
-        if calibration not in plugins.calibrations.items and Path(calibration).is_file():
+        if calibration not in plugins.calibrations.items and (Path(calibration).suffix or Path(calibration).is_file()):
+            if "path" in options:
+                raise BadOptionError(f"calibration={calibration!r} and calibration.path={options['path']!r}: give one of them")
             calibration, options = "file", {"path": calibration, **options}
         source, calibration_origin = plugins.calibrations.get(calibration)
         calibration = source.from_options(options)
+    if calibration_options and calibration_origin is None:
+        raise BadOptionError("calibration options do not go with token ids or a source object: pass them to the source itself")
+    if isinstance(calibration, Calibration):
         calibration.check()
+    if modules != "all" and pruner.rung() == "prune_model":
+        raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
     return Plan(pruner, parsed, modules, calibration, pruner_origin, calibration_origin)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -140,13 +140,10 @@ class Plugins:
 
 def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
     """Every entry point of the group ``harness_ext``, ours first, then by name of the distribution: an order that does not change."""
-    found: dict[tuple[str, str], tuple[EntryPoint, Distribution]] = {}
-    for distribution in distributions():
-        for entry_point in distribution.entry_points:
-            if entry_point.group == NAME:
-                found.setdefault((distribution.metadata["Name"], entry_point.name), (entry_point, distribution))
-    for key in sorted(found, key=lambda key: (key[0] != "lm-eval-pruned", key)):
-        yield found[key]
+    found = [(entry_point, entry_point.dist) for entry_point in entry_points(group=NAME)]
+    named = {(dist.metadata["Name"], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
+    for key in sorted(named, key=lambda key: (key[0] != "lm-eval-pruned", key)):
+        yield named[key]
 
 
 def _named(item: Any, base: type[T]) -> tuple[str, type[T]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
+from harness_ext.errors import PluginError
 from harness_ext.options import Configurable
 from harness_ext.sparsity import Group, Sparsity
 from harness_ext.statistic import Statistic
@@ -61,7 +62,11 @@ class Pruner(Configurable):
         Returns:
             a new weight of the same shape, with or without notes for the pruning record.
         """
-        return weight.masked_fill(sparsity.mask(self.score(weight, statistic), self.group), 0)
+        scores = self.score(weight, statistic)
+        if not isinstance(scores, torch.Tensor) or scores.shape != weight.shape:
+            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise PluginError(f"want scores of shape {tuple(weight.shape)}, not {got}")
+        return weight.masked_fill(sparsity.mask(scores, self.group), 0)
 
     def prune_model(self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None) -> None:
         """Prunes a whole model in place, for methods that do not go layer by layer.

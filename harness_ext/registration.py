@@ -29,14 +29,14 @@ def models_imported() -> None:
 
     if MODEL not in model_registry:
         model_registry.register(MODEL, target=TARGET)
-    if Path(sys.argv[0]).stem.replace("-", "_") in ("lm_eval", "lm_eval.__main__", "__main__") and sys.excepthook is not _short_errors:
-        sys.excepthook = _short_errors
+    _shorten_errors()
 
 
 def tasks_imported() -> None:
     """Lets every TaskManager with lm-eval's default tasks find ours; a user's ``include_path`` wins over them."""
     from lm_eval.tasks.manager import TaskManager
 
+    _shorten_errors()
     original = TaskManager.__init__
     if getattr(original, "_harness_ext", False):
         return
@@ -59,6 +59,16 @@ def tasks_imported() -> None:
     __init__._harness_ext = True  # type: ignore[attr-defined]
     TaskManager.__init__ = __init__
 
+    original_match = TaskManager.match_tasks
+
+    @functools.wraps(original_match)
+    def match_tasks(self: Any, task_list: list[str]) -> Any:
+        names = original_match(self, task_list)
+        check_tasks(self, names)
+        return names
+
+    TaskManager.match_tasks = match_tasks
+
 
 def task_folders() -> list[str | Path]:
     """The folders of all plugins that load."""
@@ -74,17 +84,44 @@ def check_metadata(metadata: dict[str, Any]) -> None:
     check_options(metadata)
 
 
+def check_tasks(manager: Any, names: Iterable[str]) -> None:
+    """Checks the options of those tasks that are ours: lm-eval's command line looks names up before it loads a model, and makes the
+    items of the tasks after it."""
+    from harness_ext.tasks.icl import check_task
+
+    for name in names:
+        config = manager.task_index[name].cfg or {}
+        if str(config.get("custom_dataset", "")).endswith("harness_ext.tasks.icl.load"):
+            check_task(**((config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})))
+        elif "group" in config and isinstance(config.get("task"), list):
+            check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
+
+
 def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:
     if not include_path:
         return []
     return [include_path] if isinstance(include_path, (str, os.PathLike)) else list(include_path)
 
 
-def _short_errors(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """On lm-eval's command line an error of ours is one line, without a traceback."""
+def _is_command(argv: list[str]) -> bool:
+    """Whether this process is lm-eval's command line, and not a program that uses lm-eval."""
+    started = Path(argv[0] if argv else "")
+    return started.stem.replace("-", "_") == "lm_eval" or started.parts[-2:] == ("lm_eval", "__main__.py")
+
+
+def _shorten_errors() -> None:
+    """Makes an error of ours that nothing caught one line, without a traceback, on lm-eval's command line."""
     from harness_ext.errors import HarnessExtError
 
-    if isinstance(error, HarnessExtError):
-        sys.stderr.write(f"{kind.__name__}: {error}\n")
-    else:
-        sys.__excepthook__(kind, error, traceback)
+    others = sys.excepthook
+    if not _is_command(sys.argv) or getattr(others, "_harness_ext", False):
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, HarnessExtError):
+            sys.stderr.write(f"{kind.__name__}: {error}\n")
+        else:
+            others(kind, error, traceback)
+
+    excepthook._harness_ext = True  # type: ignore[attr-defined]
+    sys.excepthook = excepthook

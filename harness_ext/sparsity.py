@@ -31,6 +31,8 @@ class Sparsity:
                 raise BadOptionError(f"sparsity={self.ratio!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
         elif not 0 < self.pattern[0] < self.pattern[1]:
             raise BadOptionError(f"sparsity={self}: in n:m, n zeros of every m weights, n must be between 1 and m - 1")
+        elif self.ratio != self.pattern[0] / self.pattern[1]:
+            raise BadOptionError(f"sparsity={self}: the ratio of this pattern is {self.pattern[0] / self.pattern[1]:g}, not {self.ratio!r}")
 
     @classmethod
     def parse(cls, value: Sparsity | float | str) -> Sparsity:
@@ -51,22 +53,22 @@ class Sparsity:
                 raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4") from None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
-        if isinstance(value, int) and value >= 60:
-            n, m = divmod(value, 60)
-            raise BadOptionError(
-                f"sparsity={value}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4. "
-                f"YAML reads an unquoted {n}:{m} as the base-60 number {value}: quote it"
-            )
-        if value >= 1 and value <= 100:
-            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1); for {value:g} percent say {value / 100:g}")
+        if value >= 1:
+            percent = f"; for {value:g} percent say {value / 100:g}" if 1 < value < 100 else ""
+            n, m = divmod(value, 60) if isinstance(value, int) else (0, 0)
+            yaml = f". YAML reads an unquoted {n}:{m} as the base-60 number {value}: quote it" if 0 < n < m else ""
+            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4{percent}{yaml}")
         return cls(float(value))
 
     def __str__(self) -> str:
-        return f"{self.pattern[0]}:{self.pattern[1]}" if self.pattern else f"{self.ratio:g}"
+        if self.pattern:
+            return f"{self.pattern[0]}:{self.pattern[1]}"
+        short = f"{self.ratio:g}"
+        return short if float(short) == self.ratio else repr(float(self.ratio))
 
     def removed_of(self, size: int) -> int:
         """The number of weights to remove from a group of ``size``: exactly ``floor(ratio * size)`` in decimal arithmetic."""
-        return math.floor(Fraction(repr(self.ratio)) * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
+        return math.floor(Fraction(repr(float(self.ratio))) * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
 
     def mask(self, scores: torch.Tensor, per: Group = "matrix") -> torch.Tensor:
         """Chooses the weights with the lowest scores.

@@ -102,13 +102,20 @@ def _record_calls(
 
     with ExitStack() as stack, torch.no_grad():
         for index, block in enumerate(blocks):
-            stack.callback(block.module.__dict__.pop, "forward", None)
+            stack.callback(_restore_forward, block.module, block.module.__dict__.get("forward"))
             block.module.forward = listen(index, block.module)
         for batch in batches:
             model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
     if any(len(row) != len(blocks) for row in calls):
         raise UnsupportedModelError(f"{type(model).__name__} does not call each decoder layer once: it cannot be walked")
     return hidden, calls
+
+
+def _restore_forward(module: nn.Module, own: Any) -> None:
+    """Puts the instance's own ``forward`` back, where it had one (``accelerate`` sets it), or uncovers that of the class."""
+    del module.forward
+    if own is not None:
+        module.forward = own
 
 
 def _share(new: Any, old: Any) -> Any:

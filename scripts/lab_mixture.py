@@ -49,17 +49,42 @@ class Mixture:
         return Batch(kind, ids, answers)
 
     def _icl(self, rng: np.random.RandomState, dimensions: int = 4, exemplars: int = 32) -> torch.Tensor:
+        """Functions to learn in context: linear ones until all four inputs are there, then all families.
+
+        One batch in four is a table instead: a few points come again and again, with labels that follow no rule. It rewards comparing
+        all the inputs of two points, which small models otherwise take very long to begin with.
+        """
         labels = 4 if dimensions == 4 and rng.random_sample() < 0.2 else 2
+        table = rng.random_sample() < 0.25
         sequences = self.tokens // ((exemplars + 1) * (dimensions + 3))
         texts = []
         for _ in range(sequences):
-            family = ("linear", "nn", "tree")[int(np.searchsorted([0.4, 0.65], rng.random_sample()))]
-            points, answers = draw_labelled_points(
-                family, rng, dimensions=dimensions, exemplars=exemplars, labels=labels, low=0, high=9,
-                query_label=int(rng.randint(labels)), split="train", distinct=dimensions > 2,
-            )  # fmt: skip
+            if table:
+                points, answers = self._table(rng, dimensions, exemplars, labels)
+            else:
+                family = ("linear", "nn", "tree")[int(np.searchsorted([0.4, 0.65], rng.random_sample()))] if dimensions == 4 else "linear"
+                points, answers = draw_labelled_points(
+                    family,
+                    rng,
+                    dimensions=dimensions,
+                    exemplars=exemplars,
+                    labels=labels,
+                    low=0,
+                    high=9,
+                    query_label=int(rng.randint(labels)),
+                    split="train",
+                    distinct=dimensions > 2,
+                )
             texts.append(render(points, answers) + f" {answers[-1]}")
         return torch.tensor(self.tokenizer(texts)["input_ids"])
+
+    def _table(self, rng: np.random.RandomState, dimensions: int, exemplars: int, labels: int) -> tuple[np.ndarray, np.ndarray]:
+        digits = rng.choice(10, size=(dimensions, 3))  # few values an input, so that no single input tells the points apart
+        rows = digits[np.arange(dimensions), rng.randint(3, size=(8, dimensions))]
+        chosen = rng.randint(8, size=exemplars + 1)
+        first = {tuple(row): label for row, label in zip(rows.tolist(), rng.randint(labels, size=8).tolist(), strict=True)}
+        points = rows[chosen]
+        return points, np.array([first[tuple(point)] for point in points.tolist()])
 
     def _facts(self, rng: np.random.RandomState, length: int = 384) -> torch.Tensor:
         people, attributes = self.people, self.people.attributes
@@ -92,8 +117,11 @@ class Mixture:
         return self._packed(document, length)
 
     def _copy(self, rng: np.random.RandomState, length: int = 64) -> torch.Tensor:
+        """Random sequences that come twice, over alphabets so small that several tokens back must agree to find the place."""
         sequences = self.tokens // (2 * length)
-        ids = torch.from_numpy(rng.randint(257, len(self.tokenizer), size=(sequences, length)))
+        size = int(rng.choice([4, 8, 16, 64]))
+        alphabets = rng.randint(257, len(self.tokenizer), size=(sequences, size))
+        ids = torch.from_numpy(np.take_along_axis(alphabets, rng.randint(size, size=(sequences, length)), axis=1))
         return torch.cat([ids, ids], dim=1)
 
     def _packed(self, document: Callable[[], str], length: int) -> torch.Tensor:

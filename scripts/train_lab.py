@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python scripts/train_lab.py --out build/lab --workers 2
 
 A checkpoint is written every ``--save-every`` steps; the same command goes on from it, with the losses that an uninterrupted run
-would have had. Losses and accuracies go to ``log.jsonl`` in the output folder.
+would have had. Losses and accuracies go to ``log.jsonl`` in the output folder, and in the end as curves to ``curves.png``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import typer
+from lab_curves import draw as draw_curves
 from lab_mixture import Batch, Mixture
+from lab_probes import Probes
 from lab_tokenizer import build as build_tokenizer
 from torch.nn import functional as F
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,7 +33,7 @@ log = logging.getLogger("train_lab")
 
 # The number of inputs of the functions grows when the accuracy on the last eight labels of a sequence (a running mean over the
 # families) passes these: small models do not leave chance when they begin with four inputs.
-NEXT_DIMENSION_AT = (0.93, 0.80, 0.70)
+NEXT_DIMENSION_AT = (0.93, 0.83, 0.74)
 OTHER_TOKENS_WEIGHT = 0.2  # of the tokens that are not answers, so that the model can also write text of its own kind
 
 
@@ -43,13 +45,14 @@ class Settings:
     ffn: int = 512
     steps: int = 6000
     micro_batches: int = 4
-    micro_tokens: int = 4650
+    micro_tokens: int = 3500
     optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = 2e-3
-    muon_scale: float = 5.0
+    muon_scale: float = 2.5
     warmup: int = 100
     decay: float = 0.4
     copy_steps: int = 400
+    probe_weight: float = 0.5
     seed: int = 0
 
 
@@ -81,7 +84,7 @@ def new_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=settings.width, intermediate_size=settings.ffn, num_hidden_layers=settings.depth,
         num_attention_heads=settings.heads, num_key_value_heads=settings.heads, max_position_embeddings=384, rope_theta=10_000.0,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         attn_implementation="causal_low_precision", dtype="float32",
     )  # fmt: skip
     return LlamaForCausalLM(config)
@@ -101,9 +104,10 @@ class Trainer:
         master = new_model(settings, self.tokenizer)
         self.model = new_model(settings, self.tokenizer).to(torch.bfloat16)
         self.model.load_state_dict(master.state_dict())
-        self.weights = list(self.model.parameters())
-        self.masters = [torch.nn.Parameter(weight) for weight in master.parameters()]
-        matrices = [m for (n, _), m in zip(master.named_parameters(), self.masters, strict=True) if ".layers." in n and m.ndim == 2]
+        self.probes = Probes(self.tokenizer, people, settings.width)
+        self.weights = [*self.model.parameters(), *self.probes.parameters()]
+        self.masters = [torch.nn.Parameter(weight.detach().clone()) for weight in (*master.parameters(), *self.probes.parameters())]
+        matrices = [m for (n, _), m in zip(master.named_parameters(), self.masters, strict=False) if ".layers." in n and m.ndim == 2]
         others = [m for m in self.masters if not any(m is matrix for matrix in matrices)]
         if settings.optimizer == "muon":
             self.optimizers: list[torch.optim.Optimizer] = [
@@ -112,14 +116,27 @@ class Trainer:
             ]
         else:
             self.optimizers = [torch.optim.AdamW(self.masters, lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.01)]
+        # A digit is one token with a space before it and another with a comma and a space: they share one embedding while we train.
+        self.digits, self.twins = (
+            torch.tensor([self.tokenizer(f"{start}{digit}")["input_ids"][0] for digit in range(10)]) for start in (" ", ", ")
+        )
+        self.tie_digits(self.masters[0].data, sum_of=False)
+        self.weights[0].data.copy_(self.masters[0].data)
         self.step, self.dimensions, self.progress, self.seconds, self.tokens = 0, 1, 0.5, 0.0, 0
 
+    def tie_digits(self, embedding: torch.Tensor, *, sum_of: bool) -> None:
+        """Makes the rows of both tokens of a digit equal: the sum of both for a gradient, the first for a weight."""
+        rows = embedding[self.digits] + embedding[self.twins] if sum_of else embedding[self.digits]
+        embedding[self.digits] = rows
+        embedding[self.twins] = rows
+
     def kinds(self) -> list[str]:
-        base = ["icl", "facts", "copy" if self.step < self.settings.copy_steps else "icl", "passages"]
+        base = ["icl", "facts", "copy" if self.step < self.settings.copy_steps or self.step % 8 == 0 else "icl", "passages"]
         return [base[i % 4] for i in range(self.settings.micro_batches)]
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        hidden = self.model.model(batch.ids).last_hidden_state[:, :-1]
+        states = self.model.model(batch.ids, output_hidden_states=True, use_cache=False)
+        hidden = states.last_hidden_state[:, :-1]
         targets, answers = batch.ids[:, 1:], batch.answers[:, 1:]
         logits = self.model.lm_head(hidden[answers]).float()
         loss = F.cross_entropy(logits, targets[answers])
@@ -132,7 +149,9 @@ class Trainer:
             rest = ~answers[:some]
             other = F.cross_entropy(self.model.lm_head(hidden[:some][rest]).float(), targets[:some][rest])
             figures["text_loss"] = other.item()
-            loss = loss + OTHER_TOKENS_WEIGHT * other
+            probe = self.probes.loss(states.hidden_states[self.settings.depth // 2], batch)
+            figures["probe_loss"] = probe.item()
+            loss = loss + OTHER_TOKENS_WEIGHT * other + self.settings.probe_weight * probe
         return loss, figures
 
     def train_step(self) -> dict[str, float]:
@@ -148,8 +167,19 @@ class Trainer:
             tokens += batch.ids.numel()
             for name, value in figures.items():
                 sums.setdefault(name, []).append(value)
-        names = ["icl_loss", "icl_acc", "facts_loss", "facts_acc", "passages_loss", "passages_acc", "copy_loss", "copy_acc", "text_loss"]
-        gradient = torch.cat([w.grad.float().flatten() for w in self.weights])
+        names = [
+            "icl_loss",
+            "icl_acc",
+            "facts_loss",
+            "facts_acc",
+            "passages_loss",
+            "passages_acc",
+            "copy_loss",
+            "copy_acc",
+            "text_loss",
+            "probe_loss",
+        ]
+        gradient = torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).float().flatten() for w in self.weights])
         counts = torch.tensor([[sum(sums.get(n, [])), len(sums.get(n, []))] for n in names] + [[tokens, 1]], dtype=torch.float64)
         if self.workers > 1:
             dist.all_reduce(gradient)
@@ -158,6 +188,7 @@ class Trainer:
         for weight, master, piece in zip(self.weights, self.masters, gradient.split([w.numel() for w in self.weights]), strict=True):
             master.grad = piece.view_as(master)
             weight.grad = None
+        self.tie_digits(self.masters[0].grad, sum_of=True)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 scale = self.settings.muon_scale if isinstance(optimizer, torch.optim.Muon) else 1.0
@@ -202,7 +233,11 @@ class Trainer:
         checkpoint = self.out / "checkpoint.pt"
         if checkpoint.exists():
             self.load_state(torch.load(checkpoint, weights_only=True))
-        while self.step < self.settings.steps:
+        if self.rank == 0:
+            trim_log(self.out / "log.jsonl", self.step)
+        parent = os.getppid()
+        # The ranks end with the process that started them; a run of one process outlives its shell.
+        while self.step < self.settings.steps and (self.workers == 1 or os.getppid() == parent):
             began = time.perf_counter()
             figures = self.train_step()
             self.seconds += time.perf_counter() - began
@@ -215,6 +250,20 @@ class Trainer:
                     log.info(json.dumps(record))
                 if self.step % save_every == 0 or self.step == self.settings.steps:
                     self.save()
+        if self.rank == 0 and self.step == self.settings.steps:
+            draw_curves(self.out / "log.jsonl", self.out / "curves.png")
+
+
+def trim_log(log: Path, step: int) -> None:
+    """Drops what a run that was cut off logged after its last checkpoint, half a line at the end included: those steps come again."""
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []:
+        if not line.endswith("\n") or json.loads(line)["step"] > step:
+            break
+        kept.append(line)
+    temporary = log.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    os.replace(temporary, log)
 
 
 def _rank(rank: int, settings: Settings, out: Path, workers: int, save_every: int, port: int) -> None:

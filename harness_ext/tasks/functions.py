@@ -15,6 +15,8 @@ from typing import Literal
 
 import numpy as np
 
+from harness_ext.errors import BadOptionError
+
 Split = Literal["test", "train"]
 
 HIDDEN_UNITS = 100
@@ -23,7 +25,7 @@ WEIGHT_SCALE = 1000  # Gaussian weights are kept to three decimals, as integers
 MAX_DRAWS = 10_000
 
 
-class ImpossibleDrawError(ValueError):
+class ImpossibleDrawError(BadOptionError):
     """No function of the family gives the labels that were asked for (for example two distinct labels on one point)."""
 
 

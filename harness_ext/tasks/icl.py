@@ -37,15 +37,8 @@ class Options:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"items": 1, "dimensions": 1, "exemplars": 1, "labels": 2, "seed": 0}
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise BadOptionError(f"{PREFIX}{field.name}={value!r}: want an integer")
-            if value < least.get(field.name, value):
-                raise BadOptionError(f"{PREFIX}{field.name}={value}: want at least {least[field.name]}")
-        if self.labels > 10:
-            raise BadOptionError(f"{PREFIX}labels={self.labels}: want at most 10, so that every label is one digit")
+            _check_value(field.name, getattr(self, field.name))
         if self.exemplars < self.labels:
             raise BadOptionError(f"{PREFIX}exemplars={self.exemplars}: want at least one for each of the {self.labels} labels")
         if self.low >= self.high:
@@ -56,23 +49,54 @@ class Options:
                 f"{PREFIX}dimensions={self.dimensions}, {PREFIX}low={self.low}, {PREFIX}high={self.high}: {points} points are too few for "
                 f"{self.exemplars} exemplars and a query that are all different: want at least {2 * (self.exemplars + 1)}"
             )
-        if self.dimensions > 16 or self.exemplars > 4096:
-            raise BadOptionError(f"want {PREFIX}dimensions of at most 16 and {PREFIX}exemplars of at most 4096")
+
+
+# The largest inputs keep every sum of the networks within 64 bits; RandomState takes seeds of 32 bits; a label is one digit.
+_RANGES = {
+    "items": (1, 10**6), "dimensions": (1, 16), "exemplars": (1, 4096), "labels": (2, 10), "low": (-(10**6), 10**6),
+    "high": (-(10**6), 10**6), "seed": (0, 2**32 - 1),
+}  # fmt: skip
+
+
+def _check_value(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadOptionError(f"{PREFIX}{name}={value!r}: want an integer")
+    least, most = _RANGES[name]
+    if not least <= value <= most:
+        raise BadOptionError(f"{PREFIX}{name}={value}: want {least} to {most}")
 
 
 OPTION_NAMES = tuple(PREFIX + field.name for field in fields(Options))
 
 
 def check_options(metadata: Mapping[str, Any]) -> None:
-    """Checks the names of all options that begin with ``icl_``, and the values as far as they stand by themselves.
+    """Checks the names of all options that begin with ``icl_``, and each value by itself; :func:`check_task` checks them together.
 
     Raises:
         BadOptionError: an option that does not exist, or a value that no task could take.
     """
-    for name in metadata:
-        if name.startswith(PREFIX) and name not in OPTION_NAMES:
+    for name, value in metadata.items():
+        if name in OPTION_NAMES:
+            _check_value(name.removeprefix(PREFIX), value)
+        elif name.startswith(PREFIX):
             raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
-    Options(**_own(metadata))
+
+
+def check_task(*, family: str, **metadata: Any) -> Options:
+    """Checks everything about a task without making its items: the family, each option, and that they are possible together.
+
+    Args:
+        family, metadata: as for :func:`load`.
+
+    Raises:
+        BadOptionError: an unknown or impossible option.
+    """
+    if family not in FAMILIES:
+        raise UnknownNameError(f"no family named {family!r}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
+    check_options(metadata)
+    options = Options(**_own(metadata))
+    item(family, options, 0)
+    return options
 
 
 def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
@@ -88,10 +112,7 @@ def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
     """
     import datasets
 
-    if family not in FAMILIES:
-        raise UnknownNameError(f"no family named {family!r}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    check_options(metadata)
-    options = Options(**_own(metadata))
+    options = check_task(family=family, **metadata)
     return {"test": datasets.Dataset.from_list([item(family, options, index) for index in range(options.items)])}
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Calibration
+from harness_ext import BadOptionError, Calibration, NumericalError, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,11 +36,34 @@ class SelfGenerated(Calibration):
                 starts = torch.randint(model.config.get_text_config().vocab_size, (self.samples, 1))
             else:
                 starts = torch.full((self.samples, 1), first)
-            rows = [self._continue(model, batch.to(model.device), length) for batch in torch.split(starts, BATCH)]
+            batches = torch.split(starts.to(model.device), BATCH)
+            with self._plain_sampling(model, length), progress("calibration text", len(batches) * (length - 1)) as advance:
+                rows = [self._continue(model, batch, advance) for batch in batches]
         return torch.cat(rows)
 
-    def _continue(self, model: PreTrainedModel, ids: torch.Tensor, length: int) -> torch.Tensor:
-        return model.generate(  # type: ignore[no-any-return]
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=float(self.temperature), top_k=0, top_p=1.0,
-            min_length=length, max_length=length, pad_token_id=0, use_cache=True,
+    @contextmanager
+    def _plain_sampling(self, model: PreTrainedModel, length: int) -> Iterator[None]:
+        """Puts the checkpoint's own generation settings aside: a penalty or a ``max_new_tokens`` would end up in the calibration text."""
+        from transformers import GenerationConfig
+
+        own: Any = model.generation_config
+        model.generation_config = GenerationConfig(
+            do_sample=True, temperature=float(self.temperature), top_k=0, top_p=1.0, min_length=length, max_length=length,
+            eos_token_id=getattr(own, "eos_token_id", None), pad_token_id=0, use_cache=True,
         )  # fmt: skip
+        try:
+            yield
+        finally:
+            model.generation_config = own
+
+    def _continue(self, model: PreTrainedModel, ids: torch.Tensor, advance: Callable[[], None]) -> torch.Tensor:
+        def written(ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+            advance()
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+        try:
+            return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), stopping_criteria=[written])  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            raise NumericalError("the model's output has NaN or infinite values: it cannot write its own calibration text") from error

@@ -20,8 +20,8 @@ class Random(Pruner):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise BadOptionError(f"pruner.seed={self.seed}: want a number of at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise BadOptionError(f"pruner.seed={self.seed}: want a number of at least 0 and below 2^32")
 
     def score(self, weight: torch.Tensor, statistic: None) -> torch.Tensor:
         content = hashlib.sha256(weight.cpu().contiguous().numpy().tobytes()).digest()

@@ -14,7 +14,8 @@ class SparseGPT(Pruner):
 
     With ``U`` the upper Cholesky factor of the inverse of the damped Hessian, the mask of a block is chosen by ``w^2 / U_jj^2`` from the
     weights as updated so far, among all rows of the block; removing ``w`` in column ``j`` changes the columns to its right by
-    ``-w / U_jj * U_j``. Exactly ``floor(s * size)`` weights go from each block, or ``n`` of ``m`` inputs of every row.
+    ``-w / U_jj * U_j``. A share of ``s`` goes from each block, so rounded that it is ``floor(s * size)`` of all the columns up to its end;
+    with a pattern it is ``n`` of ``m`` inputs of every row.
 
     Inputs that were always zero have no say in the output: their weights have the lowest score, and those that stay keep their value.
     """

@@ -1,0 +1,60 @@
+"""Compares the built-in pruners on one model: achieved sparsity, the mean layer output error, and whether two runs give the same masks.
+
+python scripts/bench_pruners.py --pretrained lab --sparsity 0.3,0.5,0.7
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import harness_ext
+from harness_ext.plugins import Plugins
+
+PRUNERS = ("random", "magnitude", "wanda", "sparsegpt")
+
+
+def pruned(path: str, pruner: str, sparsity: str, samples: int) -> tuple[dict[str, torch.Tensor], dict]:
+    """The weights of the pruned layers and the pruning record."""
+    model = AutoModelForCausalLM.from_pretrained(path)
+    record = harness_ext.prune(
+        model, pruner=pruner, sparsity=sparsity, tokenizer=AutoTokenizer.from_pretrained(path), calibration_options={"samples": samples},
+        measure_error=True,
+    )  # fmt: skip
+    weights = dict(model.named_parameters())
+    return {name: weights[f"{name}.weight"].detach() for name in record["layers"]}, record
+
+
+def main(
+    pretrained: str = "lab",
+    sparsity: Annotated[str, typer.Option(help="One or more ratios or patterns, with commas.")] = "0.3,0.5,0.7",
+    samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 64,
+) -> None:
+    models = Plugins().models
+    path = str(models.get(pretrained)[0]) if pretrained in models.items else pretrained
+    rows = [
+        "| pruner | sparsity | achieved | off by (weights a layer) | output error: mean | min | max | same masks twice | seconds |",
+        "|" + "---|" * 9,
+    ]
+    trials = [(pruner, asked) for asked in sparsity.split(",") for pruner in PRUNERS]
+    for pruner, asked in track(trials, description="pruning", console=Console(stderr=True)):
+        (first, record), (second, _) = (pruned(path, pruner, asked, samples) for _ in range(2))
+        wanted = harness_ext.Sparsity.parse(asked)
+        layers = record["layers"].values()
+        off = max(abs(layer["zeros"] - wanted.removed_of(layer["weights"])) for layer in layers)
+        errors = [layer["output_error"] for layer in layers]
+        same = all(torch.equal(first[name], second[name]) for name in first)
+        figures = f"{sum(errors) / len(errors):.4f} | {min(errors):.4f} | {max(errors):.4f}"
+        rows.append(
+            f"| {pruner} | {asked} | {record['achieved_sparsity']:.4f} | {off} | {figures} | {'yes' if same else 'NO'} | {record['seconds_pruning']:.1f} |"
+        )
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,96 @@
+"""``.ci/run`` runs what the README says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from environment import ROOT
+
+# In the place of python3: makes a virtual environment whose programs only say that they were called.
+PYTHON = """#!/bin/sh
+[ "$1 $2" = "-m venv" ] || exit 9
+mkdir -p "$3/bin"
+for tool in pip pytest ruff mypy; do
+    printf '#!/bin/sh\\necho %s "$@" >> "$LOG"\\n[ "$FAILING" != %s ]\\n' $tool $tool > "$3/bin/$tool"
+    chmod +x "$3/bin/$tool"
+done
+"""
+
+
+def extract(readme: Path, name: str = "test") -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "scripts" / "readme_block.sh"), name, str(readme)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def run(tmp_path: Path, readme: str, failing: str = "") -> tuple[int, list[str]]:
+    """Runs ``.ci/run`` with a doctored README and stand-ins for the tools; returns its exit status and what was called."""
+    root = tmp_path / "clone"
+    for name in (".ci/run", "scripts/readme_block.sh"):
+        (root / name).parent.mkdir(parents=True)
+        shutil.copy(ROOT / name, root / name)
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "python3").write_text(PYTHON, encoding="utf-8")
+    (programs / "python3").chmod(0o755)
+    log = tmp_path / "log"
+    variables = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "LOG": str(log), "FAILING": failing}
+    ran = subprocess.run([str(root / ".ci" / "run")], cwd=tmp_path, env=variables, check=False, timeout=60, capture_output=True)
+    return ran.returncode, log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+
+
+DOCTORED = """# Title
+
+```bash
+pip install nothing
+```
+
+<!-- ci: test -->
+
+```bash
+pip install this &&
+  pytest --that
+```
+"""
+LINTERS = ["ruff check", "ruff format --check", "mypy"]
+
+
+def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:
+    assert extract(ROOT / "README.md", "run").stdout.strip().splitlines()[-1].startswith("lm_eval ")
+    assert extract(ROOT / "README.md").stdout == "pip install -c constraints.txt -e '.[test]' && pytest\n"
+
+
+def test_ci_runs_the_line_of_the_readme_and_then_the_linters(tmp_path: Path) -> None:
+    assert run(tmp_path, DOCTORED) == (0, ["pip install this", "pytest --that", *LINTERS])
+
+
+@pytest.mark.parametrize(
+    ("failing", "called"),
+    [("pip", ["pip install this"]), ("pytest", ["pip install this", "pytest --that"]), ("mypy", None), ("ruff", None)],
+)
+def test_ci_fails_where_a_command_does_and_goes_no_further(tmp_path: Path, failing: str, called: list[str] | None) -> None:
+    status, log = run(tmp_path, DOCTORED, failing)
+    assert status == 1
+    assert log[-1].startswith(failing)
+    assert called is None or log == called
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "no block",
+        "<!-- ci: run -->\n```bash\npytest\n```\n",
+        "<!-- ci: test -->\n```python\npytest\n```\n",
+        "<!-- ci: test -->\ntext\n```bash\npytest\n```\n",
+        "<!-- ci: test -->\n```bash\npytest\n",
+        "<!-- ci: test -->\n```bash\n```\n",
+    ],
+)
+def test_ci_fails_where_the_readme_has_no_such_block(tmp_path: Path, readme: str) -> None:
+    status, log = run(tmp_path, readme)
+    assert status == 1
+    assert log == []

@@ -1,0 +1,381 @@
+"""What a run demands of plugins: the contract of a pruner, and the spreading of the sparsity over the layers."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from harness_ext import BadOptionError, Calibration, CalibrationError, NumericalError, PluginError, Pruned, Pruner, Sparsity, prune
+from harness_ext.engine import output_error, weights_digest
+from harness_ext.layers import find_blocks
+
+FIRST = r"model\.layers\.0\.self_attn\.q_proj"
+
+
+def zeroed(weight, sparsity):
+    return weight.masked_fill(sparsity.mask(weight.abs()), 0)
+
+
+def pruner(method, how, **attributes):
+    """An instance of a pruner that overrides one method."""
+    return type("Own", (Pruner,), {"name": "own", method: how, **attributes})()
+
+
+def spoil(weight, value):
+    weight[0, 0] = value
+    return weight
+
+
+def wrong_places(self, weight, sparsity, statistic):
+    """As many zeros as asked for, but not in every group."""
+    new = weight.clone()
+    new.view(-1)[: weight.numel() // 2] = 0
+    return new
+
+
+def writes(self, weight, sparsity, statistic):
+    return weight.masked_fill_(sparsity.mask(weight.abs()), 0)
+
+
+def writes_elsewhere(self, weight, sparsity, statistic):
+    new = zeroed(weight, sparsity)
+    weight += 1
+    return new
+
+
+VIOLATIONS = {
+    "another shape": (
+        0.5,
+        pruner("prune", lambda self, weight, sparsity, statistic: weight[:, 1:]),
+        PluginError,
+        r"want a new weight of shape \(16, 16\), not \(16, 15\)",
+    ),
+    "transposed": (0.5, pruner("prune", lambda *a: torch.zeros(3, 1)), PluginError, r"want a new weight of shape .*, not \(3, 1\)"),
+    "nothing": (0.5, pruner("prune", lambda *a: None), PluginError, "want a new weight of shape .*, not NoneType"),
+    "too few zeros": (0.5, pruner("prune", lambda self, weight, *_: weight.clone()), PluginError, "0.5 is 128 zeros of 256, it left 0"),
+    "one zero too few": (
+        0.5,
+        pruner("prune", lambda self, weight, *_: weight.masked_fill(Sparsity(0.497).mask(weight.abs()), 0)),
+        PluginError,
+        "it left 127",
+    ),
+    "too many zeros": (
+        0.5,
+        pruner("prune", lambda self, weight, *_: torch.zeros_like(weight)),
+        PluginError,
+        "128 zeros of 256, it left 256",
+    ),
+    "not in the pattern": ("2:4", pruner("prune", wrong_places), PluginError, "want 2 zeros in every 4 inputs"),
+    "NaN": (
+        0.5,
+        pruner("prune", lambda self, weight, sparsity, _: spoil(zeroed(weight, sparsity), float("nan"))),
+        NumericalError,
+        "the new weight has NaN or infinite values",
+    ),
+    "infinite": (
+        0.5,
+        pruner("prune", lambda self, weight, sparsity, _: zeroed(weight, sparsity) / 0.0),
+        NumericalError,
+        "the new weight has NaN or infinite values",
+    ),
+    "writes into the weight": (0.5, pruner("prune", writes), PluginError, "it wrote into the weight that it was given"),
+    "writes into the weight after copying": (0.5, pruner("prune", writes_elsewhere), PluginError, "it wrote into the weight"),
+    "notes that are not JSON": (
+        0.5,
+        pruner("prune", lambda self, weight, sparsity, _: Pruned(zeroed(weight, sparsity), {"mask": weight})),
+        PluginError,
+        "its notes are not JSON values",
+    ),
+}
+
+
+@pytest.mark.parametrize("which", VIOLATIONS)
+def test_a_breach_of_the_contract_is_an_error_that_names_pruner_layer_and_rule(which):
+    sparsity, own, kind, rule = VIOLATIONS[which]
+    with pytest.raises(kind, match=f"^pruner 'own' broke its contract on {FIRST}: .*{rule}") as error:
+        prune(tiny.model(), pruner=own, sparsity=sparsity)
+    assert "\n" not in str(error.value)
+
+
+SCORES = {
+    "another shape": (lambda self, weight, _: weight[:1].abs(), PluginError, r"want scores of shape \(16, 16\), not \(1, 16\)"),
+    "no tensor": (lambda self, weight, _: weight.abs().tolist(), PluginError, "want scores of shape .*, not list"),
+    "NaN": (lambda self, weight, _: weight.log(), NumericalError, "scores are NaN"),
+}
+
+
+@pytest.mark.parametrize("which", SCORES)
+def test_wrong_scores_are_an_error_that_names_pruner_and_layer(which):
+    score, kind, rule = SCORES[which]
+    with pytest.raises(kind, match=f"^pruner 'own' on {FIRST}: {rule}"):
+        prune(tiny.model(), pruner=pruner("score", score), sparsity=0.5)
+
+
+def test_weights_beyond_what_the_models_dtype_can_hold_are_an_error():
+    own = pruner("prune", lambda self, weight, sparsity, _: zeroed(weight, sparsity) * 1e6)
+    prune(tiny.model(dtype=torch.bfloat16), pruner=own, sparsity=0.5)
+    with pytest.raises(NumericalError, match=r"NaN or infinite values in torch\.float16"):
+        prune(tiny.model(dtype=torch.float16), pruner=own, sparsity=0.5)
+
+
+def test_zeros_that_were_there_may_come_on_top():
+    model = tiny.model()
+    model.model.layers[0].mlp.up_proj.weight.data[:, :4] = 0
+    last = pruner("prune", lambda self, weight, sparsity, _: weight.masked_fill(sparsity.mask(-weight.abs()), 0))
+    record = prune(model, pruner=last, sparsity=0.5)
+    assert record["layers"]["model.layers.0.mlp.up_proj"]["zeros"] == 24 * 8 + 24 * 4
+
+
+def test_a_chance_zero_in_a_large_matrix_is_no_breach():
+    model = tiny.model(hidden_size=128, layers=1)
+    own = pruner("prune", lambda self, weight, sparsity, _: weight.masked_fill(weight.abs() <= weight.abs().flatten().kthvalue(8193)[0], 0))
+    record = prune(model, pruner=own, sparsity=0.5, modules="*.q_proj")
+    assert record["layers"]["model.layers.0.self_attn.q_proj"]["zeros"] == 8193
+
+
+def test_the_error_names_the_distribution_of_a_plugin(install_plugin):
+    install_plugin("lazy-pruner", "from harness_ext import Pruner, hookimpl\nclass Lazy(Pruner):\n    name = 'lazy'\n"
+                   "    def prune(self, weight, sparsity, statistic):\n        return weight\n"
+                   "@hookimpl\ndef register_pruners(register):\n    register(Lazy)\n", version="3.1")  # fmt: skip
+    with pytest.raises(PluginError, match=rf"^pruner 'lazy' of lazy-pruner 3\.1 broke its contract on {FIRST}: sparsity 0\.5 is 128 zeros"):
+        prune(tiny.model(), pruner="lazy", sparsity=0.5)
+
+
+def test_notes_are_recorded_and_cannot_pass_for_counts():
+    own = pruner("prune", lambda self, weight, sparsity, _: Pruned(zeroed(weight, sparsity), {"zeros": 1, "rank": 3}))
+    record = prune(tiny.model(), pruner=own, sparsity=0.5)
+    assert {(entry["zeros"], entry["rank"]) for entry in record["layers"].values()} == {(128, 3), (192, 3)}
+
+
+class TestPruneModel:
+    """The last rung: a pruner that treats the model as a whole."""
+
+    @staticmethod
+    def globally(calls=None):
+        def prune_model(self, model, sparsity, calibration):
+            if calls is not None:
+                calls.append(calibration)
+            weights = [layer.weight for block in find_blocks(model) for layer in block.layers]
+            scores = torch.cat([weight.abs().flatten() for weight in weights])
+            for weight, mask in zip(
+                weights, Sparsity(sparsity.ratio).mask(scores[None])[0].split([w.numel() for w in weights]), strict=True
+            ):
+                weight.masked_fill_(mask.view(weight.shape), 0)
+
+        return prune_model
+
+    def test_may_spread_the_zeros_over_the_layers_as_it_likes(self):
+        model = tiny.model()
+        model.model.layers[0].mlp.up_proj.weight.data *= 0.01  # goes first
+        record = prune(model, pruner=pruner("prune_model", self.globally()), sparsity=0.5)
+        assert record["layers"]["model.layers.0.mlp.up_proj"]["achieved"] == 1
+        assert record["achieved_sparsity"] == 0.5
+        assert record["layers"]["model.layers.0.mlp.up_proj"]["zeros"] == 24 * 16
+
+    @pytest.mark.parametrize("calibrated", [True, False])
+    def test_gets_calibration_tokens_if_it_is_calibrated(self, calibrated):
+        calls = []
+        record = prune(
+            tiny.model(),
+            pruner=pruner("prune_model", self.globally(calls), calibrated=calibrated),
+            sparsity=0.5,
+            calibration=tiny.token_ids(),
+        )
+        if calibrated:
+            assert calls[0].equal(tiny.token_ids())
+        else:
+            assert calls == [None]
+        assert ("calibration" in record) == calibrated
+
+    def test_that_does_nothing_is_an_error(self):
+        with pytest.raises(
+            PluginError, match=r"^pruner 'own' broke its contract: sparsity 0.5 is 2176 zeros in the linear layers .* left 0"
+        ):
+            prune(tiny.model(), pruner=pruner("prune_model", lambda *_: None), sparsity=0.5)
+
+    def test_that_removes_all_is_an_error(self):
+        def prune_model(self, model, sparsity, calibration):
+            for block in find_blocks(model):
+                for layer in block.layers:
+                    layer.weight.zero_()
+
+        with pytest.raises(PluginError, match="it left 4352"):
+            prune(tiny.model(), pruner=pruner("prune_model", prune_model), sparsity=0.5)
+
+    def test_that_leaves_nan_is_an_error_that_names_the_layer(self):
+        def prune_model(self, model, sparsity, calibration):
+            model.model.layers[1].mlp.up_proj.weight.data[2, 2] = float("nan")
+
+        with pytest.raises(NumericalError, match=r"pruner 'own' broke its contract on model\.layers\.1\.mlp\.up_proj: .* NaN"):
+            prune(tiny.model(), pruner=pruner("prune_model", prune_model), sparsity=0.5)
+
+    def test_is_held_to_a_pattern(self):
+        with pytest.raises(PluginError, match=f"on {FIRST}: want 2 zeros in every 4 inputs"):
+            prune(tiny.model(), pruner=pruner("prune_model", self.globally()), sparsity="2:4")
+
+    def test_takes_no_choice_of_modules(self):
+        with pytest.raises(BadOptionError, match="modules='attention': pruner 'own' treats the model as a whole"):
+            prune(tiny.model(), pruner=pruner("prune_model", self.globally()), sparsity=0.5, modules="attention")
+
+
+SPREAD = """
+from harness_ext import Sparsity, hookimpl
+
+@hookimpl
+def layer_sparsities(model, sparsity, layers):
+    {}
+"""
+
+
+class TestLayerSparsities:
+    """The hook that spreads the sparsity over the layers."""
+
+    def test_are_used(self, install_plugin):
+        install_plugin("spread", SPREAD.format("return {n: Sparsity(0.25 if '.0.' in n else 0.75) for n in layers}"))
+        record = prune(tiny.model(), pruner="magnitude", sparsity=0.5)
+        assert {(name.split(".")[2], entry["achieved"], entry["asked"]) for name, entry in record["layers"].items()} == {
+            ("0", 0.25, "0.25"),
+            ("1", 0.75, "0.75"),
+        }
+        assert record["achieved_sparsity"] == 0.5
+
+    def test_none_leaves_it_to_others(self, install_plugin):
+        install_plugin("spread", SPREAD.format("return None"))
+        record = prune(tiny.model(), pruner="magnitude", sparsity=0.5)
+        assert {entry["achieved"] for entry in record["layers"].values()} == {0.5}
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            ("return {n + 'x': sparsity for n in layers}", "want a harness_ext.Sparsity for each of the layers, and for no other"),
+            ("return {n: sparsity for n in layers[1:]}", "for each of the layers"),
+            ("return {n: sparsity for n in [*layers, 'lm_head']}", "and for no other"),
+            ("return {n: 0.5 for n in layers}", "want a harness_ext.Sparsity"),
+            ("return [sparsity] * len(layers)", "want a harness_ext.Sparsity"),
+            ("return {n: Sparsity(0.4) for n in layers}", "the layers add up to 17[0-9]{2} weights to remove, 2176 were asked for"),
+            ("return {n: Sparsity(0.9) for n in layers}", "weights to remove, 2176 were asked for"),
+        ],
+    )
+    def test_that_are_wrong_are_an_error_before_anything_is_done(self, install_plugin, body, message):
+        install_plugin("spread", SPREAD.format(body))
+        model = tiny.model()
+        before = tiny.weights(model)
+        with pytest.raises(PluginError, match=f"^layer_sparsities: .*{message}"):
+            prune(model, pruner="magnitude", sparsity=0.5)
+        assert tiny.same(tiny.weights(model), before)
+
+    def test_get_the_dense_model_the_sparsity_and_the_selected_layers(self, install_plugin):
+        install_plugin("spread", "SEEN = []\n" + SPREAD.format("SEEN.append((model, sparsity, layers)); return None"))
+        model = tiny.model()
+        prune(model, pruner="magnitude", sparsity="2:4", modules="*.v_proj")
+        import spread
+
+        assert [(model, Sparsity.parse("2:4"), [f"model.layers.{i}.self_attn.v_proj" for i in range(2)])] == spread.SEEN
+
+    @pytest.mark.parametrize("arguments", [{"sparsity": 0}, {"sparsity": 0.5, "pruner": pruner("prune_model", TestPruneModel.globally())}])
+    def test_are_not_asked_for_where_they_would_not_count(self, install_plugin, arguments):
+        install_plugin("spread", SPREAD.format("raise ZeroDivisionError"))
+        prune(tiny.model(), **arguments)
+
+    def test_a_pattern_that_does_not_divide_a_layer_is_refused(self, install_plugin):
+        install_plugin("spread", SPREAD.format("return {n: Sparsity.parse('8:16') for n in layers}"))
+        with pytest.raises(BadOptionError, match="down_proj has 24 inputs, which 16 does not divide"):
+            prune(tiny.model(), pruner="magnitude", sparsity=0.5)
+
+
+class TestCalibrationSources:
+    """What a source of token ids may give back."""
+
+    @pytest.mark.parametrize(
+        ("ids", "message"),
+        [
+            (tiny.token_ids().float(), r"want int64 token ids \[samples, length\], not torch\.float32"),
+            (tiny.token_ids()[0], r"want int64 token ids \[samples, length\], not torch\.int64 \(12,\)"),
+            ([[1, 2]], "want int64 token ids .* not list"),
+            (tiny.token_ids() + 1, "token ids from [0-9]+ to 40, the model's vocabulary goes from 0 to 39"),
+            (tiny.token_ids(2, 40), "sequences of 40 tokens, the model takes at most 32"),
+        ],
+    )
+    def test_that_give_something_else_are_an_error_that_names_them(self, ids, message):
+        class Own(Calibration):
+            name = "own"
+
+            def input_ids(self, model, tokenizer):
+                return ids
+
+        with pytest.raises(CalibrationError, match=f"^calibration 'own': {message}"):
+            prune(tiny.model(), sparsity=0.5, calibration=Own())
+
+    def test_are_not_asked_by_pruners_without_a_statistic(self):
+        class Own(Calibration):
+            name = "own"
+
+            def input_ids(self, model, tokenizer):
+                raise ZeroDivisionError
+
+        prune(tiny.model(), pruner="magnitude", sparsity=0.5, calibration=Own())
+
+
+class TestOutputError:
+    def test_is_the_relative_change_of_the_output(self):
+        generator = torch.Generator().manual_seed(0)
+        dense, pruned, inputs = (torch.randn(shape, generator=generator) for shape in [(5, 8), (5, 8), (100, 8)])
+        expected = ((dense - pruned) @ inputs.T).square().sum() / (dense @ inputs.T).square().sum()
+        assert output_error(dense, pruned, inputs.T @ inputs) == pytest.approx(expected.item(), rel=1e-5)
+
+    @pytest.mark.parametrize("name", ["random", "wanda", "sparsegpt"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_is_recorded_where_it_is_asked_for(self, name, dtype):
+        model, ids = tiny.model(layers=1, dtype=dtype), tiny.token_ids()
+        dense, inputs = model.model.layers[0].self_attn.q_proj.weight.detach().clone(), []
+        hook = model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(lambda _, args: inputs.append(args[0].flatten(0, 1)))
+        model(input_ids=ids)
+        hook.remove()
+        record = prune(model, pruner=name, sparsity=0.5, calibration=ids, measure_error=True)
+        change = (dense - model.model.layers[0].self_attn.q_proj.weight).double() @ inputs[0].double().T
+        expected = change.square().sum() / (dense.double() @ inputs[0].double().T).square().sum()
+        errors = {layer: entry["output_error"] for layer, entry in record["layers"].items()}
+        assert errors["model.layers.0.self_attn.q_proj"] == pytest.approx(expected.item(), rel=1e-4)
+        assert all(error > 0 for error in errors.values())
+        assert len(errors) == 7
+
+    def test_falls_from_random_over_magnitude_and_wanda_to_sparsegpt(self):
+        """In the mean over the layers, on more tokens than there are inputs."""
+        means = []
+        for name in ("sparsegpt", "wanda", "magnitude", "random"):
+            record = prune(tiny.model(layers=1), pruner=name, sparsity=0.5, calibration=tiny.token_ids(30, 30), measure_error=True)
+            means.append(sum(entry["output_error"] for entry in record["layers"].values()))
+        assert means == sorted(means)
+
+    def test_does_not_change_what_is_done(self):
+        models = [tiny.model(), tiny.model()]
+        records = [
+            prune(model, sparsity=0.5, calibration=tiny.token_ids(), measure_error=how)
+            for model, how in zip(models, (True, False), strict=True)
+        ]
+        assert tiny.same(*map(tiny.weights, models))
+        assert records[0]["fingerprint"] == records[1]["fingerprint"]
+
+    def test_of_a_layer_without_output_is_zero(self):
+        assert output_error(torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)) == 0
+
+
+class TestWeightsDigest:
+    def test_sees_every_bit(self):
+        model = tiny.model(dtype=torch.bfloat16)
+        digests = {weights_digest(model)}
+        model.model.norm.weight.data[3] *= 1.01
+        digests.add(weights_digest(model))
+        model.model.norm.weight.data[3] = 0.0
+        digests.add(weights_digest(model))
+        model.model.norm.weight.data[3] = -0.0
+        digests.add(weights_digest(model))
+        assert len(digests) == 4
+
+    def test_is_the_same_for_the_same_weights(self):
+        assert weights_digest(tiny.model("opt")) == weights_digest(tiny.model("opt"))
+
+    def test_sees_the_dtype(self):
+        half = tiny.model(dtype=torch.bfloat16)
+        assert weights_digest(half) != weights_digest(tiny.model(dtype=torch.bfloat16).float())

@@ -1,0 +1,89 @@
+"""The factorisation behind second-order pruners, against NumPy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from harness_ext import NumericalError, inverse_factor
+
+
+def positive_definite(size, seed=0, dtype=torch.float64):
+    inputs = torch.randn(4 * size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (inputs.T @ inputs / len(inputs)).to(dtype)
+
+
+def reference(matrix, damping):
+    """Upper triangular ``U`` with ``U^T U = (H + d mean(diag H) I)^-1``."""
+    matrix = matrix.double().numpy()
+    return np.linalg.cholesky(np.linalg.inv(matrix + damping * np.diag(matrix).mean() * np.eye(len(matrix)))).T
+
+
+@pytest.mark.parametrize("size", [1, 2, 17])
+@pytest.mark.parametrize("damping", [0.001, 0.01, 1])
+def test_the_factor_is_that_of_numpy(size, damping):
+    matrix = positive_definite(size)
+    factor = inverse_factor(matrix, damping)
+    np.testing.assert_allclose(factor.upper.numpy(), reference(matrix, damping), rtol=1e-10, atol=1e-12)
+    assert (factor.damping, factor.retries) == (damping, 0)
+
+
+def test_the_factor_is_close_in_float32():
+    matrix = positive_definite(17, dtype=torch.float32)
+    factor = inverse_factor(matrix, 0.01)
+    assert factor.upper.dtype == torch.float32
+    np.testing.assert_allclose(factor.upper.numpy(), reference(matrix, 0.01), rtol=1e-4, atol=1e-5)
+
+
+def test_the_factor_is_upper_triangular_and_gives_the_inverse():
+    matrix = positive_definite(9)
+    upper = inverse_factor(matrix, 0.01).upper
+    assert upper.equal(upper.triu())
+    damped = matrix + 0.01 * matrix.diagonal().mean() * torch.eye(9, dtype=torch.float64)
+    torch.testing.assert_close(upper.T @ upper @ damped, torch.eye(9, dtype=torch.float64))
+
+
+def test_the_matrix_is_not_written_into():
+    matrix = positive_definite(5)
+    before = matrix.clone()
+    inverse_factor(matrix, 0.01)
+    assert matrix.equal(before)
+
+
+def test_damping_goes_up_on_record_until_it_is_enough():
+    """Rank one plus a negative eigenvalue of -0.05 of the mean diagonal: 0.01 does not do, 0.1 does."""
+    matrix = torch.diag(torch.tensor([1.15, 1.0, 0.9, -0.05 * 0.75], dtype=torch.float64))
+    factor = inverse_factor(matrix, 0.01)
+    assert (factor.damping, factor.retries) == (pytest.approx(0.1), 1)
+    np.testing.assert_allclose(factor.upper.numpy(), reference(matrix, 0.1), rtol=1e-10)
+
+
+def test_a_singular_float32_matrix_is_factorised_with_more_damping_on_record():
+    column = torch.randn(64, 1, generator=torch.Generator().manual_seed(0))
+    factor = inverse_factor(column @ column.T, 1e-9)  # what 1e-9 adds to the diagonal is below the rounding of float32
+    assert factor.retries > 0
+    assert factor.damping == pytest.approx(1e-9 * 10**factor.retries)
+    assert factor.upper.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        torch.tensor([[1.0, 1e6], [1e6, 1.0]]),  # indefinite beyond what ten thousand times the mean diagonal makes up for
+        torch.zeros(3, 3),
+        -torch.eye(3),
+    ],
+    ids=["indefinite", "zero", "negative"],
+)
+def test_a_matrix_that_no_damping_helps_is_an_error(matrix):
+    with pytest.raises(NumericalError, match="cannot be factorised, not even with 10000 of its mean diagonal"):
+        inverse_factor(matrix, 0.01)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_matrix_that_is_not_finite_is_an_error(value):
+    matrix = positive_definite(4)
+    matrix[1, 2] = value
+    with pytest.raises(NumericalError, match="NaN or infinite"):
+        inverse_factor(matrix, 0.01)

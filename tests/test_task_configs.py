@@ -1,0 +1,124 @@
+"""Every YAML below task_configs, loaded strictly: lm-eval itself skips a file that it cannot read without a word."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import lm_eval.tasks
+import pytest
+import yaml
+from lm_eval.config.group import AggMetricConfig, GroupConfig
+from lm_eval.config.task import TaskConfig
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from harness_ext.tasks import icl
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "task_configs"
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+NAMED = [path for path in FILES if not path.name.startswith("_")]
+TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
+GROUPS = [path for path in NAMED if path not in TASKS]
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=[path.stem for path in paths])
+
+
+def names(kind):
+    return {field.name for field in fields(kind)}
+
+
+def used_in(documentation):
+    """The words that a page sets in code, in the text or as a block."""
+    text = documentation.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)
+    for block in blocks:
+        text = text.replace(block, "")
+    return set(re.findall(r"\w+", " ".join([*blocks, *re.findall(r"`[^`]+`", text)])))
+
+
+def duplicates(node):
+    """The keys that a YAML mapping holds twice, at any depth; the later one wins without a word."""
+    if isinstance(node, yaml.MappingNode):
+        keys = [key.value for key, _ in node.value]
+        return {key for key in keys if keys.count(key) > 1}.union(*(duplicates(value) for _, value in node.value))
+    return set().union(*(duplicates(value) for value in node.value)) if isinstance(node, yaml.SequenceNode) else set()
+
+
+def test_there_are_tasks_and_nothing_but_configs_and_their_documentation():
+    assert TASKS
+    assert GROUPS
+    assert {path.suffix for path in CONFIGS.rglob("*") if path.is_file()} == {".yaml", ".md"}
+
+
+@each(FILES)
+def test_a_config_can_be_parsed_and_has_no_key_twice_or_unknown(path):
+    config = load_yaml(path, resolve_func=False, recursive=False)
+    allowed = names(GroupConfig) if path in GROUPS else names(TaskConfig) | {"include"}
+    assert set(config) <= allowed
+    assert not duplicates(yaml.compose(path.read_text(encoding="utf-8")))
+    for include in [config["include"]] if "include" in config else []:
+        assert (path.parent / include).is_file()
+
+
+@each(TASKS)
+def test_the_functions_of_a_task_exist_and_its_lists_have_no_unknown_key(path):
+    config = load_yaml(path)
+    assert callable(config["custom_dataset"])
+    assert callable(config["process_results"])
+    assert all(set(metric) == {"metric", "aggregation", "higher_is_better"} for metric in config["metric_list"])
+    assert set(config["metadata"]) <= {"version", *icl.OPTION_NAMES}
+    assert config["metadata"]["version"]
+    assert set(config["dataset_kwargs"]) == {"family"}
+    icl.check_task(**config["metadata"], **config["dataset_kwargs"])
+
+
+@each(GROUPS)
+def test_the_members_of_a_group_exist_and_report_the_metrics_that_it_averages(path):
+    config = load_yaml(path)
+    for entry in config["aggregate_metric_list"]:
+        assert set(entry) <= names(AggMetricConfig)
+    for member in config["task"]:
+        (found,) = [task for task in TASKS if task.stem == member]
+        metrics = {metric["metric"] for metric in load_yaml(found)["metric_list"]}
+        assert {entry["metric"] for entry in config["aggregate_metric_list"]} <= metrics
+
+
+@each(NAMED)
+def test_a_config_is_named_after_its_file(path):
+    config = load_yaml(path, resolve_func=False)
+    assert config.get("group", config.get("task")) == path.stem
+
+
+def test_names_are_unique_and_none_is_taken_by_lm_eval():
+    ours = [path.stem for path in NAMED]
+    assert len(ours) == len(set(ours))
+    # Read as text: parsing all of lm-eval's files takes seconds.
+    stock = "\n".join(path.read_text(encoding="utf-8") for path in Path(lm_eval.tasks.__file__).parent.rglob("*.yaml"))
+    theirs = set(re.findall(r"""(?m)^\s*(?:-|(?:- )?(?:task|group|tag):)\s*["']?([\w-]+)["']?\s*$""", stock))
+    assert {"hellaswag", "mmlu", "ai2_arc"} <= theirs
+    assert not set(ours) & theirs
+
+
+def test_lm_eval_finds_every_config():
+    found = TaskManager(include_path=str(CONFIGS), include_defaults=False)
+    assert set(found.all_subtasks) == {path.stem for path in TASKS}
+    assert set(found.all_groups) == {path.stem for path in GROUPS}
+    assert not found.all_tags
+
+
+@each(NAMED)
+def test_a_config_is_documented(path):
+    assert path.stem in used_in(path.parent / "README.md")
+    assert path.stem in used_in(ROOT / "docs" / "tasks.md")
+
+
+@pytest.mark.parametrize("page", [CONFIGS / "icl" / "README.md", ROOT / "docs" / "tasks.md"], ids=lambda path: path.name)
+def test_the_documentation_names_no_option_that_does_not_exist(page):
+    mentioned = {word for word in used_in(page) if word.startswith("icl_")}
+    assert mentioned <= {*icl.OPTION_NAMES, *(path.stem for path in NAMED)}
+    assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "tasks.md")
