@@ -66,7 +66,7 @@ def bits_recalled(recall: float, facts: int, values: int) -> float:
     return facts * max(0.0, math.log2(values) - unknown)
 
 
-def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str]) -> dict[str, Any]:
+def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str], items: int) -> dict[str, Any]:
     """One row of the table."""
     people = population(0)
     lm = PrunedHFLM.create_from_arg_obj({"pretrained": pretrained, "pruner": pruner, "sparsity": sparsity}, {"batch_size": 1})
@@ -78,7 +78,7 @@ def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str]) -> di
     parameters = sum(parameter.numel() for parameter in lm.model.parameters())
     row["bits_per_parameter"] = bits_recalled(row["recall"], len(closed), 64) / parameters
     if tasks:
-        results = simple_evaluate(model=lm, tasks=tasks)["results"]
+        results = simple_evaluate(model=lm, tasks=tasks, metadata={"icl_items": items})["results"]
         row |= {task: results[task]["acc,none"] for task in tasks}
     return row
 
@@ -124,20 +124,23 @@ def main(
     pruner: Annotated[str, typer.Option(help="One or more, with commas.")] = "sparsegpt",
     sparsity: Annotated[str, typer.Option(help="One or more, with commas; 0 is the dense model.")] = "0",
     tasks: str = "icl_linear,icl_nn,icl_tree",
+    items: Annotated[int, typer.Option(help="Items of each ICL task.")] = 2048,
     out: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
     figure: Annotated[Path | None, typer.Option("--plot", help="Also draw the scores against the sparsity.")] = None,
 ) -> None:
     grid = [(p, s) for p in pruner.split(",") for s in map(float, sparsity.split(","))]
     grid = [(p, s) for i, (p, s) in enumerate(grid) if s > 0 or all(other > 0 for _, other in grid[:i])]
-    rows = [score(pretrained, p, s, [task for task in tasks.split(",") if task]) for p, s in grid]
+    rows = []
+    for p, s in grid:
+        rows.append(score(pretrained, p, s, [task for task in tasks.split(",") if task], items))
+        if out:
+            out.write_text(json.dumps(rows, indent=2) + "\n")
     header = list(rows[0])
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += [
         "| " + " | ".join(f"{v:.3f}" if isinstance(v, float) and k != "sparsity" else str(v) for k, v in row.items()) + " |" for row in rows
     ]
     print("\n".join(lines))
-    if out:
-        out.write_text(json.dumps(rows, indent=2) + "\n")
     if figure:
         plot(rows, figure)
 

@@ -159,7 +159,7 @@ def test_exemplars_may_repeat_where_distinct_is_off():
 
 @pytest.mark.parametrize("family", NAMES)
 def test_one_function_in_four_is_kept_for_testing(family):
-    rng, draws = np.random.RandomState(3), 1600
+    rng, draws = np.random.RandomState(3), 4000
     share = sum(split_of(FAMILIES[family].draw(rng, 4, 2)) == "test" for _ in range(draws)) / draws
     assert abs(share - 0.25) < 5 * (0.25 * 0.75 / draws) ** 0.5
 

@@ -94,6 +94,10 @@ def test_items_are_the_same_on_every_machine_and_with_every_library_version(task
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[task]
 
 
+def test_a_task_has_2048_items_and_each_label_is_right_equally_often():
+    assert Counter(doc["target"] for doc in docs("icl_linear_k4")) == dict.fromkeys(range(4), 512)
+
+
 @pytest.mark.parametrize("family", NAMES)
 def test_an_item_does_not_depend_on_how_many_there_are(family):
     few, many = (icl.load(family=family, icl_items=items)["test"].to_list() for items in (5, 9))

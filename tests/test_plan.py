@@ -31,8 +31,8 @@ def test_without_arguments_nothing_is_removed(plugins):
 
 def test_our_arguments_are_taken_and_the_others_left(plugins):
     arguments = {
-        "pruner": "sparsegpt", "sparsity": "2:4", "modules": "ffn", "calibration": "self", "pruner.block_size": 64, "calibration.samples": 3,
-        "calibration.temperature": 0.5, "dtype": "float32", "parallelize": False, "attn_implementation": "eager",
+        "pruner": "sparsegpt", "sparsity": "2:4", "modules": "ffn", "calibration": "self", "pruner.block_size": 64,
+        "calibration.samples": 3, "calibration.temperature": 0.5, "dtype": "float32", "parallelize": False, "attn_implementation": "eager",
     }  # fmt: skip
     plan = take_plan(plugins, arguments)
     assert arguments == {"dtype": "float32", "parallelize": False, "attn_implementation": "eager"}

@@ -146,7 +146,7 @@ def test_layers_that_read_the_same_tensor_share_a_statistic(name):
     model = tiny.model(name)
     prune(model, pruner=Recording(), sparsity=0.5, calibration=tiny.token_ids())
     by_layer = dict(zip(names(model), (statistic for _, statistic in Recording.given), strict=True))
-    if name == "gpt2" or name == "gpt-neox":
+    if name in ("gpt2", "gpt-neox"):
         assert len(set(map(id, by_layer.values()))) == len(by_layer) == len(Tokens.made)
         return
     for block in find_blocks(model):
