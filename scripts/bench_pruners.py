@@ -50,9 +50,8 @@ def main(
         errors = [layer["output_error"] for layer in layers]
         same = all(torch.equal(first[name], second[name]) for name in first)
         figures = f"{sum(errors) / len(errors):.4f} | {min(errors):.4f} | {max(errors):.4f}"
-        rows.append(
-            f"| {pruner} | {asked} | {record['achieved_sparsity']:.4f} | {off} | {figures} | {'yes' if same else 'NO'} | {record['seconds_pruning']:.1f} |"
-        )
+        achieved, seconds = f"{record['achieved_sparsity']:.4f}", f"{record['seconds_pruning']:.1f}"
+        rows.append(f"| {pruner} | {asked} | {achieved} | {off} | {figures} | {'yes' if same else 'NO'} | {seconds} |")
     print("\n".join(rows))
 
 
