@@ -22,6 +22,7 @@ FILES = sorted(CONFIGS.rglob("*.yaml"))
 NAMED = [path for path in FILES if not path.name.startswith("_")]
 TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
 GROUPS = [path for path in NAMED if path not in TASKS]
+ICL = [path for path in TASKS if path.parent.name == "icl"]
 
 
 def each(paths):
@@ -71,8 +72,13 @@ def test_the_functions_of_a_task_exist_and_its_lists_have_no_unknown_key(path):
     assert callable(config["custom_dataset"])
     assert callable(config["process_results"])
     assert all(set(metric) == {"metric", "aggregation", "higher_is_better"} for metric in config["metric_list"])
-    assert set(config["metadata"]) <= {"version", *icl.OPTION_NAMES}
     assert config["metadata"]["version"]
+
+
+@each(ICL)
+def test_the_options_of_an_icl_task_exist_and_are_possible(path):
+    config = load_yaml(path)
+    assert set(config["metadata"]) <= {"version", *icl.OPTION_NAMES}
     assert set(config["dataset_kwargs"]) == {"family"}
     icl.check_task(**config["metadata"], **config["dataset_kwargs"])
 
@@ -122,3 +128,14 @@ def test_the_documentation_names_no_option_that_does_not_exist(page):
     mentioned = {word for word in used_in(page) if word.startswith("icl_")}
     assert mentioned <= {*icl.OPTION_NAMES, *(path.stem for path in NAMED)}
     assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "tasks.md")
+
+
+@each(ICL)
+def test_an_icl_task_ships_the_scores_of_reference_learners(path):
+    config = load_yaml(path)
+    chance = 1 / icl.check_task(**config["metadata"], **config["dataset_kwargs"]).labels
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{path.stem}` \| (0\.\d\d) \|((?: 0\.\d{{3}} ± 0\.\d{{3}} \|){{5}})$", page, re.MULTILINE)
+    majority, *learners = [float(score) for score in re.findall(r"(0\.\d{3}) ±", row[1])]
+    assert float(row[0]) == majority == chance
+    assert min(learners) > chance + 0.2
