@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from harness_ext.errors import HarnessExtError as HarnessExtError
     from harness_ext.errors import NumericalError as NumericalError
     from harness_ext.errors import PluginError as PluginError
+    from harness_ext.errors import UnknownNameError as UnknownNameError
+    from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.linalg import InverseFactor as InverseFactor
     from harness_ext.linalg import inverse_factor as inverse_factor
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("prune",),
     "calibration": ("Calibration",),
-    "errors": ("BadOptionError", "CalibrationError", "HarnessExtError", "NumericalError", "PluginError"),
+    "errors": (
+        "BadOptionError",
+        "CalibrationError",
+        "HarnessExtError",
+        "NumericalError",
+        "PluginError",
+        "UnknownNameError",
+        "UnsupportedModelError",
+    ),
     "hookspecs": ("hookimpl",),
     "linalg": ("InverseFactor", "inverse_factor"),
     "pruner": ("Pruned", "Pruner"),
