@@ -1,4 +1,4 @@
-"""Trains an embedded model. See harness_ext/models/lab/README.md for the run that made the one we ship.
+"""Trains an embedded model. See plugins/harness_ext_lab/lab/README.md for the run that made the one we ship.
 
     OMP_NUM_THREADS=1 python scripts/train_lab.py --out build/lab --workers 2
 
@@ -43,7 +43,7 @@ class Settings:
     depth: int = 4
     heads: int = 6
     ffn: int = 512
-    steps: int = 6000
+    steps: int = 1500
     micro_batches: int = 4
     micro_tokens: int = 3500
     optimizer: Literal["muon", "adamw"] = "muon"
