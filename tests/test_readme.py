@@ -27,7 +27,9 @@ def test_every_task_in_the_table_exists_and_every_task_of_ours_is_in_it():
     assert named <= set(TaskManager().all_tasks)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/lab.md", "docs/tasks.md", "plugins/harness_ext_lab/lab/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/lab.md", "docs/pruners.md", "docs/tasks.md", "plugins/harness_ext_lab/lab/README.md"]
+)
 def test_every_file_that_a_page_links_to_is_there(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if not link.startswith("http")]
