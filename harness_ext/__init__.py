@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness_ext.pruner import Pruned as Pruned
     from harness_ext.pruner import Pruner as Pruner
     from harness_ext.sparsity import Sparsity as Sparsity
+    from harness_ext.sparsity import lowest as lowest
     from harness_ext.statistic import ChannelNorms as ChannelNorms
     from harness_ext.statistic import Hessian as Hessian
     from harness_ext.statistic import Statistic as Statistic
@@ -41,7 +42,7 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "linalg": ("InverseFactor", "inverse_factor"),
     "pruner": ("Pruned", "Pruner"),
-    "sparsity": ("Sparsity",),
+    "sparsity": ("Sparsity", "lowest"),
     "statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "terminal": ("progress",),
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from harness_ext.errors import BadOptionError, CalibrationError
+from harness_ext.errors import BadOptionError, CalibrationError, PluginError
 from harness_ext.options import Configurable
 
 if TYPE_CHECKING:
@@ -38,12 +38,22 @@ class Calibration(Configurable):
         if not 0 <= self.seed < 2**32:
             raise BadOptionError(f"calibration.seed={self.seed}: want a number of at least 0 and below 2^32")
 
+    @classmethod
+    def check_contract(cls) -> None:
+        """Called before the source is used, whether a plugin registered it or an instance was passed.
+
+        Raises:
+            PluginError: no method is overridden.
+        """
+        if cls.texts is Calibration.texts and cls.input_ids is Calibration.input_ids:
+            raise PluginError(f"{cls.__qualname__} overrides neither texts nor input_ids")
+
     def check(self) -> None:
         """Called before any weight is loaded: raise here if a file is missing or an option is left out."""
 
     def texts(self) -> Iterator[str]:
         """Documents, in an order that depends on nothing but the options."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__qualname__} does not override texts")  # unreachable in a run: see check_contract
 
     def input_ids(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
         """Token ids, int64 [samples, length], on any device; by default windows at random places of the joined ``texts``.

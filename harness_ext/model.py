@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="PrunedHFLM")
 
 DEFAULT_MODEL = "lab"
-# lm-eval's command line passes the integer 1 where no batch size was given, and what the user types as a string.
-NOT_GIVEN = 1
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]
@@ -59,13 +57,12 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         """As in lm-eval, with a batch size that suits the model where none was asked for."""
         config = {key: value for key, value in (additional_config or {}).items() if value is not None}
         for key in sorted(arg_dict.keys() & config.keys()):
-            if key == "batch_size" and config[key] is NOT_GIVEN:
+            if key == "batch_size" and _is_default_batch_size(config[key]):
                 del config[key]
             else:
                 raise BadOptionError(f"{key} is given twice, in the model arguments and beside them")
-        given = {**config, **arg_dict}
-        choose = given.get("batch_size", NOT_GIVEN) is NOT_GIVEN and "batch_size" not in arg_dict
-        lm = cls(**given)
+        choose = "batch_size" not in arg_dict and _is_default_batch_size(config.get("batch_size", 1))
+        lm = cls(**config, **arg_dict)
         if choose:
             lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in lm.model.parameters()))
             log.info("batch size %d, chosen for the size of the model; --batch_size overrides it", lm.batch_size_per_gpu)
@@ -81,6 +78,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's own, and the pruning record; both go into results.json."""
         return {**super().get_model_info(), "pruning": self.pruning_record}
+
+
+def _is_default_batch_size(value: int | str) -> bool:
+    """lm-eval's command line passes the integer 1 where no batch size was given, and what the user types as a string."""
+    return isinstance(value, int) and value == 1
 
 
 def default_batch_size(parameters: int) -> int:

@@ -65,6 +65,7 @@ def make_plan(
 
     Raises:
         BadOptionError: a name, an option or a value is wrong.
+        PluginError: a pruner or a source, by name or as an instance, overrides nothing.
     """
     parsed = Sparsity.parse(sparsity)
     if not isinstance(modules, str) or not modules:
@@ -76,6 +77,7 @@ def make_plan(
         pruner = found.from_options(pruner_options or {})
     elif pruner_options:
         raise BadOptionError("pruner options are given twice: pass them to the pruner itself")
+    pruner.check_contract()
     if isinstance(calibration, torch.Tensor):
         _check_ids(calibration)
     elif not isinstance(calibration, Calibration):
@@ -90,6 +92,7 @@ def make_plan(
     if calibration_options and calibration_origin is None:
         raise BadOptionError("calibration options do not go with token ids or a source object: pass them to the source itself")
     if isinstance(calibration, Calibration):
+        calibration.check_contract()
         calibration.check()
     if modules != "all" and pruner.rung() == "prune_model":
         raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")

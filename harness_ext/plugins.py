@@ -19,6 +19,7 @@ from harness_ext.hookspecs import NAME
 from harness_ext.pruner import Pruner
 
 T = TypeVar("T")
+C = TypeVar("C", Pruner, Calibration)
 
 
 @dataclass(frozen=True)
@@ -146,17 +147,14 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
         yield named[key]
 
 
-def _named(item: Any, base: type[T]) -> tuple[str, type[T]]:
+def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
     """The name and the class, after checking that it is one that can be used."""
     if not (inspect.isclass(item) and issubclass(item, base)):
         raise PluginError(f"register() wants a subclass of harness_ext.{base.__name__}, not {item!r}")
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")
-    if issubclass(item, Pruner) and item.rung() is None:
-        raise PluginError(f"{item.__qualname__} overrides none of score, prune and prune_model")
-    if issubclass(item, Calibration) and item.texts is Calibration.texts and item.input_ids is Calibration.input_ids:
-        raise PluginError(f"{item.__qualname__} overrides neither texts nor input_ids")
+    item.check_contract()
     return name, item
 
 

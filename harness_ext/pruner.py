@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -49,7 +50,7 @@ class Pruner(Configurable):
         Returns:
             scores of the shape of ``weight``, any floating dtype.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__qualname__} does not override score")  # unreachable in a run: see check_contract
 
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor | Pruned:
         """Computes the pruned weight of a layer; by default, zeroes the weights with the lowest scores.
@@ -76,7 +77,19 @@ class Pruner(Configurable):
             sparsity: what to remove from the linear layers of the decoder.
             calibration: int64 [samples, length] token ids if ``calibrated`` or ``statistic`` is set, else None.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__qualname__} does not override prune_model")
+
+    @classmethod
+    def check_contract(cls) -> None:
+        """Called before the pruner is used, whether a plugin registered it or an instance was passed.
+
+        Raises:
+            PluginError: no method is overridden, or the statistic cannot be updated.
+        """
+        if cls.rung() is None:
+            raise PluginError(f"{cls.__qualname__} overrides none of score, prune and prune_model")
+        if cls.statistic is not None and inspect.isabstract(cls.statistic):
+            raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 
     @classmethod
     def rung(cls) -> str | None:

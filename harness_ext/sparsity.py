@@ -94,11 +94,18 @@ class Sparsity:
             groups = scores
         else:
             groups = scores.reshape(1, -1)
-        return _lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
+        return lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
 
 
-def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Marks the ``count`` lowest scores of every row; among equal scores the first ones."""
+def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Marks the ``count`` lowest scores of every row; among equal scores the first ones.
+
+    Args:
+        scores: [rows, size], any floating dtype, no NaN.
+
+    Returns:
+        bool tensor of the same shape.
+    """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     threshold = scores.kthvalue(count, dim=1, keepdim=True).values

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 
 
-class Statistic:
+class Statistic(ABC):
     """Something accumulated over the calibration tokens that reach a layer; layers that read the same input share one.
 
     Args:
@@ -17,9 +19,9 @@ class Statistic:
         self.in_features, self.device = in_features, device
         self.tokens = 0
 
+    @abstractmethod
     def update(self, inputs: torch.Tensor) -> None:
         """Adds a batch of inputs, float32 [tokens, in_features]; do not write into it."""
-        raise NotImplementedError
 
 
 class ChannelNorms(Statistic):

@@ -8,7 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from harness_ext.tasks.functions import FAMILIES, Function
+
 InstallPlugin = Callable[..., None]
+
+PRUNER = """
+from harness_ext import Pruner, hookimpl
+
+class First(Pruner):
+    name = "{name}"
+    def score(self, weight, statistic):
+        return weight
+
+@hookimpl
+def register_pruners(register):
+    register(First)
+"""
+
+
+def pruner_source(name: str) -> str:
+    """A plugin module that registers one pruner of that name."""
+    return PRUNER.format(name=name)
 
 
 @pytest.fixture
@@ -34,3 +54,22 @@ def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InstallPl
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and Path(str(sys.modules[name].__file__)).is_relative_to(folder):
             del sys.modules[name]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Function]:
+    """Every function drawn so far; the last one is the one that labelled the points."""
+    found: list[Function] = []
+
+    def spy_on(family: type[Function]) -> type:
+        class Spy:
+            @staticmethod
+            def draw(*arguments: object) -> Function:
+                found.append(family.draw(*arguments))
+                return found[-1]
+
+        return Spy
+
+    for name, family in list(FAMILIES.items()):
+        monkeypatch.setitem(FAMILIES, name, spy_on(family))
+    return found

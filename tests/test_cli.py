@@ -6,25 +6,14 @@ import json
 from importlib import metadata
 
 import pytest
-from conftest import InstallPlugin
+from conftest import InstallPlugin, pruner_source
 from typer.testing import CliRunner
 
 from harness_ext.cli import app
 from harness_ext.plugins import Plugins
 
 OWN = {"distribution": "lm-eval-pruned", "version": metadata.version("lm-eval-pruned")}
-PLUGIN = """
-from harness_ext import Pruner, hookimpl
-
-class Mine(Pruner):
-    name = "mine"
-    def score(self, weight, statistic):
-        return weight
-
-@hookimpl
-def register_pruners(register):
-    register(Mine)
-
+LAYER_SPARSITIES = """
 @hookimpl
 def layer_sparsities(layers):
     return None
@@ -51,7 +40,7 @@ def test_the_json_list_has_every_plugin_and_all_that_it_registers() -> None:
 
 
 def test_a_plugin_is_listed_with_its_version_names_and_hooks(install_plugin: InstallPlugin) -> None:
-    install_plugin("my-plugin", PLUGIN, version="4.5")
+    install_plugin("my-plugin", pruner_source("mine") + LAYER_SPARSITIES, version="4.5")
     listed = json.loads(run("plugins", "--json"))["plugins"][-1]
     assert (listed["distribution"], listed["version"], listed["pruners"]) == ("my-plugin", "4.5", ["mine"])
     assert listed["hooks"] == ["layer_sparsities", "register_pruners"]

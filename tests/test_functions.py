@@ -22,25 +22,6 @@ def draw(family, seed=0, *, split="test", **options):
     return draw_labelled_points(family, rng, split=split, **options)
 
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """Every function drawn so far; the last one is the one that labelled the points."""
-    found = []
-
-    def spy_on(family):
-        class Spy:
-            @staticmethod
-            def draw(*arguments):
-                found.append(family.draw(*arguments))
-                return found[-1]
-
-        return Spy
-
-    for name in NAMES:
-        monkeypatch.setitem(FAMILIES, name, spy_on(FAMILIES[name]))
-    return found
-
-
 def decide(scores):
     return int(scores[0] > 0) if len(scores) == 1 else scores.index(max(scores))
 

@@ -7,22 +7,18 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import lm_eval.tasks
 import numpy as np
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval._cli.harness import HarnessCLI
-from lm_eval.api.model import LM, TemplateLM
+from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness_ext import registration
 from harness_ext.errors import BadOptionError, UnknownNameError
-from harness_ext.plugins import Plugins
 from harness_ext.tasks import functions, icl
 from harness_ext.tasks.functions import FAMILIES, ImpossibleDrawError
 from harness_ext.tasks.icl import Options, item, process_results, render
@@ -361,47 +357,3 @@ def test_the_model_is_asked_for_each_label_after_a_space_and_the_prompt_has_none
     evaluate(random_label, ["icl_tree_k4"], icl_items=3)
     expected = [(item("tree", Options(labels=4), index)["prompt"], f" {label}") for index in range(3) for label in range(4)]
     assert sorted(request.args for request in asked) == sorted(expected)
-
-
-# --- tokens
-
-
-def trained(*splitters, decoder):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(list(splitters))
-    tokenizer.decoder = decoder
-    text = [item(family, Options(labels=4, seed=9), index)["prompt"] + " 0" for family in NAMES for index in range(4)]
-    tokenizer.train_from_iterator(text, trainers.BpeTrainer(vocab_size=600, show_progress=False))
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-
-
-LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-TOKENIZERS = {
-    "lab": lambda: AutoTokenizer.from_pretrained(Plugins().models.get("lab")[0]),
-    "GPT-2, OPT, Pythia": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False), decoder=decoders.ByteLevel()),
-    "Llama 3, Qwen": lambda: trained(
-        pre_tokenizers.Split(Regex(LLAMA_3), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        decoder=decoders.ByteLevel(),
-    ),
-}
-
-
-@pytest.mark.parametrize("task", ["icl_tree_k4", "icl_linear_2digit"])
-@pytest.mark.parametrize("style", TOKENIZERS)
-def test_labels_cost_one_forward_pass(style, task):
-    # Of the labels of an item, only the last token differs; where a space is a token of its own (Llama 3, Qwen), it comes first.
-    tokenizer = TOKENIZERS[style]()
-    lm = SimpleNamespace(backend="causal", tok_encode=lambda text: tokenizer(text, add_special_tokens=False)["input_ids"])
-    for doc in docs(task, icl_items=4):
-        pairs = [TemplateLM._encode_pair(lm, doc["prompt"], f" {choice}") for choice in doc["choices"]]
-        assert len({tuple(context + answer[:-1]) for context, answer in pairs}) == 1
-        assert len({answer[-1] for _, answer in pairs}) == len(pairs)
-        assert {len(answer) for _, answer in pairs} == {2 if style.startswith("Llama") else 1}
-        assert [tokenizer.decode(answer) for _, answer in pairs] == [f" {choice}" for choice in doc["choices"]]
-
-
-def test_the_embedded_models_read_a_digit_as_one_token():
-    tokenizer = TOKENIZERS["lab"]()
-    (doc,) = docs("icl_linear", icl_items=1)
-    assert len(tokenizer(doc["prompt"])["input_ids"]) == 32 * (1 + 4 + 1 + 1) + 1 + 4 + 1

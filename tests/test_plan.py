@@ -7,7 +7,7 @@ import tiny
 import torch
 from harness_ext_calibrations.self_generated import SelfGenerated
 
-from harness_ext import BadOptionError, Calibration, Pruner
+from harness_ext import BadOptionError, Calibration, PluginError, Pruner, Statistic
 from harness_ext.errors import UnknownNameError
 from harness_ext.plan import make_plan, take_plan
 from harness_ext.plugins import Plugins
@@ -130,3 +130,33 @@ def test_plugins_that_failed_to_load_are_named_where_they_might_have_been_meant(
     with pytest.raises(UnknownNameError, match=r"Not loaded: owl-pruner 0\.2 .*No module named 'a_module_that_is_not_there'"):
         make_plan(Plugins(), pruner="owl")
     assert make_plan(Plugins(), pruner="wanda").pruner.name == "wanda"
+
+
+class Idle(Pruner):
+    name = "idle"
+
+
+class Unread(Calibration):
+    name = "unread"
+
+
+class Deaf(Pruner):
+    name = "deaf"
+    statistic = type("Half", (Statistic,), {})
+
+    def score(self, weight, statistic):
+        return weight
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pruner": Idle()}, "Idle overrides none of score, prune and prune_model"),
+        ({"pruner": Deaf()}, "Deaf: its statistic Half does not override update"),
+        ({"calibration": Unread()}, "Unread overrides neither texts nor input_ids"),
+    ],
+)
+def test_an_instance_that_overrides_nothing_is_refused_before_a_model_is_touched(given, message):
+    with pytest.raises(PluginError) as error:
+        make_plan(Plugins(), sparsity=0.5, **given)
+    assert str(error.value) == message

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from conftest import InstallPlugin
+from conftest import InstallPlugin, pruner_source
 from environment import ROOT, THIRD_PARTY
 
 import harness_ext
@@ -23,22 +23,6 @@ from harness_ext.plan import make_plan
 from harness_ext.plugins import Plugins
 
 OWN = f"lm-eval-pruned {metadata.version('lm-eval-pruned')}"
-PRUNER = """
-from harness_ext import Pruner, hookimpl
-
-class First(Pruner):
-    name = "{name}"
-    def score(self, weight, statistic):
-        return weight
-
-@hookimpl
-def register_pruners(register):
-    register(First)
-"""
-
-
-def pruner(name: str) -> str:
-    return PRUNER.format(name=name)
 
 
 def hook(body: str, name: str = "register_pruners", arguments: str = "register") -> str:
@@ -52,7 +36,7 @@ def reasons(plugins: Plugins) -> list[str]:
 
 def test_the_built_in_plugins_load_first_and_the_others_by_the_name_of_their_distribution(install_plugin: InstallPlugin) -> None:
     for name in ("zebra", "aardvark", "Mole"):
-        install_plugin(name, pruner(f"of-{name}"))
+        install_plugin(name, pruner_source(f"of-{name}"))
     plugins = Plugins()
     found = [origin.distribution for origin in plugins.origins.values()]
     assert found == ["lm-eval-pruned"] * (len(found) - 3) + ["Mole", "aardvark", "zebra"]
@@ -62,7 +46,7 @@ def test_the_built_in_plugins_load_first_and_the_others_by_the_name_of_their_dis
 def test_a_distribution_that_is_on_the_path_twice_is_taken_once_as_python_imports_it(
     install_plugin: InstallPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install_plugin("first-plugin", pruner("one"), version="2.0")
+    install_plugin("first-plugin", pruner_source("one"), version="2.0")
     older = tmp_path / "older" / "first_plugin-1.0.dist-info"
     older.mkdir(parents=True)
     (older / "METADATA").write_text("Metadata-Version: 2.1\nName: First_Plugin\nVersion: 1.0\n", encoding="utf-8")
@@ -100,9 +84,9 @@ def test_a_failing_import_is_reported_with_distribution_version_and_reason(insta
             hook("register(Calibration)"),
             "register() wants a subclass of harness_ext.Pruner, not <class 'harness_ext.calibration.Calibration'>",
         ),
-        (pruner("x").replace("    name", "    title"), "First has no name: set the class attribute name = '...'"),
-        (pruner(""), "First has no name: set the class attribute name = '...'"),
-        (pruner("x").replace("def score", "def scores"), "First overrides none of score, prune and prune_model"),
+        (pruner_source("x").replace("    name", "    title"), "First has no name: set the class attribute name = '...'"),
+        (pruner_source(""), "First has no name: set the class attribute name = '...'"),
+        (pruner_source("x").replace("def score", "def scores"), "First overrides none of score, prune and prune_model"),
         (
             hook("register(type('Empty', (Calibration,), {'name': 'empty'}))", name="register_calibrations"),
             "Empty overrides neither texts nor input_ids",
@@ -122,9 +106,9 @@ def test_a_plugin_that_breaks_the_contract_is_reported(install_plugin: InstallPl
 
 
 def test_a_name_that_is_taken_names_both_owners_and_stays_with_the_first(install_plugin: InstallPlugin) -> None:
-    install_plugin("another-wanda", pruner("wanda"), version="0.5")
-    install_plugin("second", pruner("new"), version="1.1")
-    install_plugin("third", pruner("new"), version="1.2")
+    install_plugin("another-wanda", pruner_source("wanda"), version="0.5")
+    install_plugin("second", pruner_source("new"), version="1.1")
+    install_plugin("third", pruner_source("new"), version="1.2")
     plugins = Plugins()
     assert reasons(plugins) == [
         f"another-wanda 0.5 (another-wanda-entry): the pruner name 'wanda' is already taken by {OWN} (pruners)",
@@ -135,7 +119,7 @@ def test_a_name_that_is_taken_names_both_owners_and_stays_with_the_first(install
 
 
 def test_what_a_plugin_registered_before_it_failed_can_be_used(install_plugin: InstallPlugin) -> None:
-    install_plugin("half", pruner("good") + "    register(int)\n")
+    install_plugin("half", pruner_source("good") + "    register(int)\n")
     plugins = Plugins()
     assert plugins.pruners.get("good")[1].distribution == "half"
     assert len(plugins.broken) == 1
@@ -151,7 +135,7 @@ def test_a_hook_that_fails_does_not_keep_the_plugins_other_hooks_from_being_call
 
 def test_an_unknown_name_lists_the_nearest_all_others_and_what_failed_to_load(install_plugin: InstallPlugin) -> None:
     install_plugin("failing", "import no_such_module", version="0.2")
-    install_plugin("good", pruner("first-columns"))
+    install_plugin("good", pruner_source("first-columns"))
     with pytest.raises(UnknownNameError) as raised:
         Plugins().pruners.get("first-colums")
     message = str(raised.value)
@@ -167,7 +151,7 @@ def test_an_unknown_name_says_nothing_of_failures_where_there_are_none() -> None
     assert "Not loaded" not in str(raised.value)
 
 
-@pytest.mark.parametrize("source", ["import no_such_module", "raise SystemExit", "", hook("1 / 0"), pruner("wanda")])
+@pytest.mark.parametrize("source", ["import no_such_module", "raise SystemExit", "", hook("1 / 0"), pruner_source("wanda")])
 def test_a_broken_plugin_does_not_stop_a_run_that_does_not_ask_for_it(install_plugin: InstallPlugin, source: str) -> None:
     install_plugin("failing", source)
     record = harness_ext.prune(tiny.model(layers=1), pruner="magnitude", sparsity=0.5)
@@ -176,12 +160,12 @@ def test_a_broken_plugin_does_not_stop_a_run_that_does_not_ask_for_it(install_pl
 
 def test_nothing_is_kept_between_two_looks(install_plugin: InstallPlugin) -> None:
     assert "late" not in Plugins().pruners.items
-    install_plugin("late-plugin", pruner("late"))
+    install_plugin("late-plugin", pruner_source("late"))
     assert "late" in Plugins().pruners.items
 
 
 def test_hook_register_pruners(install_plugin: InstallPlugin) -> None:
-    install_plugin("first-plugin", pruner("one"), version="3.1")
+    install_plugin("first-plugin", pruner_source("one"), version="3.1")
     plan = make_plan(Plugins(), pruner="one", sparsity=0.5)
     assert isinstance(plan.pruner, Pruner)
     assert str(plan.pruner_origin) == "first-plugin 3.1"
@@ -309,7 +293,7 @@ def test_the_third_party_package_is_the_example_of_the_readme() -> None:
 
 
 def test_an_option_of_a_plugin_is_checked_like_ours(install_plugin: InstallPlugin) -> None:
-    install_plugin("with-options", pruner("one").replace('    name = "one"', '    name = "one"\n    seed: int = 0'))
+    install_plugin("with-options", pruner_source("one").replace('    name = "one"', '    name = "one"\n    seed: int = 0'))
     plugins = Plugins()
     assert make_plan(plugins, pruner="one", pruner_options={"seed": 3}).pruner.options() == {"seed": 3}
     with pytest.raises(BadOptionError, match=r"pruner 'one' has no option 'sead'\. Did you mean 'seed'"):
@@ -317,7 +301,7 @@ def test_an_option_of_a_plugin_is_checked_like_ours(install_plugin: InstallPlugi
 
 
 def test_a_pattern_reaches_a_pruner_of_a_plugin(install_plugin: InstallPlugin) -> None:
-    install_plugin("first-plugin", pruner("one"))
+    install_plugin("first-plugin", pruner_source("one"))
     built = tiny.model(layers=1)
     harness_ext.prune(built, pruner="one", sparsity=Sparsity.parse("2:4"))
     groups = built.model.layers[0].mlp.up_proj.weight.detach().reshape(-1, 4)

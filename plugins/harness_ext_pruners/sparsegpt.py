@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Hessian, Pruned, Pruner, Sparsity, inverse_factor
+from harness_ext import BadOptionError, Hessian, Pruned, Pruner, Sparsity, inverse_factor, lowest
 
 
 class SparseGPT(Pruner):
@@ -53,7 +53,7 @@ class SparseGPT(Pruner):
             if not sparsity.pattern:
                 # What is still missing from the whole matrix, so that the roundings of the blocks do not add up.
                 due = sparsity.removed_of(rows * stop) - done
-                mask |= _lowest(block.square() * importance[start:stop], due)
+                mask |= lowest((block.square() * importance[start:stop]).reshape(1, -1), due).view(mask.shape)
                 done += due
             for j in range(start, stop):
                 k = j - start
@@ -69,10 +69,3 @@ class SparseGPT(Pruner):
         if dead.any():
             notes["dead_inputs"] = int(dead.sum())
         return Pruned(weight, notes)
-
-
-def _lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Marks the ``count`` lowest scores of a matrix, ties by position."""
-    order = scores.flatten().argsort(stable=True)[:count]
-    mask = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    return mask.index_fill_(0, order, True).view(scores.shape)
