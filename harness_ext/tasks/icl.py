@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,13 @@ import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
 from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
+from harness_ext.tasks.scoring import score_choices
 
 if TYPE_CHECKING:
     import datasets
 
 PREFIX = "icl_"
+process_results = score_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,18 +148,6 @@ def render(points: np.ndarray, labels: np.ndarray) -> str:
     lines = ["Input: " + ", ".join(map(str, point)) + "\nOutput:" for point in points.tolist()]
     shown = [f"{line} {label}" for line, label in zip(lines, labels.tolist(), strict=True)]
     return "\n\n".join([*shown[:-1], lines[-1]])
-
-
-def process_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Scores one item from the log-likelihood of every label and whether it is the greedy choice.
-
-    Returns:
-        ``acc``, ``acc_norm_chance`` = (acc - 1/K) / (1 - 1/K), and ``exact_match`` of the greedy completion.
-    """
-    chance = 1 / len(results)
-    best = max(range(len(results)), key=lambda label: results[label][0])
-    right = float(best == doc["target"])
-    return {"acc": right, "acc_norm_chance": (right - chance) / (1 - chance), "exact_match": float(results[doc["target"]][1])}
 
 
 def digest(family: str, options: Options) -> str:
