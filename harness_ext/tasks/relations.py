@@ -1,0 +1,201 @@
+"""Relations as published with LRE (Hernandez et al., arXiv 2308.09124): real facts, from JSON files of the user's own.
+
+A file is an object with ``name``, templates with one ``{}`` for the subject, and ``samples`` of ``subject`` and ``object``; a folder is
+searched for such files. The closed-book prompt is the first of ``prompt_templates_zs`` (or else of ``prompt_templates``), which the answer
+continues; the sentence that states a fact is the first of ``prompt_templates`` with the object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, check_options, options_of, rows
+from harness_ext.tasks.scoring import normalise
+
+if TYPE_CHECKING:
+    import datasets
+
+OPTION = "relations"
+LARGEST_FILE = 64 * 2**20  # bytes
+LONGEST_TEXT = 1000  # characters of a subject or an object
+MOST_REPEATED = 0.1
+
+__all__ = ["check_options", "check_task", "load", "read_relation", "read_relations"]
+
+
+class RelationError(FactError):
+    """A file that is no relation, or a folder without any."""
+
+
+def check_task(*, condition: str, **metadata: Any) -> Options:
+    """Checks everything about a task without making its items; the relation files are read.
+
+    Args:
+        condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
+        metadata: ``relations``, a file or folder, and the ``facts_*`` options; other names are ignored.
+
+    Raises:
+        BadOptionError: no ``relations``, or an unknown or impossible option.
+        RelationError: a file that cannot be read as a relation.
+    """
+    check_condition(condition)
+    options = options_of(metadata)
+    read_relations(_path(metadata))
+    return options
+
+
+def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+    """The ``custom_dataset`` of the tasks; arguments and errors as for :func:`check_task`."""
+    import datasets
+
+    options = options_of(metadata)
+    facts = [fact for relation in read_relations(_path(metadata)) for fact in relation]
+    return {"test": datasets.Dataset.from_list(rows(facts, check_condition(condition), options))}
+
+
+def _path(metadata: Mapping[str, Any]) -> Path:
+    given = metadata.get(OPTION)
+    if given is None:
+        near = did_you_mean(OPTION, [name for name in metadata if name not in ("version", "config_source")]).replace(
+            "Did you mean", "Given was"
+        )
+        raise BadOptionError(f'the lre tasks need relation files: pass --metadata \'{{"{OPTION}": "DIR-or-FILE"}}\'.{near}')
+    if not isinstance(given, str) or not given:
+        raise BadOptionError(f"{OPTION}={given!r}: want the path of a relation file or of a folder with such files")
+    return Path(given).expanduser()
+
+
+def read_relations(path: Path) -> list[list[Fact]]:
+    """The facts of a file, or of all ``*.json`` files below a folder in the order of their paths, one list a relation.
+
+    Raises:
+        RelationError: a path that is not there, a folder without files, two files of one name, or as for :func:`read_relation`.
+    """
+    if path.is_dir():
+        files = sorted(path.rglob("*.json"))
+        if not files:
+            raise RelationError(f"{path}: no *.json file in this folder: want relation files")
+    elif path.exists():
+        files = [path]
+    else:
+        raise RelationError(f"{path}: no such file or folder: want a relation file or a folder with such files")
+    relations, seen = [], dict[str, Path]()
+    for file in files:
+        facts = read_relation(file)
+        name = facts[0].relation
+        if name in seen:
+            raise RelationError(f"{file}: the relation {name!r} is already in {seen[name]}: names are unique")
+        seen[name] = file
+        relations.append(facts)
+    return relations
+
+
+def read_relation(file: Path) -> list[Fact]:
+    """The facts of one file.
+
+    A subject that stands more than once becomes one fact, and each of its objects is an accepted answer: the published files have a
+    few of them. Where more than one subject in ten does, the relation has no one answer to ask for.
+
+    Raises:
+        RelationError: names the file, the sample and the rule.
+    """
+    content = _parse(file)
+    name = content.get("name")
+    if not isinstance(name, str) or not name.strip():
+        raise RelationError(f"{file}: want a relation's 'name', found {name!r}.{_near('name', content)}")
+    asked, stated = _template(file, content, "prompt_templates_zs", "prompt_templates"), _template(file, content, "prompt_templates")
+    samples = content.get("samples")
+    if not isinstance(samples, list) or not samples:
+        raise RelationError(f"{file}: want a list 'samples' with at least one subject and object.{_near('samples', content)}")
+    objects: dict[str, list[str]] = {}
+    places: dict[str, list[int]] = {}
+    for number, sample in enumerate(samples, start=1):
+        subject, answers = _sample(file, number, sample)
+        objects.setdefault(subject, []).extend(answers)
+        places.setdefault(subject, []).append(number)
+    repeated = [subject for subject, numbers in places.items() if len(numbers) > 1]
+    if len(repeated) > MOST_REPEATED * len(places):
+        first = repeated[0]
+        raise RelationError(
+            f"{file}: the subject {first!r} stands in samples {' and '.join(map(str, places[first]))}, "
+            f"and {len(repeated)} of {len(places)} subjects stand more than once: want one answer for at least nine subjects in ten"
+        )
+    return [
+        Fact(
+            id=f"{name}/{subject}",
+            relation=name,
+            subject=subject,
+            question=asked.replace("{}", subject),
+            answers=_distinct(answers),
+            evidence=f"{stated.replace('{}', subject)} {answers[0]}.",
+        )
+        for subject, answers in objects.items()
+    ]
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    size = file.stat().st_size
+    if size > LARGEST_FILE:
+        raise RelationError(f"{file}: {size:,} bytes: want at most {LARGEST_FILE:,}")
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RelationError(f"{file}: not UTF-8 at byte {error.start}: want a JSON file in UTF-8") from error
+    if not text.strip():
+        raise RelationError(f"{file}: the file is empty: want a relation in JSON")
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RelationError(f"{file}: not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RelationError(f"{file}: want a JSON object with 'name', 'prompt_templates' and 'samples', found a {type(content).__name__}")
+    return content
+
+
+def _template(file: Path, content: Mapping[str, Any], *names: str) -> str:
+    name = next((name for name in names if content.get(name)), names[-1])
+    templates = content.get(name)
+    first = templates[0] if isinstance(templates, list) and templates else None
+    if not isinstance(first, str):
+        raise RelationError(f"{file}: want a list {name!r} of texts.{_near(name, content)}")
+    if first.count("{}") != 1:
+        raise RelationError(f"{file}: {name!r} begins with {first[:80]!r}: want exactly one {{}} for the subject")
+    return first
+
+
+def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
+    """The subject and the accepted answers: ``object``, which may be a list, and ``aliases``."""
+    if not isinstance(sample, dict):
+        raise RelationError(f"{file}: sample {number}: want an object with 'subject' and 'object', found {str(sample)[:80]!r}")
+    given = sample.get("object")
+    answers = [*(given if isinstance(given, list) else [given]), *(sample.get("aliases") or [])]
+    for key, values in (("subject", [sample.get("subject")]), ("object", answers)):
+        for value in values or [None]:
+            if not isinstance(value, str) or not normalise(value):
+                raise RelationError(
+                    f"{file}: sample {number}: {key!r} is {value!r}: want a text with more than articles.{_near(key, sample)}"
+                )
+            if len(value) > LONGEST_TEXT:
+                raise RelationError(f"{file}: sample {number}: {key!r} has {len(value):,} characters: want at most {LONGEST_TEXT:,}")
+    return sample["subject"].strip(), [answer.strip() for answer in answers]
+
+
+def _distinct(answers: list[str]) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for answer in answers:
+        found.setdefault(normalise(answer), answer)
+    return tuple(found.values())
+
+
+def _near(wanted: str, content: Mapping[str, Any]) -> str:
+    """A key that was perhaps meant, if the wanted one is missing."""
+    if wanted in content:
+        return ""
+    return (
+        did_you_mean(wanted, list(content)).replace("Did you mean", "Found").replace("?", ".")
+        or f" Keys: {', '.join(map(repr, content))[:120]}"
+    )
