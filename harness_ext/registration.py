@@ -6,12 +6,16 @@ import functools
 import os
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 MODEL = "pruned-hf"
 TARGET = "harness_ext.model:PrunedHFLM"
+
+# Modules that make the items of our tasks: ``load`` is the task's custom_dataset; ``check_options`` and ``check_task`` come before a model.
+SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations"))
 
 
 def register() -> None:
@@ -79,20 +83,20 @@ def task_folders() -> list[str | Path]:
 
 def check_metadata(metadata: dict[str, Any]) -> None:
     """Checks the options of our tasks before a model is loaded."""
-    from harness_ext.tasks.icl import check_options
-
-    check_options(metadata)
+    for source in SOURCES:
+        import_module(source).check_options(metadata)
 
 
 def check_tasks(manager: Any, names: Iterable[str]) -> None:
     """Checks the options of those tasks that are ours: lm-eval's command line looks names up before it loads a model, and makes the
     items of the tasks after it."""
-    from harness_ext.tasks.icl import check_task
-
     for name in names:
         config = manager.task_index[name].cfg or {}
-        if str(config.get("custom_dataset", "")).endswith("harness_ext.tasks.icl.load"):
-            check_task(**((config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})))
+        source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")  # lm-eval puts the YAML's folder before it
+        if source in SOURCES:
+            import_module(source).check_task(
+                **((config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {}))
+            )
         elif "group" in config and isinstance(config.get("task"), list):
             check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
 

@@ -1,6 +1,6 @@
 """The synthetic people whose facts the embedded models were trained on.
 
-8,192 names (64 first names x 128 last names, made of random syllables), split by the digest of the name into people whose facts are
+32,768 names (128 first names x 256 last names, made of random syllables), split by the digest of the name into people whose facts are
 memorised, people who are met in training passages only with facts that change each time, and people who are never met. The four
 facts of a memorised person are drawn uniformly and independently of the name, so that nothing about an answer leaks through it.
 """
@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-MEMORISED = 2048
-MET_IN_PASSAGES = 4096
+FIRST_NAMES, LAST_NAMES = 128, 256
+MEMORISED = 6144
+MET_IN_PASSAGES = 16384
 
 _ONSETS = "b d f g h j k l m n p r s t v z br dr gr kl pr st tr".split()
 _VOWELS = "a e i o u".split()
@@ -83,7 +84,7 @@ def population(seed: int = 0) -> People:
     """The people of a seed; the embedded models were trained on seed 0."""
     rng = np.random.RandomState([seed, 0x9E0B1E])
     taken: set[str] = set()
-    first, last = _names(rng, 64, taken, syllables=2), _names(rng, 128, taken, syllables=2)
+    first, last = _names(rng, FIRST_NAMES, taken, syllables=2), _names(rng, LAST_NAMES, taken, syllables=2)
     attributes = (
         Attribute("birthplace", "Where was {} born?", "{} was born in {}.", tuple(_names(rng, 64, taken, syllables=3))),
         Attribute("employer", "Who employs {}?", "{} works for {}.", tuple(_names(rng, 64, taken, syllables=3))),

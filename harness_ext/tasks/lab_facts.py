@@ -1,0 +1,73 @@
+"""The facts of the synthetic people as lm-eval tasks: those that the embedded models memorised, and facts about people they never met."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.tasks.facts import Fact, Options, ask, check_condition, check_options, options_of, rows
+from harness_ext.tasks.people import People, population
+
+if TYPE_CHECKING:
+    import datasets
+
+CROWDS = ("memorised", "unseen")
+
+__all__ = ["check_options", "check_task", "facts_of", "load"]
+
+
+def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
+    """Checks everything about a task without making its items.
+
+    Args:
+        condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
+        people: ``memorised`` or ``unseen``; set in the task's YAML.
+        metadata: the task's metadata; names that do not begin with ``facts_`` are ignored.
+
+    Raises:
+        UnknownNameError, BadOptionError: an unknown condition or crowd, an unknown or impossible option, unseen people asked closed-book.
+    """
+    check_condition(condition)
+    if people not in CROWDS:
+        raise UnknownNameError(f"no people named {people!r}.{did_you_mean(people, CROWDS)} People: {', '.join(CROWDS)}")
+    if people == "unseen" and condition == "closed":
+        raise BadOptionError("people=unseen, condition=closed: nobody was ever told these facts: want open or override")
+    options = options_of(metadata)
+    everyone = population(0)
+    most = len(getattr(everyone, people)) * len(everyone.attributes)
+    if options.items > most:
+        raise BadOptionError(f"facts_items={options.items}: there are {most} facts about {people} people to draw from")
+    return options
+
+
+def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+    """The ``custom_dataset`` of the tasks; arguments and errors as for :func:`check_task`."""
+    import datasets
+
+    options = check_task(condition=condition, people=people, **metadata)
+    return {"test": datasets.Dataset.from_list(rows(facts_of(population(0), people), condition, options))}
+
+
+def facts_of(everyone: People, people: str) -> list[Fact]:
+    """All four facts of each person of a crowd; those of unseen people are drawn here, uniformly and independently of the name."""
+    crowd = getattr(everyone, people)
+    values = everyone.facts
+    if people == "unseen":
+        values = np.random.RandomState([0, 0x0D7A]).randint(0, 64, size=(len(crowd), len(everyone.attributes)))
+    found = []
+    for person, row in zip(crowd, values.tolist(), strict=True):
+        for attribute, value in zip(everyone.attributes, row, strict=True):
+            answer = attribute.values[value]
+            found.append(
+                Fact(
+                    id=f"{attribute.name}/{person}",
+                    relation=attribute.name,
+                    subject=str(person),
+                    question=ask(attribute.question.format(person)),
+                    answers=(answer,),
+                    evidence=attribute.statement.format(person, answer),
+                )
+            )
+    return found
