@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -65,6 +66,34 @@ def models() -> None:
 
     for name, (path, origin) in Plugins().models.items.items():
         typer.echo(f"{name}\t{path}\t({origin})")
+
+
+@app.command()
+def known_facts(
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    task: Annotated[str, typer.Option(help="A closed-book task.")] = "lab_facts_closed",
+    model: Annotated[str, typer.Option(help="As for lm_eval.")] = "pruned-hf",
+    model_args: Annotated[str, typer.Option("--model_args", "--model-args", help="As for lm_eval, e.g. pretrained=lab-s.")] = "",
+    metadata: Annotated[str, typer.Option(help="As for lm_eval, a JSON object.")] = "{}",
+    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size")] = 1,
+    limit: Annotated[Optional[int], typer.Option(help="Ask for so many facts only.", min=1)] = None,  # noqa: UP045 (typer on Python 3.10)
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write the list of facts that a model knows; a fact task takes it as --metadata '{"facts_known": "FILE"}'."""
+    from harness_ext import known_facts as listing
+    from harness_ext import registration
+    from harness_ext.errors import HarnessExtError
+
+    try:
+        listing.check_output(out, force=force)
+        registration.register()
+        asked = listing.closed_task(task, listing.options_from(metadata))
+        found = listing.known_facts(listing.load_model(model, model_args, batch_size), asked, limit=limit)
+        listing.write(found, out)
+    except HarnessExtError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{out}: {len(found['known'])} of {found['asked']} facts known")
 
 
 def _registers(row: dict[str, Any]) -> str:
