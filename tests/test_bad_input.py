@@ -53,7 +53,7 @@ ARGUMENTS = {
     "samples=64": "no argument 'samples'. Did you mean 'calibration.samples'?",
     "prunr=wanda": "no argument 'prunr'. Did you mean 'pruner'?",
     "module=ffn": "no argument 'module'. Did you mean 'modules'?",
-    "pretraned=lab": "no argument 'pretraned'. Did you mean 'pretrained'?",
+    "pretraned=lab-s": "no argument 'pretraned'. Did you mean 'pretrained'?",
     # calibration
     "calibration=c4": "no calibration named 'c4'. Available: file, hub, self",
     "calibration=slef": "no calibration named 'slef'. Did you mean 'self'?",
@@ -93,6 +93,22 @@ METADATA = [
     ({"icl_low": 9}, "icl_low=9"),
     ({"icl_lables": 3}, "no option 'icl_lables'. Did you mean 'icl_labels'?"),
     ({"icl_dimensions": 1}, "icl_dimensions=1"),  # ten points are too few for 32 exemplars
+]
+
+
+# The options of one source of items are checked whichever task is asked for; what only a task can tell, for that task.
+OTHER_METADATA = [
+    ({"facts_itms": 8}, "no option 'facts_itms'. Did you mean 'facts_items'?"),
+    ({"facts_choices": 1}, "facts_choices=1: want 0 (no ranking) or at least 2"),
+    ({"facts_distractors": -1}, "facts_distractors=-1: want 0 to 1000"),
+    ({"facts_seed": -1}, "facts_seed=-1"),
+    ({"facts_items": 24577}, "facts_items=24577: there are 24576 facts about memorised people"),
+    ({"facts_known": 3}, "facts_known=3: want the path of a file"),
+    ({"facts_known": "no/such/file.json"}, "facts_known=no/such/file.json: cannot be read"),
+    ({"lookup_pairs": 0}, "lookup_pairs=0: want 1 to 1000"),
+    ({"lookup_pairs": 1001}, "lookup_pairs=1001: want 1 to 1000"),
+    ({"lookup_pair": 8}, "no option 'lookup_pair'. Did you mean 'lookup_pairs'?"),
+    ({"lookup_items": 2.5}, "lookup_items=2.5: want an integer"),
 ]
 
 
@@ -162,6 +178,15 @@ def test_calibration_files(tmp_path, content, text):
 @pytest.mark.parametrize(("metadata", "text"), METADATA, ids=str)
 @pytest.mark.parametrize("task", ["icl_linear", "icl"])
 def test_task_metadata(metadata, text, task):
+    registration.register()
+    with pytest.raises(BadOptionError) as error:
+        TaskManager(include_path=registration.task_folders(), include_defaults=False, metadata=metadata).match_tasks([task])
+    one_line(error, text)
+
+
+@pytest.mark.parametrize(("metadata", "text"), OTHER_METADATA, ids=str)
+@pytest.mark.parametrize("task", ["lab_facts_closed", "memory_vs_context"])
+def test_metadata_of_facts_and_lookups(metadata, text, task):
     registration.register()
     with pytest.raises(BadOptionError) as error:
         TaskManager(include_path=registration.task_folders(), include_defaults=False, metadata=metadata).match_tasks([task])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness_ext.tasks.people import MEMORISED, MET_IN_PASSAGES, ask, population
+from harness_ext.tasks.people import FIRST_NAMES, LAST_NAMES, MEMORISED, MET_IN_PASSAGES, ask, population
 
 SEEDS = range(4)
 
@@ -17,7 +17,7 @@ SEEDS = range(4)
 def test_the_population_of_seed_0_is_the_one_the_embedded_models_were_trained_on():
     people = population.__wrapped__(0)
     everything = (people.attributes, people.memorised, people.met, people.unseen, people.facts.tolist())
-    assert hashlib.sha256(repr([list(map(tuple, part)) for part in everything]).encode()).hexdigest()[:16] == "8c16d76e1b093e4d"
+    assert hashlib.sha256(repr([list(map(tuple, part)) for part in everything]).encode()).hexdigest()[:16] == "42c58cc68c7b30cd"
 
 
 def test_the_population_depends_on_the_seed_alone():
@@ -35,12 +35,18 @@ def test_every_pair_of_names_is_in_exactly_one_of_the_three_groups(seed):
     people = population(seed)
     groups = (people.memorised, people.met, people.unseen)
     everyone = [person for group in groups for person in group]
-    assert [len(group) for group in groups] == [MEMORISED, MET_IN_PASSAGES, 64 * 128 - MEMORISED - MET_IN_PASSAGES]
+    assert [len(group) for group in groups] == [MEMORISED, MET_IN_PASSAGES, FIRST_NAMES * LAST_NAMES - MEMORISED - MET_IN_PASSAGES]
     assert all(groups)
     first, last = {person.first for person in everyone}, {person.last for person in everyone}
-    assert (len(first), len(last)) == (64, 128)
+    assert (len(first), len(last)) == (FIRST_NAMES, LAST_NAMES)
     assert set(everyone) == {(a, b) for a in first for b in last}
     assert len(everyone) == len(set(everyone))
+
+
+def test_the_embedded_models_memorised_24576_facts_and_never_met_10240_people():
+    people = population(0)
+    assert people.facts.size == 24_576
+    assert len(people.unseen) == 10_240
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -48,8 +54,8 @@ def test_both_parts_of_a_name_occur_in_every_group(seed):
     # Otherwise a model that never saw a name could not be asked to read it.
     people = population(seed)
     for group in (people.memorised, people.met, people.unseen):
-        assert len({person.first for person in group}) == 64
-        assert len({person.last for person in group}) == 128
+        assert len({person.first for person in group}) == FIRST_NAMES
+        assert len({person.last for person in group}) == LAST_NAMES
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -57,7 +63,7 @@ def test_all_names_and_values_are_different_words(seed):
     people = population(seed)
     assert [len(attribute.values) for attribute in people.attributes] == [64] * len(people.attributes)
     words = [word.lower() for word in people.words()]
-    assert len(words) == 64 + 128 + 64 * len(people.attributes)
+    assert len(words) == FIRST_NAMES + LAST_NAMES + 64 * len(people.attributes)
     assert len(set(words)) == len(words)
     assert all(word.isalpha() and word.isascii() for word in words)
 

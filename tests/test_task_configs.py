@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +16,10 @@ from lm_eval.config.task import TaskConfig
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from harness_ext.tasks import icl
+from harness_ext import registration
+from harness_ext.errors import BadOptionError
+from harness_ext.tasks import facts, icl
+from harness_ext.tasks.qa import FactTask
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "task_configs"
@@ -23,6 +28,7 @@ NAMED = [path for path in FILES if not path.name.startswith("_")]
 TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
 GROUPS = [path for path in NAMED if path not in TASKS]
 ICL = [path for path in TASKS if path.parent.name == "icl"]
+PAGES = {"icl": "tasks.md"}  # in docs, by folder; the others are on facts.md
 
 
 def each(paths):
@@ -59,7 +65,7 @@ def test_there_are_tasks_and_nothing_but_configs_and_their_documentation():
 @each(FILES)
 def test_a_config_can_be_parsed_and_has_no_key_twice_or_unknown(path):
     config = load_yaml(path, resolve_func=False, recursive=False)
-    allowed = names(GroupConfig) if path in GROUPS else names(TaskConfig) | {"include"}
+    allowed = names(GroupConfig) if path in GROUPS else names(TaskConfig) | {"include", "class"}
     assert set(config) <= allowed
     assert not duplicates(yaml.compose(path.read_text(encoding="utf-8")))
     for include in [config["include"]] if "include" in config else []:
@@ -70,28 +76,55 @@ def test_a_config_can_be_parsed_and_has_no_key_twice_or_unknown(path):
 def test_the_functions_of_a_task_exist_and_its_lists_have_no_unknown_key(path):
     config = load_yaml(path)
     assert callable(config["custom_dataset"])
-    assert callable(config["process_results"])
+    assert config.get("class") is FactTask or callable(config["process_results"])
     assert all(set(metric) == {"metric", "aggregation", "higher_is_better"} for metric in config["metric_list"])
     assert config["metadata"]["version"]
 
 
-@each(ICL)
-def test_the_options_of_an_icl_task_exist_and_are_possible(path):
+@each(TASKS)
+def test_the_options_of_a_task_exist_and_are_possible(path):
     config = load_yaml(path)
-    assert set(config["metadata"]) <= {"version", *icl.OPTION_NAMES}
-    assert set(config["dataset_kwargs"]) == {"family"}
-    icl.check_task(**config["metadata"], **config["dataset_kwargs"])
+    source = importlib.import_module(config["custom_dataset"].__module__)
+    assert source.__name__ in registration.SOURCES
+    options = config.get("metadata") or {}
+    prefixes = ("icl_", "facts_", "lookup_", "hub_")
+    assert all(name in ("version", "chance") or name.startswith(prefixes) for name in options)
+    needs_files = pytest.raises(BadOptionError, match="pass --metadata") if path.parent.name == "lre" else nullcontext()
+    with needs_files:
+        source.check_task(**options, **config.get("dataset_kwargs", {}))
+
+
+@each(TASKS)
+def test_a_task_tells_which_scores_are_better_when_higher(path):
+    for metric in load_yaml(path)["metric_list"]:
+        assert metric["higher_is_better"] is not metric["metric"].startswith("memory_")
+
+
+def members(name, seen=()):
+    """The tasks of a group, by hand."""
+    assert name not in seen
+    (path,) = [path for path in NAMED if path.stem == name]
+    if path in TASKS:
+        return [path]
+    return [task for member in load_yaml(path)["task"] for task in members(member, (*seen, name))]
 
 
 @each(GROUPS)
 def test_the_members_of_a_group_exist_and_report_the_metrics_that_it_averages(path):
     config = load_yaml(path)
-    for entry in config["aggregate_metric_list"]:
-        assert set(entry) <= names(AggMetricConfig)
-    for member in config["task"]:
-        (found,) = [task for task in TASKS if task.stem == member]
-        metrics = {metric["metric"] for metric in load_yaml(found)["metric_list"]}
-        assert {entry["metric"] for entry in config["aggregate_metric_list"]} <= metrics
+    tasks = members(path.stem)
+    assert len(tasks) == len(set(tasks)) > 0
+    averaged = config.get("aggregate_metric_list", [])
+    assert all(set(entry) <= names(AggMetricConfig) for entry in averaged)
+    for task in tasks:
+        assert {entry["metric"] for entry in averaged} <= {metric["metric"] for metric in load_yaml(task)["metric_list"]}
+
+
+def test_memory_and_context_are_told_apart():
+    recall, context, both = (members(name) for name in ("fact_recall", "in_context", "memory_vs_context"))
+    assert [path.stem for path in recall] == ["lab_facts_closed"]
+    assert not any("closed" in path.stem for path in context)
+    assert both == [*recall, *context]
 
 
 @each(NAMED)
@@ -120,14 +153,22 @@ def test_lm_eval_finds_every_config():
 @each(NAMED)
 def test_a_config_is_documented(path):
     assert path.stem in used_in(path.parent / "README.md")
-    assert path.stem in used_in(ROOT / "docs" / "tasks.md")
+    assert path.stem in used_in(ROOT / "docs" / PAGES.get(path.parent.name, "facts.md"))
 
 
-@pytest.mark.parametrize("page", [CONFIGS / "icl" / "README.md", ROOT / "docs" / "tasks.md"], ids=lambda path: path.name)
+OPTIONS = {option for source in registration.SOURCES for option in getattr(importlib.import_module(source), "OPTION_NAMES", ())}
+OPTIONS |= set(facts.OPTION_NAMES)
+
+
+@pytest.mark.parametrize("page", [*sorted(CONFIGS.rglob("README.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.parent.name)
 def test_the_documentation_names_no_option_that_does_not_exist(page):
-    mentioned = {word for word in used_in(page) if word.startswith("icl_")}
-    assert mentioned <= {*icl.OPTION_NAMES, *(path.stem for path in NAMED)}
+    mentioned = {word for word in used_in(page) if word.startswith(("icl_", "facts_", "lookup_", "hub_"))}
+    assert mentioned <= OPTIONS | {path.stem for path in NAMED}
+
+
+def test_every_option_is_documented():
     assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "tasks.md")
+    assert OPTIONS - set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "facts.md")
 
 
 @each(ICL)
