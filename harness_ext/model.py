@@ -19,14 +19,14 @@ from harness_ext.plugins import Plugins
 log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="PrunedHFLM")
 
-DEFAULT_MODEL = "lab"
+DEFAULT_MODEL = "lab-m"
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]
     """Takes all arguments of ``hf`` plus ``pruner``, ``sparsity``, ``modules``, ``calibration`` and dotted options of theirs.
 
     Args:
-        pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab``.
+        pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
         pruner: the name of a registered pruner (default ``sparsegpt``).
         sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names.

@@ -15,7 +15,7 @@ MODEL = "pruned-hf"
 TARGET = "harness_ext.model:PrunedHFLM"
 
 # Modules that make the items of our tasks: ``load`` is the task's custom_dataset; ``check_options`` and ``check_task`` come before a model.
-SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations"))
+SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations", "hub_facts"))
 
 
 def register() -> None:

@@ -88,7 +88,11 @@ def test_an_answer_is_normalised(text, expected):
         ("The", ["Paris"], False),
         ("Paris", [], False),
         ("", ["", "the", "..."], False),  # an answer of which nothing is left is no answer
-        ("the.", ["The", "!"], False),
+        ("the.", ["The", "!"], True),
+        ("A+", ["A+", "AB+"], True),
+        ("a", ["A+", "AB+"], False),
+        ("AB+, I think", ["A+", "AB+"], True),
+        ("the book", ["the"], False),
         ("Lutetia", ["Paris", "Lutetia"], True),
         ("東京", ["東京"], True),
         ("ZÜRICH.", ["Zürich"], True),

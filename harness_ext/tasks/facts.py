@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
-from harness_ext.tasks.scoring import normalise
+from harness_ext.tasks.scoring import comparable
 
 CONDITIONS = ("closed", "open", "override")
 PREFIX = "facts_"
@@ -138,7 +138,7 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
         the fact's extra columns.
 
     Raises:
-        FactError: no facts, two with one id, an answer that is nothing but articles and punctuation, evidence that does not state the
+        FactError: no facts, two with one id, an empty answer, evidence that does not state the
             answer, or no possible substitute.
         UnknownNameError: an unknown condition.
         BadOptionError: a list of known facts that is not one, or not of these facts.
@@ -213,11 +213,11 @@ def join(passage: str, question: str) -> str:
 
 def contradicts(answer: str, accepted: Sequence[str]) -> bool:
     """Whether an answer is another one than those accepted: neither holds the other as words."""
-    words = f" {_normalised(answer)} "
-    return bool(words.strip()) and not any(words in (other := f" {_normalised(right)} ") or other in words for right in accepted)
+    words = f" {_comparable(answer)} "
+    return bool(words.strip()) and not any(words in (other := f" {_comparable(right)} ") or other in words for right in accepted)
 
 
-_normalised = lru_cache(maxsize=2**16)(normalise)
+_comparable = lru_cache(maxsize=2**16)(comparable)
 
 
 def replace(passage: str, answers: Sequence[str], substitute: str, *, subject: str = "") -> str:
@@ -302,7 +302,7 @@ def _objects(facts: Sequence[Fact]) -> list[str]:
     """The answers of a relation, one spelling each, in the order of the facts."""
     seen: dict[str, str] = {}
     for answer in (answer for fact in facts for answer in (fact.objects or fact.answers[:1])):
-        seen.setdefault(_normalised(answer), answer)
+        seen.setdefault(_comparable(answer), answer)
     return list(seen.values())
 
 
@@ -317,8 +317,8 @@ def _check_unique(facts: Sequence[Fact]) -> None:
     for fact in facts:
         if fact.id in seen:
             raise FactError(f"two facts have the id {fact.id!r}: ids are unique")
-        if not fact.answers or not all(map(_normalised, fact.answers)):
-            raise FactError(f"{fact.id}: answers {fact.answers!r}: want at least one, and in each more than articles and punctuation")
+        if not fact.answers or not all(map(_comparable, fact.answers)):
+            raise FactError(f"{fact.id}: answers {fact.answers!r}: want at least one, and none of them empty")
         if fact.evidence and not fact.whole and not fact.subject.strip():
             raise FactError(f"{fact.id}: evidence without a subject: sentences about others could not be told from it")
         seen.add(fact.id)

@@ -42,6 +42,7 @@ def score(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
 
     Returns:
         ``exact_match``: the completion is what the prompt asks for; ``acc`` and ``acc_norm_chance`` of the ranking, if there are choices.
+        Of an item with a ``popularity`` (head, torso, tail) both also under their names with it, as the mean over such items.
         Of an override item also ``memory_match`` and ``memory_acc``: the completion, or the best choice, is the answer that was replaced.
     """
     completion, *ranked = results
@@ -49,6 +50,8 @@ def score(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
     if ranked:
         scores["acc"] = float(likeliest(ranked) == doc["target"])
         scores["acc_norm_chance"] = above_chance(scores["acc"], len(ranked))
+    if third := doc.get("popularity"):
+        scores |= {f"{metric}_{third}": scores[metric] for metric in ("exact_match", "acc") if metric in scores}
     if doc["memory"]:
         scores["memory_match"] = float(matches(completion, doc["memory"]))
         if ranked:

@@ -20,14 +20,19 @@ def normalise(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
+def comparable(text: str) -> str:
+    """The text as :func:`normalise` leaves it, or where nothing is left (the blood type A+) in lower case with single spaces."""
+    return normalise(text) or " ".join(text.lower().split())
+
+
 def matches(completion: str, answers: Iterable[str]) -> bool:
     """Whether a completion gives one of the answers.
 
     A base model goes on writing after its answer, and an answer may hold a full stop itself (``St. Louis``), so not one cut of the
     completion is compared but each that ends where a clause may end, and the whole first line.
     """
-    wanted = {normalised for answer in answers if (normalised := normalise(answer))}
-    return any(normalise(cut) in wanted for cut in _cuts(completion))
+    wanted = {text for answer in answers if (text := comparable(answer))}
+    return any(comparable(cut) in wanted for cut in _cuts(completion))
 
 
 def _cuts(completion: str) -> Iterator[str]:

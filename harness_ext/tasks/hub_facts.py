@@ -1,0 +1,162 @@
+"""TriviaQA, PopQA, CounterFact, NQ-open and WebQuestions as fact tasks: from the Hugging Face hub, or from a local file of such rows."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.tasks import facts
+from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, rows
+from harness_ext.tasks.hub_rows import SETS, HubSet
+
+if TYPE_CHECKING:
+    import datasets
+
+log = logging.getLogger(__name__)
+
+PREFIX = "hub_"
+OPTION_NAMES = ("hub_rows", "hub_words")
+WORDS = 120
+POPULARITY = ("tail", "torso", "head")
+
+
+class HubError(FactError):
+    """A data set that cannot be had, or a file in its place that cannot be read."""
+
+
+def check_options(metadata: Mapping[str, Any]) -> None:
+    """Checks the names of all options that begin with ``hub_``, and each value by itself.
+
+    Raises:
+        BadOptionError: an option that does not exist, or a value that no task could take.
+    """
+    for name, value in metadata.items():
+        if name == "hub_words":
+            if isinstance(value, bool) or not isinstance(value, int) or not 10 <= value <= 10**5:
+                raise BadOptionError(f"hub_words={value!r}: want the number of words of a passage, 10 to 100000")
+        elif name == "hub_rows":
+            if not isinstance(value, str) or not value:
+                raise BadOptionError(f"hub_rows={value!r}: want the path of a JSON or JSONL file")
+        elif name.startswith(PREFIX):
+            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+
+
+def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
+    """Checks everything about a task without loading its data.
+
+    Args:
+        condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
+        data: ``triviaqa``, ``popqa``, ``counterfact``, ``nq_open`` or ``webqs``; set in the task's YAML.
+        metadata: ``hub_rows``, a local file of rows to use in place of the hub; ``hub_words``, the words of a TriviaQA passage at most; the
+            ``facts_*`` options; other names are ignored.
+
+    Raises:
+        UnknownNameError, BadOptionError: an unknown condition or set, an unknown or impossible option, a set that states nothing asked in
+            another condition than ``closed``.
+        HubError: ``hub_rows`` is not there.
+    """
+    check_condition(condition)
+    if data not in SETS:
+        raise UnknownNameError(f"no hub set named {data!r}.{did_you_mean(data, SETS)} Sets: {', '.join(SETS)}")
+    if condition != "closed" and not SETS[data].evidence:
+        raise BadOptionError(f"data={data}, condition={condition}: its rows have no passage that states the answer: want closed")
+    check_options(metadata)
+    if "hub_rows" in metadata and not Path(metadata["hub_rows"]).expanduser().is_file():
+        raise HubError(f"hub_rows={metadata['hub_rows']}: no such file")
+    return facts.options_of(metadata)
+
+
+def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+    """The ``custom_dataset`` of the tasks; arguments as for :func:`check_task`.
+
+    Raises:
+        HubError: the data set cannot be had, or ``hub_rows`` cannot be read.
+        FactError: a row that is not as the set's schema says, or that no item can be made of.
+    """
+    import datasets
+
+    options = check_task(condition=condition, data=data, **metadata)
+    found = facts_of(data, metadata.get("hub_rows"), metadata.get("hub_words", WORDS))
+    return {"test": datasets.Dataset.from_list(rows(found, condition, options))}
+
+
+def facts_of(data: str, file: str | None, words: int) -> list[Fact]:
+    """The facts of a set, in its order. Rows that no page states an answer of are left out, and their number is logged."""
+    source = SETS[data]
+    given = read_rows(Path(file).expanduser()) if file else _hub_rows(source)
+    parsed = [source.parse(number, row, words) for number, row in enumerate(given)]
+    found = [fact for fact in parsed if fact is not None]
+    if dropped := len(parsed) - len(found):
+        log.warning("%s: %d of %d rows have no page that states an answer: left out of all conditions", data, dropped, len(parsed))
+    if not found:
+        raise HubError(f"{data}: none of {len(parsed)} rows gives a fact")
+    return with_popularity(found) if data == "popqa" else found
+
+
+def with_popularity(given: list[Fact]) -> list[Fact]:
+    """Adds the column ``popularity``: the third of the set that the subject's page views put the fact in (ties by the order of the set)."""
+    views = np.array([fact.extra["s_pop"] for fact in given if fact.extra])
+    rank = np.empty(len(given), dtype=np.int64)
+    rank[np.argsort(views, kind="stable")] = np.arange(len(given))
+    thirds = (rank * len(POPULARITY) // len(given)).tolist()
+    return [replace(fact, extra={**(fact.extra or {}), "popularity": POPULARITY[third]}) for fact, third in zip(given, thirds, strict=True)]
+
+
+def read_rows(file: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of a local file: a JSON list of objects, or one object a line.
+
+    Raises:
+        HubError: names the file, and the line or row.
+    """
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise HubError(f"hub_rows={file}: cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise HubError(f"hub_rows={file}: not UTF-8 at byte {error.start}") from error
+    if not text.strip():
+        raise HubError(f"hub_rows={file}: the file is empty: want rows in JSON or JSONL")
+    for place, row in _json_list(file, text) if text.lstrip().startswith("[") else _json_lines(file, text):
+        if not isinstance(row, dict):
+            raise HubError(f"hub_rows={file}: {place}: want an object, found {str(row)[:80]!r}")
+        yield row
+
+
+def _json_list(file: Path, text: str) -> Iterable[tuple[str, Any]]:
+    try:
+        return [(f"row {number}", row) for number, row in enumerate(json.loads(text))]
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise HubError(f"hub_rows={file}: not JSON: {error}") from error
+
+
+def _json_lines(file: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise HubError(f"hub_rows={file}: line {number}: not JSON: {error}") from error
+
+
+def _hub_rows(source: HubSet) -> Iterator[Mapping[str, Any]]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(source.path, source.config, split=source.split)
+    except Exception as error:  # what the hub's client raises differs by version and by what went wrong
+        reason = " ".join(str(error).split())[:200]
+        raise HubError(
+            f"{source.path}: cannot be loaded from the hub ({type(error).__name__}: {reason}). Without a network, "
+            f'pass --metadata \'{{"hub_rows": "FILE"}}\' with its rows in JSON or JSONL'
+        ) from error
+    missing = [column for column in source.columns if column not in loaded.column_names]
+    if missing:
+        raise HubError(f"{source.path}: no column {missing[0]!r}. Columns: {', '.join(loaded.column_names)}")
+    return iter(loaded.select_columns(list(source.columns)))

@@ -1,0 +1,226 @@
+"""Rows of published question sets as facts, one parser a set. A row that breaks the schema is an error that names row and column."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness_ext.tasks.facts import Fact, FactError, ask, states
+from harness_ext.tasks.scoring import comparable, normalise
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_QUESTION_WORDS = ("who", "whom", "whose", "when", "where", "which", "what", "why", "how")
+
+
+class RowError(FactError):
+    """A row that is not as its set's schema says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSet:
+    """A data set of the hub.
+
+    Attributes:
+        path, config, split: as for ``datasets.load_dataset``.
+        columns: those that the parser reads.
+        parse: gives the fact of a row. Arguments: the row's number from 0, the row, and the words of a passage at most. A row with pages
+            that state no answer gives None, and its set leaves it out of all three conditions.
+        evidence: Whether its rows, or templates for them, state the answer; without it the facts can be asked closed-book only.
+    """
+
+    path: str
+    config: str | None = None
+    split: str
+    columns: tuple[str, ...]
+    parse: Callable[[int, Mapping[str, Any], int], Fact | None]
+    evidence: bool = True
+
+
+def parse_triviaqa(number: int, row: Mapping[str, Any], words: int) -> Fact | None:
+    """TriviaQA (Joshi et al., arXiv 1705.03551), ``rc.wikipedia``: the passage is cut from the Wikipedia pages of the question."""
+    place = f"triviaqa row {number}"
+    answer = row.get("answer")
+    if not isinstance(answer, Mapping):
+        raise RowError(f"{place}: 'answer' is {_shown(answer)}: want an object with 'value' and 'aliases'")
+    value = _text(place, answer, "value")
+    aliases = [alias for alias in _texts(place, answer, "aliases") if normalise(alias)]
+    answers = _distinct([value, *aliases])
+    pages = row.get("entity_pages")
+    if not isinstance(pages, Mapping):
+        raise RowError(f"{place}: 'entity_pages' is {_shown(pages)}: want an object with 'wiki_context'")
+    passage = next(filter(None, (passage_of(page, answers, words) for page in _texts(place, pages, "wiki_context"))), "")
+    if not passage:
+        return None
+    stated = max((one for one in answers if states(passage, (one,))), key=len)
+    question = _text(place, row, "question")
+    return Fact(
+        id=_text(place, row, "question_id"),
+        relation=f"{answer.get('type') or 'answer'}/{question_word(question)}",
+        subject="",
+        question=ask(_asked(question)),
+        answers=(stated, *(one for one in answers if one != stated)),
+        evidence=passage,
+        whole=True,
+    )
+
+
+def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
+    """PopQA (Mallen et al., arXiv 2212.10511): the fact is stated by a sentence of ours; the popularity of the subject is kept."""
+    place = f"popqa row {number}"
+    subject, relation, value = (_text(place, row, name) for name in ("subj", "prop", "obj"))
+    given = _text(place, row, "possible_answers")
+    try:
+        aliases = json.loads(given)
+    except json.JSONDecodeError as error:
+        raise RowError(f"{place}: 'possible_answers' is not JSON: {error}") from error
+    views = row.get("s_pop")
+    if isinstance(views, bool) or not isinstance(views, int):
+        raise RowError(f"{place}: 's_pop' is {_shown(views)}: want the monthly page views of the subject")
+    statement = f"{subject} is the capital of {value}." if relation == "capital of" else f"The {relation} of {subject} is {value}."
+    return Fact(
+        id=str(row.get("id", number)),
+        relation=relation,
+        subject=subject,
+        question=ask(_asked(_text(place, row, "question"))),
+        answers=_distinct([value, *_texts(place, {"possible_answers": aliases}, "possible_answers")]),
+        evidence=statement,
+        extra={"s_pop": views},
+    )
+
+
+def parse_counterfact(number: int, row: Mapping[str, Any], words: int) -> Fact:
+    """CounterFact (Meng et al., arXiv 2202.05262): a cloze for each fact, stated by the cloze and the true answer."""
+    place = f"counterfact row {number}"
+    asked = row.get("requested_rewrite")
+    if not isinstance(asked, Mapping):
+        raise RowError(f"{place}: 'requested_rewrite' is {_shown(asked)}: want an object with 'prompt', 'subject' and 'target_true'")
+    prompt, subject, relation = (_text(place, asked, name) for name in ("prompt", "subject", "relation_id"))
+    if prompt.count("{}") != 1:
+        raise RowError(f"{place}: 'prompt' is {prompt!r}: want exactly one {{}} for the subject")
+    true = asked.get("target_true")
+    answer = _text(place, true if isinstance(true, Mapping) else {}, "str")
+    question = prompt.replace("{}", subject)
+    return Fact(
+        id=str(row.get("case_id", number)),
+        relation=relation,
+        subject=subject,
+        question=question,
+        answers=(answer,),
+        evidence=f"{question} {answer}.",
+    )
+
+
+def parse_nq_open(number: int, row: Mapping[str, Any], words: int) -> Fact:
+    """NQ-open (Lee et al., arXiv 1906.00300): questions and answers."""
+    return _question(f"nq_open row {number}", f"nq_open/{number}", _text(f"nq_open row {number}", row, "question"), row, "answer")
+
+
+def parse_webqs(number: int, row: Mapping[str, Any], words: int) -> Fact:
+    """WebQuestions (Berant et al., EMNLP 2013): questions and answers, in the hub's columns or in those of the benchmark's own file."""
+    place = f"webqs row {number}"
+    question = _text(place, row, "qText" if "qText" in row else "question")
+    return _question(place, str(row.get("qId", f"webqs/{number}")), question, row, "answers")
+
+
+SETS = {
+    "triviaqa": HubSet(
+        path="mandarjoshi/trivia_qa", config="rc.wikipedia", split="validation",
+        columns=("question", "question_id", "entity_pages", "answer"), parse=parse_triviaqa,
+    ),
+    "popqa": HubSet(
+        path="akariasai/PopQA", split="test",
+        columns=("id", "subj", "prop", "obj", "s_pop", "question", "possible_answers"), parse=parse_popqa,
+    ),
+    "counterfact": HubSet(path="azhx/counterfact", split="test", columns=("case_id", "requested_rewrite"), parse=parse_counterfact),
+    "nq_open": HubSet(
+        path="google-research-datasets/nq_open", split="validation", columns=("question", "answer"), parse=parse_nq_open, evidence=False
+    ),
+    "webqs": HubSet(path="stanfordnlp/web_questions", split="test", columns=("question", "answers"), parse=parse_webqs, evidence=False),
+}  # fmt: skip
+
+
+def question_word(question: str) -> str:
+    """The word that tells what kind of answer is wanted: the first question word, ``how many`` and the like as two words."""
+    words: list[str] = re.findall(r"[a-z]+", question.lower())
+    for place, word in enumerate(words):
+        if word == "how" and words[place + 1 : place + 2] in (["many"], ["much"], ["long"], ["old"]):
+            return f"how {words[place + 1]}"
+        if word in _QUESTION_WORDS:
+            return word
+    return "other"
+
+
+def passage_of(page: str, answers: tuple[str, ...], words: int) -> str:
+    """Whole sentences around the first one that states an answer, at most so many words; of a longer sentence so many words around it.
+
+    Returns:
+        An empty string where the page states no answer, or only answers that are nothing but articles and punctuation.
+    """
+    wanted = tuple(answer for answer in answers if normalise(answer))
+    if not wanted or not states(page, wanted):
+        return ""
+    sentences = [" ".join(sentence.split()) for sentence in _SENTENCE_END.split(page) if sentence.strip()]
+    at = next((place for place, sentence in enumerate(sentences) if states(sentence, wanted)), None)
+    if at is None:  # an answer with a full stop in it
+        sentences, at = [" ".join(page.split())], 0
+    first = last = at
+    room = words - len(sentences[at].split())
+    if room < 0:
+        return _around(sentences[at].split(), wanted, words)
+    for step in range(1, len(sentences)):
+        for place in (at + step, at - step):
+            if 0 <= place < len(sentences) and place in (first - 1, last + 1) and (size := len(sentences[place].split())) <= room:
+                room -= size
+                first, last = min(first, place), max(last, place)
+    return " ".join(sentences[first : last + 1])
+
+
+def _around(words: list[str], answers: tuple[str, ...], most: int) -> str:
+    """The words around the first answer: the shortest beginning that states it ends in it."""
+    low, high = 1, len(words)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if states(" ".join(words[:middle]), answers) else (middle + 1, high)
+    start = max(0, min(low - most // 2, len(words) - most))
+    cut = " ".join(words[start : start + most])
+    return cut if states(cut, answers) else ""
+
+
+def _question(place: str, name: str, question: str, row: Mapping[str, Any], column: str) -> Fact:
+    answers = _distinct(_texts(place, row, column))
+    if not answers:
+        raise RowError(f"{place}: {column!r} has no answer: want at least one")
+    return Fact(id=name, relation=question_word(question), subject=question, question=ask(_asked(question)), answers=answers)
+
+
+def _asked(question: str) -> str:
+    return question.strip() if question.rstrip().endswith("?") else f"{question.strip()}?"
+
+
+def _distinct(answers: list[str]) -> tuple[str, ...]:
+    found: dict[str, str] = {}
+    for answer in answers:
+        if comparable(answer):
+            found.setdefault(comparable(answer), answer.strip())
+    return tuple(found.values())
+
+
+def _text(place: str, row: Mapping[str, Any], name: str) -> str:
+    value: object = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a text")
+    return value
+
+
+def _texts(place: str, row: Mapping[str, Any], name: str) -> list[str]:
+    value = row.get(name)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a list of texts")
+    return list(value)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else repr(value)[:80]
