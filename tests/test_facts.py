@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace as changed
-from itertools import product
+from itertools import combinations, product
 
 import datasets
 import numpy as np
@@ -278,8 +278,10 @@ def test_the_choices_hold_the_answer_the_substitute_and_others_of_the_relation_n
         assert set(others) <= possible
         assert len({normalise(choice) for choice in found}) == len(found)
         assert all(contradicts(choice, asked.answers) for choice in others)
-        suitable = [choice for choice in possible if contradicts(choice, asked.answers)]
-        assert len(found) == min(choices, 1 + len(suitable))
+        # Of two answers of which one holds the other, one at most; and no room is left for an answer that could be added.
+        assert all(contradicts(one, [other]) for one, other in combinations(found, 2))
+        if len(found) < choices:
+            assert not any(contradicts(choice, [*found, *asked.answers]) for choice in possible)
 
 
 def test_the_right_choice_is_at_any_place():

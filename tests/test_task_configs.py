@@ -28,6 +28,7 @@ NAMED = [path for path in FILES if not path.name.startswith("_")]
 TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
 GROUPS = [path for path in NAMED if path not in TASKS]
 ICL = [path for path in TASKS if path.parent.name == "icl"]
+DECLARED = {"version", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
 PAGES = {"icl": "tasks.md"}  # in docs, by folder; the others are on facts.md
 
 
@@ -88,7 +89,7 @@ def test_the_options_of_a_task_exist_and_are_possible(path):
     assert source.__name__ in registration.SOURCES
     options = config.get("metadata") or {}
     prefixes = ("icl_", "facts_", "lookup_", "hub_")
-    assert all(name in ("version", "chance") or name.startswith(prefixes) for name in options)
+    assert all(name in DECLARED or name.startswith(prefixes) for name in options)
     needs_files = pytest.raises(BadOptionError, match="pass --metadata") if path.parent.name == "lre" else nullcontext()
     with needs_files:
         source.check_task(**options, **config.get("dataset_kwargs", {}))

@@ -288,12 +288,12 @@ def _passage(source: _Source, index: int, evidence: str, substitute: str, option
 
 
 def _choices(fact: Fact, substitute: str, others: Iterable[str], options: Options, rng: np.random.RandomState) -> list[str]:
-    """The answers to rank, in random order: the right one, the substitute and others, none of which is also right."""
+    """The answers to rank, in random order: the right one, the substitute and others; none holds another."""
     chosen = [fact.answers[0], *filter(None, [substitute])]
     for answer in others:
         if len(chosen) >= options.choices:
             break
-        if answer != substitute and contradicts(answer, fact.answers):
+        if contradicts(answer, fact.answers) and contradicts(answer, chosen):
             chosen.append(answer)
     return _shuffled(rng, chosen) if options.choices and len(chosen) > 1 else []
 

@@ -1,0 +1,51 @@
+"""Checks of lm-eval task definitions, for authors of tasks: ``pytest --task-configs DIR``, or called one by one.
+
+``check_static`` needs the YAML alone; ``check_documents``, ``check_oracle`` and ``check_random`` build the task. The pytest fixtures
+``tiny_lm``, ``oracle_lm`` and ``random_lm`` are there wherever the package is installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness_ext.testing.documents import Built, NeedsDownloadError, check_documents
+    from harness_ext.testing.findings import Finding
+    from harness_ext.testing.models import OracleLM, RandomLM, make_tiny_lm
+    from harness_ext.testing.pipeline import check_oracle, check_random
+    from harness_ext.testing.static import check_static, names_below
+
+_HOME = {
+    "Finding": "findings",
+    "check_static": "static",
+    "names_below": "static",
+    "Built": "documents",
+    "NeedsDownloadError": "documents",
+    "check_documents": "documents",
+    "check_oracle": "pipeline",
+    "check_random": "pipeline",
+    "OracleLM": "models",
+    "RandomLM": "models",
+    "make_tiny_lm": "models",
+}
+
+__all__ = [
+    "Built",
+    "Finding",
+    "NeedsDownloadError",
+    "OracleLM",
+    "RandomLM",
+    "check_documents",
+    "check_oracle",
+    "check_random",
+    "check_static",
+    "make_tiny_lm",
+    "names_below",
+]
+
+
+def __getattr__(name: str) -> Any:  # lm-eval takes seconds to import, and pytest imports this package in every run
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

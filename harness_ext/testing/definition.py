@@ -1,0 +1,122 @@
+"""A task's YAML as it is written: its own keys with their places, and the whole with what it includes. No function is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+FUNCTION = "!function"
+
+
+class Function(str):
+    """The name behind a ``!function`` tag, as it is written."""
+
+    __slots__ = ()
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    pass
+
+
+_Loader.add_constructor(FUNCTION, lambda loader, node: Function(loader.construct_scalar(node)))
+
+
+class Unreadable(Exception):
+    """A file that is no YAML mapping; ``str()`` says why in one line."""
+
+
+@dataclass
+class Definition:
+    """One file.
+
+    Attributes:
+        path: The file.
+        own: The keys that stand in it.
+        duplicates: Keys that stand twice in one mapping, with dots for the levels.
+    """
+
+    path: Path
+    own: dict[str, Any]
+    duplicates: list[str] = field(default_factory=list)
+
+    @cached_property
+    def includes(self) -> list[Path]:
+        given = self.own.get("include", [])
+        return [self.path.parent / str(one) for one in (given if isinstance(given, list) else [given])]
+
+    @property
+    def functions(self) -> Iterator[tuple[str, Function]]:
+        """Each ``!function`` of the file with its key."""
+        return (found for found in walk(self.own) if isinstance(found[1], Function))
+
+
+def read(path: Path) -> Definition:
+    """Reads a file without its includes.
+
+    Raises:
+        Unreadable: not UTF-8, not YAML, or not a mapping with text keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"cannot be read: {error}") from error
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        own = loader.construct_document(node) if node is not None else None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+    if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
+        raise Unreadable(f"a {type(own).__name__}, not a mapping: want keys such as task, doc_to_text and metric_list")
+    return Definition(path, own, list(_duplicates(node)))
+
+
+def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a file with those that it includes, as lm-eval merges them: of equal keys the file's own, else the last one's.
+
+    Raises:
+        Unreadable: an include that is not there, cannot be read, or includes the file itself.
+    """
+    merged: dict[str, Any] = {}
+    here = definition.path.resolve()
+    if here in seen:
+        raise Unreadable(f"the include {definition.path.name} leads back to itself")
+    for include in definition.includes:
+        if not include.is_file():
+            raise Unreadable(f"the include {include.name} is not there: no file {include}")
+        try:
+            merged |= whole(read(include), (*seen, here))
+        except Unreadable as error:
+            raise error if "include" in str(error) else Unreadable(f"the include {include.name}: {error}") from error
+    return merged | {key: value for key, value in definition.own.items() if key != "include"}
+
+
+def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value below a mapping or list that is neither, with its key."""
+    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if entries is None:
+        yield key, value
+    else:
+        for name, below in entries:
+            yield from walk(below, f"{key}.{name}" if key else str(name))
+
+
+def _duplicates(node: yaml.Node | None, key: str = "") -> Iterator[str]:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for name, value in node.value:
+            place = f"{key}.{name.value}" if key else str(name.value)
+            if place in seen:
+                yield place
+            seen.add(place)
+            yield from _duplicates(value, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _duplicates(value, f"{key}.{number}")

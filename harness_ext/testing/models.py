@@ -1,0 +1,80 @@
+"""Models for tests of tasks: one that knows every answer, one that guesses, and a real one that is small enough to make on the spot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from lm_eval.api.model import LM
+
+from harness_ext.testing.documents import right_answers
+
+
+class OracleLM(LM):  # type: ignore[misc]
+    """Knows the right answer of every document of one task: writes it, and finds it the likeliest by far."""
+
+    def __init__(self, task: Any):
+        super().__init__()
+        self.task = task
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        return [f" {right_answers(self.task, request.doc)[0]}" for request in requests]
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return [(0.0, True) if self._is_right(request) else (-1000.0, False) for request in requests]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        return [0.0] * len(requests)
+
+    def _is_right(self, request: Any) -> bool:
+        if getattr(self.task, "multiple_input", 0):  # the choices are the prompts
+            return bool(request.idx == self.task.doc_to_text(request.doc))
+        return request.arguments[1].strip() in {answer.strip() for answer in right_answers(self.task, request.doc)}
+
+
+class RandomLM(LM):  # type: ignore[misc]
+    """Finds one choice as likely as another and writes any of them; the same seed gives the same guesses."""
+
+    def __init__(self, task: Any, seed: int = 0):
+        super().__init__()
+        self.task = task
+        self.random = random.Random(seed)
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        from harness_ext.testing.documents import choices_of
+
+        return [f" {self.random.choice(choices_of(self.task, request.doc) or [''])}" for request in requests]
+
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        # The same for a choice of any length, or scores that are divided by the length would prefer long ones.
+        return [(-max(1, len(request.arguments[1])) * self.random.uniform(1.0, 2.0), False) for request in requests]
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        return [-len(request.arguments[0]) * self.random.uniform(1.0, 2.0) for request in requests]
+
+
+def make_tiny_lm(*, seed: int = 0, positions: int = 2048) -> Any:
+    """A Llama of one layer and 30 thousand random parameters with a tokenizer of bytes, as lm-eval's ``hf`` model on the CPU.
+
+    It runs every task through lm-eval's real pipeline in seconds, and knows nothing.
+    """
+    import torch
+    from lm_eval.models.huggingface import HFLM
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: index for index, character in enumerate(["<s>", *alphabet])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = {"bos_token": "<s>", "eos_token": "<s>", "pad_token": "<s>"}
+    config = LlamaConfig(
+        vocab_size=len(alphabet) + 1, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=positions, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=positions, **special)
+    return HFLM(pretrained=model, tokenizer=wrapped, batch_size=16, max_length=positions, device="cpu")
