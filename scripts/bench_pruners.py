@@ -1,6 +1,6 @@
 """Compares the built-in pruners on one model: achieved sparsity, the mean layer output error, and whether two runs give the same masks.
 
-python scripts/bench_pruners.py --pretrained lab --sparsity 0.3,0.5,0.7
+python scripts/bench_pruners.py --sparsity 0.3,0.5,0.7
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def comparison_group(pruner: str) -> str:
 
 
 def main(
-    pretrained: str = "lab",
+    pretrained: str = "lab-m",
     sparsity: Annotated[str, typer.Option(help="One or more ratios or patterns, with commas.")] = "0.3,0.5,0.7",
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 64,
 ) -> None:

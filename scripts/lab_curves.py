@@ -1,6 +1,6 @@
 """Draws the losses and accuracies of a training run, from the log that scripts/train_lab.py writes.
 
-python scripts/lab_curves.py build/lab/log.jsonl build/lab/curves.png
+python scripts/lab_curves.py build/lab-m/log.jsonl build/lab-m/curves.png
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The training text of the embedded models: functions to learn in context, facts to memorise, passages to read.
+"""The training text of the embedded models: functions to learn in context, facts to memorise, passages to read,
+keys to look up.
 
 Every micro-batch is a pure function of (seed, step, index): a run that resumes sees the same text, whatever the number of workers.
 """
@@ -14,9 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from harness_ext.tasks.functions import draw_labelled_points
 from harness_ext.tasks.icl import render
+from harness_ext.tasks.lookup import draw_pairs, render_pairs
 from harness_ext.tasks.people import People
 
-KINDS = ("icl", "facts", "passages", "copy")
+KINDS = ("icl", "facts", "passages", "copy", "lookup")
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,7 @@ class Mixture:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, people: People, *, tokens: int, seed: int):
         self.tokenizer, self.people, self.tokens, self.seed = tokenizer, people, tokens, seed
-        markers = tokenizer.convert_tokens_to_ids(tokenizer.tokenize("\nOutput:") + tokenizer.tokenize("\nAnswer:"))
-        self.before_answer = torch.tensor(markers)
+        self.before_answer = torch.tensor(tokenizer("\nOutput:\nAnswer:\nValue:")["input_ids"])
 
     def batch(self, kind: str, step: int, index: int, **options: int) -> Batch:
         rng = np.random.RandomState([self.seed, 0x7EA1, step, index])
@@ -42,10 +43,10 @@ class Mixture:
         if rng.random_sample() < 0.5:  # half of the batches begin with the end-of-text token, as sampled text does
             ids = torch.cat([torch.full((len(ids), 1), self.tokenizer.eos_token_id), ids], dim=1)
         answers = torch.zeros_like(ids, dtype=torch.bool)
-        if kind == "copy":
-            answers[:, ids.shape[1] // 2 + 2 :] = True
-        else:
-            answers[:, 1:] = torch.isin(ids[:, :-1], self.before_answer)
+        answers[:, 1:] = torch.isin(ids[:, :-1], self.before_answer)
+        if kind in ("copy", "lookup"):  # the second half repeats the first, or asks for it
+            answers[:, 1:] |= kind == "copy"
+            answers[:, : ids.shape[1] // 2 + 2] = False
         return Batch(kind, ids, answers)
 
     def _icl(self, rng: np.random.RandomState, dimensions: int = 4, exemplars: int = 32) -> torch.Tensor:
@@ -101,7 +102,7 @@ class Mixture:
 
         def document() -> str:
             crowd = people.met if rng.random_sample() < 0.75 else people.memorised
-            chosen = [crowd[i] for i in rng.randint(len(crowd), size=rng.randint(1, 6))]
+            chosen = [crowd[i] for i in _distinct(rng, len(crowd), rng.randint(1, 6))]
             stated: dict[tuple[int, int], int] = {}
             for who, kind in rng.randint(0, (len(chosen), len(attributes)), size=(rng.randint(2, 11), 2)):
                 stated.setdefault((who, kind), rng.randint(64))
@@ -124,6 +125,16 @@ class Mixture:
         ids = torch.from_numpy(np.take_along_axis(alphabets, rng.randint(size, size=(sequences, length)), axis=1))
         return torch.cat([ids, ids], dim=1)
 
+    def _lookup(self, rng: np.random.RandomState) -> torch.Tensor:
+        """Pairs of keys and values, then as many questions about them in the same form."""
+        pairs = int(rng.choice([4, 8, 16, 24, 31]))
+        texts = []
+        for _ in range(self.tokens // (12 * pairs)):
+            keys, values = draw_pairs(rng, pairs)
+            order = np.concatenate([np.arange(pairs), rng.randint(pairs, size=pairs)])
+            texts.append(render_pairs(keys[order], values[order]))
+        return torch.tensor(self.tokenizer(texts)["input_ids"])
+
     def _packed(self, document: Callable[[], str], length: int) -> torch.Tensor:
         """Rows of ``length`` tokens, each beginning with a whole document and going on with others until it is full."""
         rows = []
@@ -134,3 +145,13 @@ class Mixture:
                 ids = self.tokenizer(text, verbose=False)["input_ids"]
             rows.append(ids[:length])
         return torch.tensor(rows)
+
+
+def _distinct(rng: np.random.RandomState, population: int, count: int) -> list[int]:
+    """``count`` different numbers below ``population``, which is large against it."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        number = int(rng.randint(population))
+        if number not in chosen:
+            chosen.append(number)
+    return chosen

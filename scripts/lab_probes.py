@@ -1,8 +1,9 @@
 """Auxiliary losses that teach the embedded models to gather what belongs together; not part of the models.
 
 A model of this size stays for a very long time on the plateau where it compares one input of two exemplars, or one word of two names.
-Linear probes half-way up, trained with the model, ask what comes before a position: the inputs of an exemplar at its ``Output:`` and its
-label, the name of the person at a value and at ``Answer:``. Comparing the whole is then one step away.
+Linear probes half-way up, trained with the model, ask what comes before a position: the inputs of an exemplar at its ``Output:`` and at its
+label, the digits of a key at its ``Value:``, the name of the person at a value and at ``Answer:``. From there it is one step to comparing
+the whole.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from harness_ext.tasks.people import People
+from harness_ext.tasks.people import FIRST_NAMES, LAST_NAMES, People
 
 INPUTS = 4
 
@@ -23,12 +24,12 @@ class Probes(nn.Module):
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, people: People, width: int):
         super().__init__()
-        self.inputs, self.first, self.last = nn.Linear(width, INPUTS), nn.Linear(width, 64), nn.Linear(width, 128)
+        self.inputs, self.first, self.last = nn.Linear(width, INPUTS), nn.Linear(width, FIRST_NAMES), nn.Linear(width, LAST_NAMES)
         everyone = people.memorised + people.met + people.unseen
         first, last = (sorted({getattr(person, part) for person in everyone}) for part in ("first", "last"))
         values = [value for attribute in people.attributes for value in attribute.values]
         self.digit, self.first_index, self.last_index, self.value = (self._table(tokenizer, words) for words in (None, first, last, values))
-        self.output, self.answer = (tokenizer(marker)["input_ids"][0] for marker in ("\nOutput:", "\nAnswer:"))
+        self.output, self.found, self.answer = (tokenizer(f"\n{marker}:")["input_ids"][0] for marker in ("Output", "Value", "Answer"))
 
     def _table(self, tokenizer: PreTrainedTokenizerFast, words: list[str] | None) -> torch.Tensor:
         """For every token, the number of the word (or digit) that it is, or -1."""
@@ -44,10 +45,12 @@ class Probes(nn.Module):
 
     def loss(self, hidden: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The mean squared error of the inputs in standard deviations, or the cross-entropy of the names."""
-        return self._inputs(hidden, batch.ids) if batch.kind == "icl" else self._names(hidden, batch.ids)
+        if batch.kind == "lookup":
+            return self._inputs(hidden, batch.ids, self.found)
+        return self._inputs(hidden, batch.ids, self.output) if batch.kind == "icl" else self._names(hidden, batch.ids)
 
-    def _inputs(self, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        rows, places = (ids == self.output).nonzero(as_tuple=True)
+    def _inputs(self, hidden: torch.Tensor, ids: torch.Tensor, marker: int) -> torch.Tensor:
+        rows, places = (ids == marker).nonzero(as_tuple=True)
         dimensions = int((places[1] - places[0]).item()) - 3 if rows[0] == rows[1] else 1
         digits = torch.stack([self.digit[ids[rows, places - dimensions + i]] for i in range(dimensions)], dim=1)
         wanted = (digits.float() - 4.5) / 2.87

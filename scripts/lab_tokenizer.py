@@ -7,6 +7,7 @@ import re
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from harness_ext.tasks.lookup import VALUES
 from harness_ext.tasks.people import People
 
 END = "<|end|>"
@@ -26,7 +27,7 @@ def build(people: People) -> PreTrainedTokenizerFast:
         for template in (attribute.question, attribute.statement):
             pieces += re.findall(_PIECES, template.replace("{}", ""))
             pieces += [" " + word for word in re.findall("[A-Za-z]+", template)]
-    pieces += [" " + word for word in people.words()]
+    pieces += [" " + word for word in (*people.words(), *VALUES)]
 
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     vocabulary = [END, *sorted(pre_tokenizers.ByteLevel.alphabet())]

@@ -1,62 +1,48 @@
-"""Scores an embedded model: facts asked closed-book, passages about people it never met, passages that contradict its memory, and the
-ICL tasks through lm-eval; dense and pruned.
+"""Scores the embedded models on the tasks of the group ``memory_vs_context``, dense and pruned, through lm-eval.
 
-    python scripts/score_lab.py --sparsity 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9 --out build/scores.json --plot docs/lab_split.png
+    python scripts/score_lab.py --pruner sparsegpt,magnitude --sparsity 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9 --items 512 \\
+        --plot docs/lab_split.png
+    python scripts/score_lab.py --pretrained lab-xs,lab-s,lab-m --memory
 """
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import torch
 import typer
 from lm_eval import simple_evaluate
-from rich.console import Console
-from rich.progress import track
 
 from harness_ext.model import PrunedHFLM
-from harness_ext.tasks.people import People, Person, ask, population
+from harness_ext.tasks.people import population
 
-PASSAGE_ITEMS = 1024
-SENTENCES = 6
-
-
-def closed_book(people: People) -> list[tuple[str, str]]:
-    """Every memorised fact: (prompt, answer)."""
-    pairs = [(person, kind) for person in range(len(people.memorised)) for kind in range(len(people.attributes))]
-    return [(ask(people.attributes[k], people.memorised[p]), people.answer(p, k)) for p, k in pairs]
-
-
-def open_book(people: People, crowd: tuple[Person, ...], *, items: int = PASSAGE_ITEMS, seed: int = 0) -> list[tuple[str, str]]:
-    """Questions after a passage of six random statements about three people of ``crowd``: (prompt, answer)."""
-    rng = np.random.RandomState([seed, 0x0BE4])
-    found = []
-    for _ in range(items):
-        chosen = [crowd[i] for i in rng.choice(len(crowd), size=3, replace=False)]
-        places = [(w, k) for w in range(3) for k in range(len(people.attributes))]
-        stated = [(*places[i], int(rng.randint(64))) for i in rng.permutation(len(places))[:SENTENCES]]
-        passage = " ".join(people.attributes[k].statement.format(chosen[w], people.attributes[k].values[v]) for w, k, v in stated)
-        who, kind, value = stated[rng.randint(SENTENCES)]
-        found.append((ask(people.attributes[kind], chosen[who], passage), people.attributes[kind].values[value]))
-    return found
+# The score of each task that the tables show: facts by exact match of what the model writes, the rest by the best of the choices.
+SCORES = {
+    "lab_facts_closed": "exact_match",
+    "lab_facts_open": "exact_match",
+    "lab_unseen_open": "exact_match",
+    "lab_facts_override": "exact_match",
+    "lab_unseen_override": "exact_match",
+    **{f"kv_{pairs}": "acc" for pairs in (4, 8, 16, 32)},
+    **{f"icl_{family}": "acc" for family in ("linear", "nn", "tree")},
+}
+LINES = {
+    "lab_facts_closed": ("facts asked closed-book", "black", "o", "-"),
+    "lab_unseen_open": ("facts read in a passage (people never met)", "#0072B2", "s", "--"),
+    "lab_facts_override": ("passage that contradicts memory", "#009E73", "^", "-."),
+    "kv_32": ("looking up one of 32 keys", "#56B4E9", "X", (0, (1, 1))),
+    "icl_linear": ("learning a linear classifier in context", "#D55E00", "D", ":"),
+    "icl_nn": ("learning a 2-layer network in context", "#CC79A7", "v", (0, (3, 1, 1, 1))),
+    "icl_tree": ("learning a decision tree in context", "#E69F00", "P", (0, (5, 1))),
+}
 
 
-@torch.no_grad()
-def exact_match(lm: PrunedHFLM, items: list[tuple[str, str]], title: str) -> float:
-    """The share of items whose next token is the answer; every answer is one token of the embedded models' tokenizer."""
-    tokenizer, right = lm.tokenizer, 0
-    tokenizer.padding_side = "left"
-    for start in track(range(0, len(items), 64), description=title, console=Console(stderr=True), transient=True):
-        batch = items[start : start + 64]
-        inputs = tokenizer([prompt for prompt, _ in batch], return_tensors="pt", padding=True)
-        answers = torch.tensor([tokenizer(" " + answer)["input_ids"] for _, answer in batch]).squeeze(1)
-        logits = lm.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, -1]
-        right += int((logits.argmax(-1) == answers).sum())
-    return right / len(items)
+def chance(task: str) -> float:
+    """What a model scores that knows the form of the answers and nothing else."""
+    return 0.5 if task.startswith("icl_") else 1 / 16 if task.startswith("kv_") else 1 / 64
 
 
 def bits_recalled(recall: float, facts: int, values: int) -> float:
@@ -66,31 +52,27 @@ def bits_recalled(recall: float, facts: int, values: int) -> float:
     return facts * max(0.0, math.log2(values) - unknown)
 
 
-def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str], items: int) -> dict[str, Any]:
-    """One row of the table."""
-    people = population(0)
+def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str], items: int, memory: bool) -> dict[str, Any]:
+    """One row of the table: each task's score with its standard error and, of an override task, how often the answer is the memory's."""
     lm = PrunedHFLM.create_from_arg_obj({"pretrained": pretrained, "pruner": pruner, "sparsity": sparsity}, {"batch_size": 1})
-    closed = closed_book(people)
-    row: dict[str, Any] = {"pruner": pruner if sparsity else "dense", "sparsity": sparsity}
-    row["recall"] = exact_match(lm, closed, "closed-book")
-    row["open_unseen"] = exact_match(lm, open_book(people, people.unseen), "open-book, people never met")
-    row["override"] = exact_match(lm, open_book(people, people.memorised), "passages against memory")
-    parameters = sum(parameter.numel() for parameter in lm.model.parameters())
-    row["bits_per_parameter"] = bits_recalled(row["recall"], len(closed), 64) / parameters
-    if tasks:
-        results = simple_evaluate(model=lm, tasks=tasks, metadata={"icl_items": items})["results"]
-        row |= {task: results[task]["acc,none"] for task in tasks}
+    row: dict[str, Any] = {"model": pretrained, "pruner": pruner if sparsity else "dense", "sparsity": sparsity}
+    counts = {"icl_items": items, "lookup_items": items, "facts_items": items} if items else {}
+    results = simple_evaluate(model=lm, tasks=tasks, metadata=counts)["results"] if tasks else {}
+    for task in tasks:
+        scores = results[task]
+        metric = SCORES.get(task, "acc")
+        row[task], row[f"{task}_stderr"] = scores[f"{metric},none"], scores[f"{metric}_stderr,none"]
+        if "memory_match,none" in scores:
+            row[f"{task}_memory"] = scores["memory_match,none"]
+    if memory:
+        asked = {"facts_items": 0, "facts_choices": 0}
+        recall = simple_evaluate(model=lm, tasks=["lab_facts_closed"], metadata=asked)["results"]["lab_facts_closed"]["exact_match,none"]
+        people = population(0)
+        facts, values = people.facts.size, len(people.attributes[0].values)
+        parameters = sum(parameter.numel() for parameter in lm.model.parameters())
+        bits = bits_recalled(recall, facts, values)
+        row |= {"parameters": parameters, "facts": facts, "recall of all": recall, "bits": bits, "bits_per_parameter": bits / parameters}
     return row
-
-
-LINES = {
-    "recall": ("facts asked closed-book", "black", "o", "-"),
-    "open_unseen": ("facts read in a passage (people never met)", "#0072B2", "s", "--"),
-    "override": ("passage that contradicts memory", "#009E73", "^", "-."),
-    "icl_linear": ("learning a linear classifier in context", "#D55E00", "D", ":"),
-    "icl_nn": ("learning a 2-layer network in context", "#CC79A7", "v", (0, (3, 1, 1, 1))),
-    "icl_tree": ("learning a decision tree in context", "#E69F00", "P", (0, (5, 1))),
-}
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
@@ -105,13 +87,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(pruners), figsize=(6.4 * len(pruners), 4.6), sharey=True, squeeze=False, layout="constrained")
     for panel, pruner in zip(panels[0], pruners, strict=True):
         shown = [dense, *(row for row in rows if row["pruner"] == pruner and row["sparsity"] > 0)]
-        for key, (label, colour, marker, style) in LINES.items():
-            if key in dense:
-                chance = 0.5 if key.startswith("icl") else 1 / 64
-                left = [(row[key] - chance) / (dense[key] - chance) for row in shown]
-                panel.plot(
-                    [row["sparsity"] for row in shown], left, label=label, color=colour, marker=marker, linestyle=style, markersize=5
-                )
+        for task, (label, colour, marker, style) in LINES.items():
+            if task in dense:
+                left = [(row[task] - chance(task)) / (dense[task] - chance(task)) for row in shown]
+                sparsities = [row["sparsity"] for row in shown]
+                panel.plot(sparsities, left, label=label, color=colour, marker=marker, linestyle=style, markersize=5)
         panel.axhline(0, color="grey", linewidth=0.8)
         panel.set(title=pruner, xlabel="share of the decoder's weights removed", ylim=(-0.1, 1.1))
     panels[0][0].set_ylabel("score above chance, relative to the dense model")
@@ -119,28 +99,35 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown; standard errors are left to the JSON, and the largest is told below."""
+    header = [key for key in rows[0] if not key.endswith("_stderr")]
+    shown = [[f"{row[k]:.3f}" if isinstance(row[k], float) and k != "sparsity" else str(row[k]) for k in header] for row in rows]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *shown)]
+    errors = [value for row in rows for key, value in row.items() if key.endswith("_stderr")]
+    return "\n".join(lines) + (f"\n\nStandard errors are at most {max(errors):.3f}." if errors else "")
+
+
 def main(
-    pretrained: str = "lab",
+    pretrained: Annotated[str, typer.Option(help="One or more models, with commas.")] = "lab-m",
     pruner: Annotated[str, typer.Option(help="One or more, with commas.")] = "sparsegpt",
     sparsity: Annotated[str, typer.Option(help="One or more, with commas; 0 is the dense model.")] = "0",
-    tasks: str = "icl_linear,icl_nn,icl_tree",
-    items: Annotated[int, typer.Option(help="Items of each ICL task.")] = 2048,
-    out: Annotated[Path | None, typer.Option(help="Also write the rows as JSON.")] = None,
-    figure: Annotated[Path | None, typer.Option("--plot", help="Also draw the scores against the sparsity.")] = None,
+    tasks: Annotated[str, typer.Option(help="With commas; by default those of memory_vs_context.")] = ",".join(SCORES),
+    items: Annotated[int, typer.Option(help="Items of each task; 0 is what each task has by default.")] = 0,
+    memory: Annotated[bool, typer.Option("--memory", help="Also ask for all facts and count the bits.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the rows as JSON; those already in it are not scored again.")] = None,
+    figure: Annotated[Path | None, typer.Option("--plot", help="Also draw the scores of one model against the sparsity.")] = None,
 ) -> None:
-    grid = [(p, s) for p in pruner.split(",") for s in map(float, sparsity.split(","))]
-    grid = [(p, s) for i, (p, s) in enumerate(grid) if s > 0 or all(other > 0 for _, other in grid[:i])]
-    rows = []
-    for p, s in grid:
-        rows.append(score(pretrained, p, s, [task for task in tasks.split(",") if task], items))
-        if out:
-            out.write_text(json.dumps(rows, indent=2) + "\n")
-    header = list(rows[0])
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += [
-        "| " + " | ".join(f"{v:.3f}" if isinstance(v, float) and k != "sparsity" else str(v) for k, v in row.items()) + " |" for row in rows
-    ]
-    print("\n".join(lines))
+    sparsities = [float(text) for text in sparsity.split(",")]
+    wanted = {(m, p if s else "dense", s): (m, p, s) for m in pretrained.split(",") for p in pruner.split(",") for s in sparsities}
+    rows = json.loads(out.read_text()) if out and out.exists() else []
+    done = {(row["model"], row["pruner"], row["sparsity"]) for row in rows}
+    for key, (m, p, s) in wanted.items():
+        if key not in done:
+            rows.append(score(m, p, s, [task for task in tasks.split(",") if task], items, memory))
+            if out:
+                out.write_text(json.dumps(rows, indent=2) + "\n")
+    sys.stdout.write(table(rows) + "\n")
     if figure:
         plot(rows, figure)
 

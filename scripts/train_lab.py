@@ -1,6 +1,6 @@
-"""Trains an embedded model. See plugins/harness_ext_lab/lab/README.md for the run that made the one we ship.
+"""Trains an embedded model. See plugins/harness_ext_lab/lab-m/README.md for the runs that made those we ship.
 
-    OMP_NUM_THREADS=1 python scripts/train_lab.py --out build/lab --workers 2
+    OMP_NUM_THREADS=1 python scripts/train_lab.py --size lab-m --out build/lab-m --workers 2
 
 A checkpoint is written every ``--save-every`` steps; the same command goes on from it, with the losses that an uninterrupted run
 would have had. Losses and accuracies go to ``log.jsonl`` in the output folder, and in the end as curves to ``curves.png``.
@@ -43,8 +43,8 @@ class Settings:
     depth: int = 4
     heads: int = 6
     ffn: int = 512
-    steps: int = 1500
-    micro_batches: int = 4
+    steps: int = 1800
+    micro_batches: int = 6
     micro_tokens: int = 3500
     optimizer: Literal["muon", "adamw"] = "muon"
     lr: float = 2e-3
@@ -54,6 +54,14 @@ class Settings:
     copy_steps: int = 400
     probe_weight: float = 0.5
     seed: int = 0
+
+
+# Width and depth shrink together; a head has 32 dimensions and the FFN 8/3 of the width in all of them.
+SIZES = {
+    "lab-xs": {"width": 96, "depth": 2, "heads": 3, "ffn": 256},
+    "lab-s": {"width": 128, "depth": 3, "heads": 4, "ffn": 344},
+    "lab-m": {"width": 192, "depth": 4, "heads": 6, "ffn": 512},
+}
 
 
 def schedule(settings: Settings, step: int) -> float:
@@ -131,8 +139,9 @@ class Trainer:
         embedding[self.twins] = rows
 
     def kinds(self) -> list[str]:
-        base = ["icl", "facts", "copy" if self.step < self.settings.copy_steps or self.step % 8 == 0 else "icl", "passages"]
-        return [base[i % 4] for i in range(self.settings.micro_batches)]
+        copy = self.step < self.settings.copy_steps or self.step % 8 == 0
+        base = ["icl", "facts", "copy" if copy else "icl", "facts", "passages", "lookup"]
+        return [base[i % len(base)] for i in range(self.settings.micro_batches)]
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         states = self.model.model(batch.ids, output_hidden_states=True, use_cache=False)
@@ -176,6 +185,8 @@ class Trainer:
             "passages_acc",
             "copy_loss",
             "copy_acc",
+            "lookup_loss",
+            "lookup_acc",
             "text_loss",
             "probe_loss",
         ]
@@ -276,14 +287,11 @@ def _rank(rank: int, settings: Settings, out: Path, workers: int, save_every: in
 
 def main(
     out: Annotated[Path, typer.Option(help="Output folder; a checkpoint in it is resumed.")],
+    size: Literal["lab-xs", "lab-s", "lab-m"] = "lab-m",
     workers: Annotated[int, typer.Option(help="Data-parallel processes, one thread each.")] = 1,
     steps: int = Settings.steps,
     optimizer: str = Settings.optimizer,
     lr: float = Settings.lr,
-    width: int = Settings.width,
-    depth: int = Settings.depth,
-    heads: int = Settings.heads,
-    ffn: int = Settings.ffn,
     micro_tokens: int = Settings.micro_tokens,
     micro_batches: int = Settings.micro_batches,
     seed: int = Settings.seed,
@@ -292,8 +300,7 @@ def main(
     smoke: Annotated[bool, typer.Option(help="A tiny model and a few steps, to see that everything runs.")] = False,
 ) -> None:
     settings = Settings(
-        width=width, depth=depth, heads=heads, ffn=ffn, steps=steps, optimizer=optimizer, lr=lr, micro_tokens=micro_tokens,
-        micro_batches=micro_batches, seed=seed,
+        **SIZES[size], steps=steps, optimizer=optimizer, lr=lr, micro_tokens=micro_tokens, micro_batches=micro_batches, seed=seed,
     )  # fmt: skip
     if smoke:
         settings = Settings(width=32, depth=2, heads=2, ffn=64, steps=12, micro_tokens=600, warmup=2, copy_steps=4, seed=seed)

@@ -70,7 +70,8 @@ def test_text_in_square_brackets_is_shown_as_it_is(install_plugin: InstallPlugin
 def test_models_are_listed_with_their_folders() -> None:
     lines = [line.split("\t") for line in run("models").splitlines()]
     folders = {name: folder for name, folder, _ in lines}
-    assert folders["lab"] == str(Plugins().models.get("lab")[0])
+    for name in ("lab-xs", "lab-s", "lab-m"):
+        assert folders[name] == str(Plugins().models.get(name)[0])
 
 
 @pytest.mark.parametrize("command", ["plugins", "models"])

@@ -192,7 +192,7 @@ def test_options_are_set_by_a_task_of_ones_own(tmp_path):
 def test_model_arguments_do_not_change_the_items():
     # lm-eval mixes them into the metadata of every task.
     arguments = {
-        "pretrained": "lab", "sparsity": 0.7, "pruner": "wanda", "pruner.block_size": 64, "calibration.seed": 1, "seed": 5, "items": 1,
+        "pretrained": "lab-s", "sparsity": 0.7, "pruner": "wanda", "pruner.block_size": 64, "calibration.seed": 1, "seed": 5, "items": 1,
         "labels": 4, "dtype": "float32", "device": None,
     }  # fmt: skip
     assert docs("icl_nn", icl_items=4, **arguments) == docs("icl_nn", icl_items=4)

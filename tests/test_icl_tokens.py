@@ -25,7 +25,7 @@ def trained(*splitters, decoder):
 
 LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 TOKENIZERS = {
-    "lab": lambda: AutoTokenizer.from_pretrained(Plugins().models.get("lab")[0]),
+    "lab-m": lambda: AutoTokenizer.from_pretrained(Plugins().models.get("lab-m")[0]),
     "GPT-2, OPT, Pythia": lambda: trained(pre_tokenizers.ByteLevel(add_prefix_space=False), decoder=decoders.ByteLevel()),
     "Llama 3, Qwen": lambda: trained(
         pre_tokenizers.Split(Regex(LLAMA_3), "isolated"),
@@ -50,6 +50,6 @@ def test_labels_cost_one_forward_pass(style, family, options):
 
 
 def test_the_embedded_models_read_a_digit_as_one_token():
-    tokenizer = TOKENIZERS["lab"]()
+    tokenizer = TOKENIZERS["lab-m"]()
     doc = item("linear", Options(), 0)
     assert len(tokenizer(doc["prompt"])["input_ids"]) == 32 * (1 + 4 + 1 + 1) + 1 + 4 + 1

@@ -155,5 +155,5 @@ def test_options_are_refused_by_the_task_manager_and_before_a_task_is_built():
 
 
 def test_model_arguments_have_no_influence():
-    arguments = {"pretrained": "lab", "sparsity": 0.7, "seed": 5, "items": 1, "choices": 2, "known": "x", "calibration.seed": 1}
+    arguments = {"pretrained": "lab-s", "sparsity": 0.7, "seed": 5, "items": 1, "choices": 2, "known": "x", "calibration.seed": 1}
     assert check_task(condition="open", people="memorised", **arguments) == check_task(condition="open", people="memorised")

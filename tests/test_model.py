@@ -168,12 +168,12 @@ class TestNames:
         monkeypatch.setattr(HFLM, "__init__", create)
         return found, Stop
 
-    @pytest.mark.parametrize("arguments", [{}, {"pretrained": "lab"}])
+    @pytest.mark.parametrize("arguments", [{}, {"pretrained": "lab-m"}])
     def test_lab_is_the_embedded_model_and_the_default(self, loaded, arguments):
         found, stop = loaded
         with pytest.raises(stop):
             PrunedHFLM(**arguments)
-        assert found == [str(Plugins().models.get("lab")[0])]
+        assert found == [str(Plugins().models.get("lab-m")[0])]
 
     @pytest.mark.parametrize("name", ["gpt2", "EleutherAI/pythia-70m", "/some/folder"])
     def test_other_names_go_to_transformers_as_they_are(self, loaded, name):

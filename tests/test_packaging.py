@@ -41,7 +41,7 @@ facts["version"] = harness_ext.__version__
 facts["broken"] = [str(broken) for broken in plugins.broken]
 facts["pruners"] = sorted(plugins.pruners.items)
 facts["calibrations"] = sorted(plugins.calibrations.items)
-facts["lab"] = str(plugins.models.get("lab")[0])
+facts["lab"] = str(plugins.models.get("lab-m")[0])
 facts["task folders"] = [str(folder) for folder, _ in plugins.task_folders]
 print(json.dumps(facts))
 """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +26,7 @@ import lab_tokenizer
 import train_lab
 from lab_mixture import KINDS, Mixture
 
-from harness_ext.tasks import icl
+from harness_ext.tasks import icl, lookup
 from harness_ext.tasks.functions import split_of
 from harness_ext.tasks.people import population
 
@@ -98,8 +101,29 @@ def test_the_copied_half_of_a_sequence_is_the_answer(mixture):
     assert batch.answers[:, -60:].all()
 
 
+def test_every_key_is_asked_for_after_all_of_them_and_only_those_values_are_answers(mixture, tokenizer):
+    asked = 0
+    for step in range(12):
+        batch = mixture.batch("lookup", step, 0)
+        for ids, answers in zip(batch.ids, batch.answers, strict=True):
+            pairs = re.findall(r"Key: (\d, \d, \d)\nValue: (\w+)", tokenizer.decode(ids))
+            shown, questions = dict(pairs[: len(pairs) // 2]), pairs[len(pairs) // 2 :]
+            assert len(shown) == len(questions)
+            assert all(shown[key] == value for key, value in questions)
+            assert tokenizer.batch_decode(ids[answers].unsqueeze(1)) == [f" {value}" for _, value in questions]
+            asked += len(questions)
+    assert asked > 500
+
+
+def test_pairs_are_looked_up_in_the_format_of_the_tasks(mixture):
+    pair = "Key: [0-9], [0-9], [0-9]\nValue: [a-z]+"
+    assert all(re.fullmatch(rf"(<\|end\|>)?{pair}(\n\n{pair})*", text) for text in texts(mixture, "lookup", 4))
+    assert re.fullmatch(rf"({pair}\n\n){{32}}Key: [0-9], [0-9], [0-9]\nValue:", lookup.item(lookup.Options(), 0)["prompt"])
+
+
 def test_every_answer_is_one_token(tokenizer):
-    for answer in [*map(str, range(10)), *(value for attribute in PEOPLE.attributes for value in attribute.values)]:
+    values = [value for attribute in PEOPLE.attributes for value in attribute.values]
+    for answer in [*map(str, range(10)), *values, *lookup.VALUES]:
         assert len(tokenizer(f" {answer}")["input_ids"]) == 1
 
 
@@ -229,6 +253,14 @@ def smoke(tmp_path_factory):
     return out, records
 
 
+def test_the_sizes_grow_together_and_the_largest_is_what_the_settings_begin_with():
+    sizes = list(train_lab.SIZES.values())
+    for smaller, larger in pairwise(sizes):
+        assert all(smaller[name] < larger[name] for name in ("width", "depth", "heads", "ffn"))
+    assert all(size["width"] == 32 * size["heads"] for size in sizes)
+    assert train_lab.Settings() == train_lab.Settings(**train_lab.SIZES["lab-m"])
+
+
 def test_a_smoke_run_logs_every_step_and_takes_less_than_a_minute(smoke):
     out, records = smoke
     assert [record["step"] for record in records] == list(range(1, json.loads((out / "settings.json").read_text())["steps"] + 1))
@@ -261,6 +293,26 @@ def test_a_run_that_is_killed_goes_on_with_the_losses_of_an_uninterrupted_run(sm
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 6, "seco')  # as if it had been killed while writing
     process, records = train(tmp_path, "--save-every", "3")
+    assert process.returncode == 0, process.stderr
+    assert records == uninterrupted
+
+
+def test_two_workers_that_are_killed_go_on_as_if_they_had_not_been(tmp_path):
+    port = ["--workers", "2", "--save-every", "3", "--port"]
+    process, uninterrupted = train(tmp_path / "whole", *port, "29617")
+    assert process.returncode == 0, process.stderr
+    out = tmp_path / "killed"
+    command = [sys.executable, str(SCRIPTS / "train_lab.py"), "--out", str(out), "--smoke", *port, "29618"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    limit = time.monotonic() + 120
+    while running.poll() is None and time.monotonic() < limit:
+        if (out / "log.jsonl").exists() and (out / "log.jsonl").read_text().count("\n") >= 4:
+            break
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGKILL)
+    assert running.wait(timeout=60) == -9
+    assert len((out / "log.jsonl").read_text().splitlines()) < len(uninterrupted)
+    process, records = train(out, *port, "29619")
     assert process.returncode == 0, process.stderr
     assert records == uninterrupted
 

@@ -1,14 +1,17 @@
-"""The embedded model ``lab`` and the tasks that come with the package."""
+"""The embedded models, a family that shrinks in width and depth, and the tasks that come with the package."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from harness_ext import hookimpl
 
+MODELS = ("lab-xs", "lab-s", "lab-m")
+
 
 @hookimpl
 def register_models(register: Callable[[str, Path], None]) -> None:
-    register("lab", Path(__file__).parent / "lab")
+    for name in MODELS:
+        register(name, Path(__file__).parent / name)
 
 
 @hookimpl
