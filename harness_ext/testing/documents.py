@@ -315,15 +315,16 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0][:300]
 
 
+# By name: the libraries that raise them differ by version and need not be installed. Theirs are not Python's own ConnectionError.
+_NETWORK = {"ConnectionError", "ConnectError", "Timeout", "HfHubHTTPError", "LocalEntryNotFoundError", "DatasetNotFoundError", "URLError"}
+
+
 def _is_network(error: BaseException | None) -> bool:
     """Whether an error, or what it came from, is that something could not be reached."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, (ConnectionError, TimeoutError)) or any(
-            kind.__name__ in ("DatasetNotFoundError", "LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "HfHubHTTPError")
-            for kind in type(error).__mro__
-        ):
+        if isinstance(error, TimeoutError) or _NETWORK & {kind.__name__ for kind in type(error).__mro__}:
             return True
         error = error.__cause__ or error.__context__
     return False

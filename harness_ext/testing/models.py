@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from harness_ext.testing.documents import right_answers
+from harness_ext.testing.documents import choices_of, right_answers
 
 
 class OracleLM(LM):  # type: ignore[misc]
@@ -34,24 +34,30 @@ class OracleLM(LM):  # type: ignore[misc]
 
 
 class RandomLM(LM):  # type: ignore[misc]
-    """Finds one choice as likely as another and writes any of them; the same seed gives the same guesses."""
+    """Finds any choice of a document the likeliest, and writes any; the same seed gives the same guesses, in whatever order it is asked."""
 
     def __init__(self, task: Any, seed: int = 0):
         super().__init__()
         self.task = task
-        self.random = random.Random(seed)
+        self.seed = seed
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        from harness_ext.testing.documents import choices_of
-
-        return [f" {self.random.choice(choices_of(self.task, request.doc) or [''])}" for request in requests]
+        return [f" {self._random(request, 'written').choice(choices_of(self.task, request.doc) or [''])}" for request in requests]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        # The same for a choice of any length, or scores that are divided by the length would prefer long ones.
-        return [(-max(1, len(request.arguments[1])) * self.random.uniform(1.0, 2.0), False) for request in requests]
+        # The likeliest has 0, which stays the highest when it is divided by a length: one guess for scores with and without it.
+        return [(0.0 if self._is_guessed(request) else -1.0 - len(request.arguments[1]), False) for request in requests]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        return [-len(request.arguments[0]) * self.random.uniform(1.0, 2.0) for request in requests]
+        return [-float(len(request.arguments[0])) for request in requests]
+
+    def _is_guessed(self, request: Any) -> bool:
+        count = len(choices_of(self.task, request.doc))
+        first = 1 if self.task.OUTPUT_TYPE == "generate_until" else 0  # a FactTask asks for a completion before the choices
+        return count > 0 and (request.idx - first) % count == self._random(request, "ranked").randrange(count)
+
+    def _random(self, request: Any, what: str) -> random.Random:
+        return random.Random(f"{self.seed} {request.doc_id} {what}")
 
 
 def make_tiny_lm(*, seed: int = 0, positions: int = 2048) -> Any:
