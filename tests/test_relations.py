@@ -126,7 +126,7 @@ def test_an_answer_that_is_part_of_another_is_neither_its_substitute_nor_a_choic
         (relation(samples=[{"subject": "", "object": "Paris"}]), "sample 1: 'subject' is ''"),
         (relation(samples=[{"subject": "France", "object": 7}]), "sample 1: 'object' is 7"),
         (relation(samples=[{"subject": "France", "object": []}]), "sample 1: 'object' is None"),
-        (relation(samples=[{"subject": "France", "object": "the"}]), "sample 1: 'object' is 'the': want a text with more than articles"),
+        (relation(samples=[{"subject": "France", "object": " "}]), "sample 1: 'object' is ' ': want a text"),
         (
             relation(samples=[{"subject": "France", "object": "P" * 10_000_000}]),
             "sample 1: 'object' has 10,000,000 characters: want at most 1,000",
@@ -220,3 +220,15 @@ def test_the_published_files_give_three_conditions_of_the_same_items():
     assert [row["id"] for row in closed] == [row["id"] for row in opened] == [row["id"] for row in override]
     assert len({row["id"] for row in closed}) == 400
     assert len({row["relation"] for row in closed}) >= 8
+
+
+def test_names_that_are_nothing_but_articles_and_punctuation_are_names(file):
+    samples = [{"subject": "A", "object": "A+"}, {"subject": "The The", "object": "B-"}, {"subject": "!!!", "object": "0"}]
+    rows = items(file(relation(samples=samples)), "open")
+    assert [row["subject"] for row in rows] == ["A", "The The", "!!!"]
+    assert [row["answers"] for row in rows] == [["A+"], ["B-"], ["0"]]
+
+
+def test_an_unknown_condition_is_found_before_the_files_are_read():
+    with pytest.raises(UnknownNameError, match="no condition named 'opne'"):
+        load(condition="opne", relations="no/such/file.json")

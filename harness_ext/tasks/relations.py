@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, check_options, options_of, rows
-from harness_ext.tasks.scoring import normalise
+from harness_ext.tasks.scoring import comparable
 
 if TYPE_CHECKING:
     import datasets
@@ -52,9 +52,10 @@ def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the tasks; arguments and errors as for :func:`check_task`."""
     import datasets
 
+    check_condition(condition)
     options = options_of(metadata)
     facts = [fact for relation in read_relations(_path(metadata)) for fact in relation]
-    return {"test": datasets.Dataset.from_list(rows(facts, check_condition(condition), options))}
+    return {"test": datasets.Dataset.from_list(rows(facts, condition, options))}
 
 
 def _path(metadata: Mapping[str, Any]) -> Path:
@@ -175,10 +176,8 @@ def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
     answers = [*(given if isinstance(given, list) else [given]), *(sample.get("aliases") or [])]
     for key, values in (("subject", [sample.get("subject")]), ("object", answers)):
         for value in values or [None]:
-            if not isinstance(value, str) or not normalise(value):
-                raise RelationError(
-                    f"{file}: sample {number}: {key!r} is {value!r}: want a text with more than articles.{_near(key, sample)}"
-                )
+            if not isinstance(value, str) or not comparable(value):
+                raise RelationError(f"{file}: sample {number}: {key!r} is {value!r}: want a text.{_near(key, sample)}")
             if len(value) > LONGEST_TEXT:
                 raise RelationError(f"{file}: sample {number}: {key!r} has {len(value):,} characters: want at most {LONGEST_TEXT:,}")
     return sample["subject"].strip(), [answer.strip() for answer in answers]
@@ -187,7 +186,7 @@ def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
 def _distinct(answers: list[str]) -> tuple[str, ...]:
     found: dict[str, str] = {}
     for answer in answers:
-        found.setdefault(normalise(answer), answer)
+        found.setdefault(comparable(answer), answer)
     return tuple(found.values())
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness_ext.testing.findings import Finding
     from harness_ext.testing.models import OracleLM, RandomLM, make_tiny_lm
     from harness_ext.testing.pipeline import check_oracle, check_random
+    from harness_ext.testing.plugin import oracle_lm, random_lm, tiny_lm
     from harness_ext.testing.static import check_static, names_below
 
 _HOME = {
@@ -28,6 +29,9 @@ _HOME = {
     "OracleLM": "models",
     "RandomLM": "models",
     "make_tiny_lm": "models",
+    "tiny_lm": "plugin",
+    "oracle_lm": "plugin",
+    "random_lm": "plugin",
 }
 
 __all__ = [
@@ -42,6 +46,9 @@ __all__ = [
     "check_static",
     "make_tiny_lm",
     "names_below",
+    "oracle_lm",
+    "random_lm",
+    "tiny_lm",
 ]
 
 
