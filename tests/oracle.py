@@ -51,6 +51,18 @@ def wanda_scores(weight: Matrix, inputs: Matrix) -> Matrix:
     return np.array([[abs(w) * np.sqrt(np.sum(inputs[:, j] ** 2)) for j, w in enumerate(row)] for row in weight])
 
 
+def ria_scores(weight: Matrix, inputs: Matrix, power: float) -> Matrix:
+    """A weight's share of its column plus its share of its row, times ``||X_j||_2^power``; a share of nothing is nothing."""
+    rows, columns = weight.shape
+    scores = np.zeros((rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            column, row = sum(abs(weight[k, j]) for k in range(rows)), sum(abs(weight[i, k]) for k in range(columns))
+            share = (abs(weight[i, j]) / column if column else 0.0) + (abs(weight[i, j]) / row if row else 0.0)
+            scores[i, j] = share * np.sqrt(np.sum(inputs[:, j] ** 2)) ** power
+    return scores
+
+
 def hessian(inputs: Matrix) -> Matrix:
     """Of the squared output error, averaged over the tokens: ``2/n X X^T`` in the papers' orientation."""
     return 2 / len(inputs) * sum(np.outer(token, token) for token in inputs)

@@ -36,7 +36,7 @@ def test_the_json_list_has_every_plugin_and_all_that_it_registers() -> None:
     assert [folder for plugin in plugins for folder in plugin["tasks"]] == [str(folder) for folder, _ in found.task_folders]
     (pruners,) = (plugin for plugin in plugins if plugin["plugin"] == "pruners")
     assert pruners.items() >= OWN.items()
-    assert set(pruners["pruners"]) == {"random", "magnitude", "wanda", "sparsegpt"}
+    assert set(pruners["pruners"]) == {"random", "magnitude", "wanda", "ria", "sparsegpt"}
 
 
 def test_a_plugin_is_listed_with_its_version_names_and_hooks(install_plugin: InstallPlugin) -> None:

@@ -1,4 +1,4 @@
-"""The four built-in pruners on single matrices, against ``oracle`` and against each other."""
+"""The built-in pruners on single matrices, against ``oracle`` and against each other."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import pytest
 import torch
 from harness_ext_pruners.magnitude import Magnitude
 from harness_ext_pruners.random import Random
+from harness_ext_pruners.ria import RIA
 from harness_ext_pruners.sparsegpt import SparseGPT
 from harness_ext_pruners.wanda import Wanda
 
 from harness_ext import BadOptionError, NumericalError, PluginError, Pruned, Pruner, Sparsity
 
-ALL = [Random(), Magnitude(), Magnitude(per="row"), Wanda(), SparseGPT(), SparseGPT(block_size=4)]
-every_pruner = pytest.mark.parametrize("pruner", ALL, ids=["random", "magnitude", "magnitude-row", "wanda", "sparsegpt", "sparsegpt-4"])
+ALL = [Random(), Magnitude(), Magnitude(per="row"), Wanda(), RIA(), RIA(per="row"), SparseGPT(), SparseGPT(block_size=4)]
+NAMES = ["random", "magnitude", "magnitude-row", "wanda", "ria", "ria-row", "sparsegpt", "sparsegpt-4"]
+every_pruner = pytest.mark.parametrize("pruner", ALL, ids=NAMES)
 every_shape = pytest.mark.parametrize("shape", [(6, 12), (1, 12), (12, 4)], ids=str)
 
 
@@ -197,6 +199,42 @@ class TestWanda:
             assert gone.nonzero().item() == changes.argmin()
 
 
+class TestRIA:
+    @pytest.mark.parametrize("power", [0.0, 0.5, 2.0])
+    @pytest.mark.parametrize("ratio", [0.29, 0.5, 0.99])
+    def test_removes_the_smallest_relative_importances(self, ratio, power):
+        weight, inputs = matrix(4, 6), tokens(6)
+        scores = oracle.ria_scores(array(weight), array(inputs), power)
+        assert (prune(RIA(power=power), weight, ratio, inputs) == 0).flatten().tolist() == list(
+            oracle.lowest(scores.flatten(), oracle.removed_of(ratio, 24))
+        )
+        by_rows = oracle.mask_of_rows(scores, ratio)
+        assert (prune(RIA(power=power, per="row"), weight, ratio, inputs) == 0).tolist() == by_rows.tolist()
+
+    def test_removes_the_smallest_of_each_group_of_a_pattern(self):
+        weight, inputs = matrix(4, 8), tokens(8)
+        expected = oracle.mask_of_groups(oracle.ria_scores(array(weight), array(inputs), 0.5), 2, 4)
+        assert (prune(RIA(), weight, "2:4", inputs) == 0).tolist() == expected.tolist()
+
+    def test_outputs_and_channels_without_weights_have_no_nan_and_go_first(self):
+        weight, inputs = matrix(6, 8), tokens(8)
+        weight[2], weight[:, 5] = 0, 0
+        zeros = prune(RIA(), weight, 13 / 48, inputs) == 0
+        assert zeros[2].all()
+        assert zeros[:, 5].all()
+        assert zeros.sum() == 13
+
+    def test_the_only_weight_of_a_channel_has_the_whole_share_of_it(self):
+        weight, inputs = matrix(1, 6).abs() + 1, tokens(6)
+        column_shares = RIA(power=0).score(weight, measured(RIA(), inputs)) - weight / weight.sum()
+        torch.testing.assert_close(column_shares, torch.ones(1, 6))
+
+    @pytest.mark.parametrize("power", [-0.5, float("nan"), float("inf")])
+    def test_refuses_powers_that_make_no_sense(self, power):
+        with pytest.raises(BadOptionError, match=r"pruner\.power="):
+            RIA(power=power)
+
+
 class TestSparseGPT:
     @pytest.mark.parametrize("block", [1, 4, 5, 8, 12, 128])
     @pytest.mark.parametrize("sparsity", [0.29, 0.5, 0.7, "2:4", "1:4", "1:2"])
@@ -300,7 +338,7 @@ class TestSparseGPT:
 
 @pytest.mark.parametrize(
     ("pruner", "ratio"),
-    [(Magnitude(), 0.29), (Magnitude(per="row"), 0.5), (Wanda(), 0.5), (SparseGPT(), 0.29), (SparseGPT(block_size=4), 0.5)],
+    [(Magnitude(), 0.29), (Magnitude(per="row"), 0.5), (Wanda(), 0.5), (RIA(), 0.5), (SparseGPT(), 0.29), (SparseGPT(block_size=4), 0.5)],
 )
 def test_rows_in_another_order_give_the_rows_in_that_order(pruner, ratio):
     weight, inputs = matrix(8, 12), tokens(12)
@@ -309,7 +347,7 @@ def test_rows_in_another_order_give_the_rows_in_that_order(pruner, ratio):
 
 
 @pytest.mark.parametrize("scale", [0.125, 8.0])
-@pytest.mark.parametrize("pruner", [Magnitude(), Wanda(), SparseGPT()], ids=lambda pruner: pruner.name)
+@pytest.mark.parametrize("pruner", [Magnitude(), Wanda(), RIA(), SparseGPT()], ids=lambda pruner: pruner.name)
 def test_a_scale_by_a_power_of_two_goes_through(pruner, scale):
     weight, inputs = matrix(8, 12), tokens(12)
     assert prune(pruner, weight * scale, 0.5, inputs * scale).equal(prune(pruner, weight, 0.5, inputs) * scale)

@@ -9,8 +9,9 @@ from harness_ext import Pruner, hookimpl
 def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
     from harness_ext_pruners.magnitude import Magnitude
     from harness_ext_pruners.random import Random
+    from harness_ext_pruners.ria import RIA
     from harness_ext_pruners.sparsegpt import SparseGPT
     from harness_ext_pruners.wanda import Wanda
 
-    for pruner in (Random, Magnitude, Wanda, SparseGPT):
+    for pruner in (Random, Magnitude, Wanda, RIA, SparseGPT):
         register(pruner)
