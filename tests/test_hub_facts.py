@@ -121,6 +121,24 @@ def test_rows_without_evidence_are_counted(hub, monkeypatch, caplog):
     assert "triviaqa: 1 of 6 rows have no page that states an answer: left out of all conditions" in caplog.text
 
 
+def test_a_question_of_a_kind_of_its_own_has_choices_and_a_substitute(hub, monkeypatch):
+    rows = [made("triviaqa", number) for number in range(20)]
+    rows[4]["question"] = "Whose is it?"
+    rows[7]["answer"]["type"] = "Numerical"
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    for row in load(condition="override", data="triviaqa")["test"]:
+        assert len(row["choices"]) == len(CITIES)
+        assert row["answers"][0].removesuffix(" City") in CITIES
+
+
+def test_a_row_of_the_hub_that_breaks_the_schema_is_named_with_its_set(monkeypatch):
+    rows = [made("popqa", number) for number in range(3)]
+    rows[2]["prop"] = "spouse"
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+    with pytest.raises(HarnessExtError, match=r"^akariasai/PopQA: popqa row 2: no sentence for 'prop' 'spouse'"):
+        load(condition="closed", data="popqa")
+
+
 def test_passages_have_so_many_words_at_most(hub):
     for words in (10, 120):
         for row in load(condition="open", data="triviaqa", facts_items=8, hub_words=words)["test"]:
@@ -150,7 +168,7 @@ def test_a_local_file_takes_the_place_of_the_hub(hub, tmp_path, lines):
         (b'{"question": "who", "answer": ["x"]}\n{"b": \n', "line 2: not JSON"),
         (b"[[1]]", "row 0: want an object, found '[1]'"),
         (b"[" * 200_000, "not JSON"),
-        (b"[]", "none of 0 rows gives a fact"),
+        (b"[]", "none of 0 rows of nq_open gives a fact"),
         (b'{"question": "who"}', "nq_open row 0: 'answer' is missing"),
     ],
     ids=lambda value: str(value)[:30],
@@ -158,8 +176,9 @@ def test_a_local_file_takes_the_place_of_the_hub(hub, tmp_path, lines):
 def test_a_file_that_holds_no_rows_is_named_with_the_place(tmp_path, content, message):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    with pytest.raises(HarnessExtError, match=re.escape(message)):
+    with pytest.raises(HarnessExtError, match=re.escape(message)) as error:
         load(condition="closed", data="nq_open", hub_rows=str(path))
+    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "file", "count"), [("nq_open", "nq_open_dev.jsonl", 3610), ("webqs", "webquestions_test.json", 2032)])
@@ -168,7 +187,7 @@ def test_all_published_rows_become_items(name, file, count):
         pytest.skip("no ../shared/data beside this checkout")
     rows = load(condition="closed", data=name, hub_rows=str(SHARED / file), facts_items=0)["test"]
     assert len(rows) == count
-    assert all(row["choices"][row["target"]] == row["answers"][0] for row in rows if row["choices"])
+    assert all(len(row["choices"]) == 16 and row["choices"][row["target"]] == row["answers"][0] for row in rows)
 
 
 # --- what goes wrong

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from occurrences import occurrences
 
-from harness_ext.tasks.hub_rows import SETS, RowError, passage_of, question_word
-from harness_ext.tasks.scoring import matches
+from harness_ext.tasks.facts import Fact, Options
+from harness_ext.tasks.facts import rows as items_of
+from harness_ext.tasks.hub_rows import FEWEST_ANSWERS, SETS, STATEMENTS, RowError, passage_of, pool, question_word
+from harness_ext.tasks.scoring import comparable, matches
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -94,6 +96,77 @@ def test_a_question_whose_pages_do_not_state_the_answer_gives_no_fact():
     assert parse("triviaqa", row) is None
 
 
+def test_an_answer_that_is_an_article_is_not_looked_for_even_if_it_is_the_first():
+    row = copy.deepcopy(ROWS["triviaqa"])
+    row["answer"] |= {"value": "A", "aliases": ["a", "The", "Kingston"]}
+    assert parse("triviaqa", row).answers == ("Kingston",)
+    row["answer"] |= {"aliases": ["a", "The", "..."]}
+    assert parse("triviaqa", row) is None
+
+
+@pytest.mark.parametrize("prop", STATEMENTS)
+def test_a_fact_of_each_relation_of_popqa_is_stated_once_and_braces_are_text(prop):
+    fact = parse("popqa", ROWS["popqa"] | {"prop": prop, "subj": "The {} of {0}", "obj": "Zürich (city)", "possible_answers": "[]"})
+    assert fact.evidence.count("The {} of {0}") == fact.evidence.count("Zürich (city)") == 1
+    (item,) = items_of([fact], "open", Options(choices=0))
+    assert fact.evidence in item["prompt"]
+
+
+# --- kinds of questions
+
+
+def kinds(sizes):
+    """Facts of so many different answers a kind."""
+    return [
+        Fact(id=f"{kind}-{n}", relation=kind, subject="s", question="q", answers=(f"{kind} {n}",))
+        for kind, size in sizes.items()
+        for n in range(size)
+    ]
+
+
+def sizes_of(facts):
+    found = {}
+    for fact in facts:
+        found.setdefault(fact.relation, set()).add(comparable(fact.answers[0]))
+    return {kind: len(answers) for kind, answers in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pooled"),
+    [
+        ({"who": 4, "when": 5}, {"who": 4, "when": 5}),
+        ({"who": 40, "how many": 2, "how long": 1, "how": 1}, {"who": 40, "how": 4}),
+        ({"who": 40, "how many": 9, "how long": 1, "how": 1, "why": 2}, {"who": 40, "how many": 9, "other": 4}),
+        ({"A/who": 9, "A/why": 3, "A/what": 1, "B/what": 1, "B/when": 3}, {"A/who": 9, "A/other": 4, "B/other": 4}),
+        ({"A/who": 9, "A/why": 1, "B/what": 3, "A/when": 5}, {"A/who": 9, "A/when": 5, "other": 4}),
+        ({"who": 9, "whose": 1, "why": 1, "when": 5}, {"who": 11, "when": 5}),
+        ({"who": 1, "when": 2}, {"other": 3}),
+    ],
+    ids=str,
+)
+def test_kinds_with_few_answers_join_the_next_wider_one(sizes, pooled):
+    facts = kinds(sizes)
+    found = pool(facts, 4)
+    assert sizes_of(found) == pooled
+    assert [(fact.id, fact.answers) for fact in found] == [(fact.id, fact.answers) for fact in facts]
+
+
+def test_after_pooling_every_kind_has_enough_answers_if_all_together_do_and_large_kinds_keep_theirs():
+    rng = np.random.RandomState(0)
+    names = [f"{type_}{word}" for type_ in ("", "A/", "B/") for word in ("who", "how", "how many", "how long", "other", "why")]
+    for _ in range(200):
+        sizes = {name: int(rng.choice([1, 2, 5, 20])) for name in rng.permutation(names)[: rng.randint(1, len(names))]}
+        before = kinds(sizes)
+        after = pool(before)
+        found = sizes_of(after)
+        assert min(found.values()) >= min(FEWEST_ANSWERS, sum(sizes.values()))
+        assert all(new.relation == old.relation for old, new in zip(before, after, strict=True) if sizes[old.relation] >= FEWEST_ANSWERS)
+        kept = {}
+        for old, new in zip(before, after, strict=True):  # facts of one kind stay together
+            assert kept.setdefault(old.relation, new.relation) == new.relation
+    assert pool([]) == []
+
+
 # --- passages
 
 
@@ -155,6 +228,10 @@ def test_the_question_word_tells_the_kind_of_answer(question, word):
         ("popqa", {"possible_answers": "{}"}, "'possible_answers' is {}: want a list"),
         ("popqa", {"s_pop": "many"}, "'s_pop' is 'many'"),
         ("popqa", {"subj": None}, "'subj' is missing"),
+        ("popqa", {"prop": "capitol"}, "popqa row 5: no sentence for 'prop' 'capitol'. Did you mean 'capital'?"),
+        ("popqa", {"prop": "spouse"}, "popqa row 5: no sentence for 'prop' 'spouse'."),
+        ("popqa", {"id": None}, "popqa row 5: 'id' is missing"),
+        ("counterfact", {"case_id": [7]}, "counterfact row 5: 'case_id' is [7]"),
         ("counterfact", {"requested_rewrite": "x"}, "counterfact row 5: 'requested_rewrite' is 'x'"),
         ("nq_open", {"answer": []}, "nq_open row 5: 'answer' has no answer"),
         ("nq_open", {"answer": [""]}, "nq_open row 5: 'answer' has no answer"),

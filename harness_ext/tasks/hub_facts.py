@@ -14,7 +14,7 @@ import numpy as np
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
 from harness_ext.tasks import facts
 from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, rows
-from harness_ext.tasks.hub_rows import SETS, HubSet
+from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
 
 if TYPE_CHECKING:
     import datasets
@@ -91,12 +91,17 @@ def facts_of(data: str, file: str | None, words: int) -> list[Fact]:
     """The facts of a set, in its order. Rows that no page states an answer of are left out, and their number is logged."""
     source = SETS[data]
     given = read_rows(Path(file).expanduser()) if file else _hub_rows(source)
-    parsed = [source.parse(number, row, words) for number, row in enumerate(given)]
+    try:
+        parsed = [source.parse(number, row, words) for number, row in enumerate(given)]
+    except RowError as error:
+        raise RowError(f"{f'hub_rows={file}' if file else source.path}: {error}") from error
     found = [fact for fact in parsed if fact is not None]
     if dropped := len(parsed) - len(found):
         log.warning("%s: %d of %d rows have no page that states an answer: left out of all conditions", data, dropped, len(parsed))
     if not found:
-        raise HubError(f"{data}: none of {len(parsed)} rows gives a fact")
+        raise HubError(f"{f'hub_rows={file}' if file else source.path}: none of {len(parsed)} rows of {data} gives a fact")
+    if source.pooled:
+        found = pool(found)
     return with_popularity(found) if data == "popqa" else found
 
 

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness_ext.errors import did_you_mean
 from harness_ext.tasks.facts import Fact, FactError, ask, states
 from harness_ext.tasks.scoring import comparable, normalise
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUESTION_WORDS = ("who", "whom", "whose", "when", "where", "which", "what", "why", "how")
+FEWEST_ANSWERS = 16  # of a kind of question; as many as are ranked by default
+
+# How a fact of each relation of PopQA is stated.
+STATEMENTS = {
+    "author": "The author of {} is {}.",
+    "capital": "The capital of {} is {}.",
+    "capital of": "{} is the capital of {}.",
+    "color": "The color of {} is {}.",
+    "composer": "The composer of {} is {}.",
+    "country": "The country of {} is {}.",
+    "director": "The director of {} is {}.",
+    "father": "The father of {} is {}.",
+    "genre": "The genre of {} is {}.",
+    "mother": "The mother of {} is {}.",
+    "occupation": "The occupation of {} is {}.",
+    "place of birth": "The place of birth of {} is {}.",
+    "producer": "The producer of {} is {}.",
+    "religion": "The religion of {} is {}.",
+    "screenwriter": "The screenwriter of {} is {}.",
+    "sport": "The sport of {} is {}.",
+}
 
 
 class RowError(FactError):
@@ -29,6 +52,7 @@ class HubSet:
         parse: gives the fact of a row. Arguments: the row's number from 0, the row, and the words of a passage at most. A row with pages
             that state no answer gives None, and its set leaves it out of all three conditions.
         evidence: Whether its rows, or templates for them, state the answer; without it the facts can be asked closed-book only.
+        pooled: Whether its relations are kinds of questions, the rare ones of which join others (see :func:`pool`).
     """
 
     path: str
@@ -37,6 +61,7 @@ class HubSet:
     columns: tuple[str, ...]
     parse: Callable[[int, Mapping[str, Any], int], Fact | None]
     evidence: bool = True
+    pooled: bool = False
 
 
 def parse_triviaqa(number: int, row: Mapping[str, Any], words: int) -> Fact | None:
@@ -45,9 +70,8 @@ def parse_triviaqa(number: int, row: Mapping[str, Any], words: int) -> Fact | No
     answer = row.get("answer")
     if not isinstance(answer, Mapping):
         raise RowError(f"{place}: 'answer' is {_shown(answer)}: want an object with 'value' and 'aliases'")
-    value = _text(place, answer, "value")
-    aliases = [alias for alias in _texts(place, answer, "aliases") if normalise(alias)]
-    answers = _distinct([value, *aliases])
+    given = [_text(place, answer, "value"), *_texts(place, answer, "aliases")]
+    answers = _distinct([one for one in given if normalise(one)])  # an answer "A" would be in every sentence
     pages = row.get("entity_pages")
     if not isinstance(pages, Mapping):
         raise RowError(f"{place}: 'entity_pages' is {_shown(pages)}: want an object with 'wiki_context'")
@@ -79,14 +103,15 @@ def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
     views = row.get("s_pop")
     if isinstance(views, bool) or not isinstance(views, int):
         raise RowError(f"{place}: 's_pop' is {_shown(views)}: want the monthly page views of the subject")
-    statement = f"{subject} is the capital of {value}." if relation == "capital of" else f"The {relation} of {subject} is {value}."
+    if relation not in STATEMENTS:
+        raise RowError(f"{place}: no sentence for 'prop' {relation!r}.{did_you_mean(relation, STATEMENTS)} Props: {', '.join(STATEMENTS)}")
     return Fact(
-        id=str(row.get("id", number)),
+        id=_id(place, row, "id"),
         relation=relation,
         subject=subject,
         question=ask(_asked(_text(place, row, "question"))),
         answers=_distinct([value, *_texts(place, {"possible_answers": aliases}, "possible_answers")]),
-        evidence=statement,
+        evidence=STATEMENTS[relation].format(subject, value),
         extra={"s_pop": views},
     )
 
@@ -104,7 +129,7 @@ def parse_counterfact(number: int, row: Mapping[str, Any], words: int) -> Fact:
     answer = _text(place, true if isinstance(true, Mapping) else {}, "str")
     question = prompt.replace("{}", subject)
     return Fact(
-        id=str(row.get("case_id", number)),
+        id=_id(place, row, "case_id"),
         relation=relation,
         subject=subject,
         question=question,
@@ -128,7 +153,7 @@ def parse_webqs(number: int, row: Mapping[str, Any], words: int) -> Fact:
 SETS = {
     "triviaqa": HubSet(
         path="mandarjoshi/trivia_qa", config="rc.wikipedia", split="validation",
-        columns=("question", "question_id", "entity_pages", "answer"), parse=parse_triviaqa,
+        columns=("question", "question_id", "entity_pages", "answer"), parse=parse_triviaqa, pooled=True,
     ),
     "popqa": HubSet(
         path="akariasai/PopQA", split="test",
@@ -136,9 +161,13 @@ SETS = {
     ),
     "counterfact": HubSet(path="azhx/counterfact", split="test", columns=("case_id", "requested_rewrite"), parse=parse_counterfact),
     "nq_open": HubSet(
-        path="google-research-datasets/nq_open", split="validation", columns=("question", "answer"), parse=parse_nq_open, evidence=False
+        path="google-research-datasets/nq_open", split="validation",
+        columns=("question", "answer"), parse=parse_nq_open, evidence=False, pooled=True,
     ),
-    "webqs": HubSet(path="stanfordnlp/web_questions", split="test", columns=("question", "answers"), parse=parse_webqs, evidence=False),
+    "webqs": HubSet(
+        path="stanfordnlp/web_questions", split="test",
+        columns=("question", "answers"), parse=parse_webqs, evidence=False, pooled=True,
+    ),
 }  # fmt: skip
 
 
@@ -151,6 +180,31 @@ def question_word(question: str) -> str:
         if word in _QUESTION_WORDS:
             return word
     return "other"
+
+
+def pool(facts: Sequence[Fact], fewest: int = FEWEST_ANSWERS) -> list[Fact]:
+    """Joins kinds of questions with few different answers, so that each fact has answers to rank and a substitute.
+
+    Args:
+        facts: With relations as ``how many``, or after the type of the answer as ``Numerical/how many``.
+        fewest: A kind with fewer different answers joins the next wider one: ``how many`` that of ``how``, ``how`` that of the ``other`` of
+            its type, this the ``other`` of all types, and this the kind with the most answers.
+
+    Returns:
+        The facts in their order with the names of the kinds that they are in now.
+    """
+    now = {fact.relation: fact.relation for fact in facts}
+    for step in ("how", "A/other", "other", "largest"):
+        answers: dict[str, set[str]] = defaultdict(set)
+        for fact in facts:
+            answers[now[fact.relation]].add(comparable(fact.answers[0]))
+        largest = max(answers, key=lambda kind: len(answers[kind]), default="")
+        for name, kind in now.items():
+            if len(answers[kind]) < fewest:
+                type_, slash, word = kind.rpartition("/")
+                wider = {"how": type_ + slash + word.split()[0], "A/other": f"{type_}{slash}other", "other": "other", "largest": largest}
+                now[name] = wider[step]
+    return [replace(fact, relation=now[fact.relation]) for fact in facts]
 
 
 def passage_of(page: str, answers: tuple[str, ...], words: int) -> str:
@@ -206,6 +260,13 @@ def _distinct(answers: list[str]) -> tuple[str, ...]:
         if comparable(answer):
             found.setdefault(comparable(answer), answer.strip())
     return tuple(found.values())
+
+
+def _id(place: str, row: Mapping[str, Any], name: str) -> str:
+    value: object = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
+        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a number or a text that no other row has")
+    return str(value)
 
 
 def _text(place: str, row: Mapping[str, Any], name: str) -> str:
