@@ -16,7 +16,8 @@ import typer
 from rich.progress import track
 
 from harness_ext.testing import Finding, check_static, names_below
-from harness_ext.testing.static import STATIC_CHECKS, files_below
+from harness_ext.testing.definition import files_below
+from harness_ext.testing.static import STATIC_CHECKS
 
 ROOT = Path(lm_eval.tasks.__file__).parent
 

@@ -10,7 +10,7 @@ from lm_eval.tasks import TaskManager
 
 import harness_ext.testing
 from harness_ext import registration
-from harness_ext.testing.documents import Built, choices_of, right_answers
+from harness_ext.testing.built import Built, choices_of, right_answers
 from harness_ext.testing.pipeline import check_oracle, check_random, run
 
 ITEMS = {"facts_items": 48, "icl_items": 48, "lookup_items": 48}

@@ -10,8 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness_ext.testing.documents import Built, NeedsDownloadError, check_documents
-    from harness_ext.testing.findings import Finding
+    from harness_ext.testing.built import Built, NeedsDownloadError
+    from harness_ext.testing.documents import check_documents
+    from harness_ext.testing.findings import Finding, NotCheckedError
     from harness_ext.testing.models import OracleLM, RandomLM, make_tiny_lm
     from harness_ext.testing.pipeline import check_oracle, check_random
     from harness_ext.testing.plugin import oracle_lm, random_lm, tiny_lm
@@ -21,8 +22,9 @@ _HOME = {
     "Finding": "findings",
     "check_static": "static",
     "names_below": "static",
-    "Built": "documents",
-    "NeedsDownloadError": "documents",
+    "NotCheckedError": "findings",
+    "Built": "built",
+    "NeedsDownloadError": "built",
     "check_documents": "documents",
     "check_oracle": "pipeline",
     "check_random": "pipeline",
@@ -38,6 +40,7 @@ __all__ = [
     "Built",
     "Finding",
     "NeedsDownloadError",
+    "NotCheckedError",
     "OracleLM",
     "RandomLM",
     "check_documents",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -38,21 +38,25 @@ class Definition:
         path: The file.
         own: The keys that stand in it.
         duplicates: Keys that stand twice in one mapping, with dots for the levels.
+        functions: Each ``!function`` with its key; also that of a key which stands twice, since lm-eval looks for all of them.
     """
 
     path: Path
     own: dict[str, Any]
     duplicates: list[str] = field(default_factory=list)
+    functions: list[tuple[str, str]] = field(default_factory=list)
 
     @cached_property
     def includes(self) -> list[Path]:
         given = self.own.get("include", [])
         return [self.path.parent / str(one) for one in (given if isinstance(given, list) else [given])]
 
-    @property
-    def functions(self) -> Iterator[tuple[str, Function]]:
-        """Each ``!function`` of the file with its key."""
-        return (found for found in walk(self.own) if isinstance(found[1], Function))
+
+def files_below(folders: Iterable[Path]) -> list[Path]:
+    """The YAML files that lm-eval would look at, in its order."""
+    skipped = {"__pycache__", ".ipynb_checkpoints"}
+    files = (file for folder in folders for file in sorted(folder.rglob("*.yaml"), key=lambda file: file.as_posix()))
+    return [file for file in files if not skipped & set(file.parts)]
 
 
 def read(path: Path) -> Definition:
@@ -75,7 +79,7 @@ def read(path: Path) -> Definition:
         loader.dispose()
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
         raise Unreadable(f"a {type(own).__name__}, not a mapping: want keys such as task, doc_to_text and metric_list")
-    return Definition(path, own, list(_duplicates(node)))
+    return Definition(path, own, list(_duplicates(node)), list(_functions(node)))
 
 
 def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -98,16 +102,6 @@ def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]
     return merged | {key: value for key, value in definition.own.items() if key != "include"}
 
 
-def walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value below a mapping or list that is neither, with its key."""
-    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
-    if entries is None:
-        yield key, value
-    else:
-        for name, below in entries:
-            yield from walk(below, f"{key}.{name}" if key else str(name))
-
-
 def _duplicates(node: yaml.Node | None, key: str = "") -> Iterator[str]:
     if isinstance(node, yaml.MappingNode):
         seen = set()
@@ -120,3 +114,15 @@ def _duplicates(node: yaml.Node | None, key: str = "") -> Iterator[str]:
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             yield from _duplicates(value, f"{key}.{number}")
+
+
+def _functions(node: yaml.Node | None, key: str = "") -> Iterator[tuple[str, str]]:
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(node, yaml.MappingNode):
+        entries = [(name.value, value) for name, value in node.value]
+    elif isinstance(node, yaml.SequenceNode):
+        entries = list(enumerate(node.value))
+    elif node is not None and node.tag == FUNCTION:
+        yield key, str(node.value)
+    for name, value in entries:
+        yield from _functions(value, f"{key}.{name}" if key else str(name))

@@ -5,136 +5,69 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from harness_ext.testing.findings import Finding
+from harness_ext.testing.built import Built, NeedsDownloadError, Problem, Rendered, first_line
+from harness_ext.testing.findings import Finding, NotCheckedError
 
-_Found = Iterator[tuple[str, int | None, str]]  # key, document and message
-
-
-class NeedsDownloadError(Exception):
-    """The documents are on a hub that cannot be reached."""
-
-
-def words(text: str) -> list[str]:
-    """The tokens that are assumed where no tokenizer is given: words, and marks one by one."""
-    return re.findall(r"\w+|[^\w\s]", text)
-
-
-@dataclass
-class Built:
-    """A task as lm-eval builds it, and how to build it again.
-
-    Attributes:
-        file: Its YAML.
-        name: Its name.
-        folders: Where the YAML files that it may refer to are.
-        metadata: As for ``lm_eval --metadata``.
-        tokenize: Gives the tokens of a text.
-        longest: The tokens that a prompt with its answer may have; None is any number.
-    """
-
-    file: Path
-    name: str
-    folders: Sequence[Path]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    tokenize: Callable[[str], Sequence[Any]] = words
-    longest: int | None = None
-
-    def build(self, **metadata: Any) -> Any:
-        """The task, built anew.
-
-        Raises:
-            NeedsDownloadError: its data cannot be reached.
-        """
-        from lm_eval.tasks import TaskManager
-
-        paths = [str(folder) for folder in self.folders]
-        manager = TaskManager(include_path=paths, include_defaults=False, metadata={**self.metadata, **metadata})
-        try:
-            return manager.load([self.name])["tasks"][self.name]
-        except Exception as error:
-            if _is_network(error):
-                raise NeedsDownloadError(f"its data cannot be had without a network: {_first_line(error)}") from error
-            raise
-
-    @cached_property
-    def task(self) -> Any:
-        return self.build()
-
-    @cached_property
-    def docs(self) -> list[dict[str, Any]]:
-        return [dict(doc) for doc in self.task.eval_docs]
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        return self.task.config.metadata or {}
+_Found = Iterator[Problem]
+FEWSHOT_SEED = 1234  # lm-eval's own default
 
 
 def check_documents(built: Built) -> list[Finding]:
-    """All findings in the documents of a task.
+    """All findings in the documents of a task; checks that have nothing to go by are passed over.
+
+    Args:
+        built: the task.
 
     Raises:
         NeedsDownloadError: its data cannot be reached.
     """
-    return [finding for check in DOCUMENT_CHECKS for finding in check_one(check, built)]
+    found = []
+    for check in DOCUMENT_CHECKS:
+        try:
+            found += check_one(check, built)
+        except NotCheckedError:
+            continue
+    return found
 
 
 def check_one(check: str, built: Built) -> list[Finding]:
-    """The findings of one check of :data:`DOCUMENT_CHECKS`. Where the task cannot be built, only the check ``build`` has one."""
+    """The findings of one check of :data:`DOCUMENT_CHECKS`. Where the task cannot be built or rendered, only ``build`` has any.
+
+    Args:
+        check: its name.
+        built: the task.
+
+    Raises:
+        NeedsDownloadError: its data cannot be reached.
+        NotCheckedError: there is nothing to go by, e.g. no context length.
+    """
     try:
-        built.docs  # noqa: B018 (builds it)
+        problems = built.problems
     except NeedsDownloadError:
         raise
     except Exception as error:
-        return (
-            [Finding("build", built.file, "", f"cannot be built: {type(error).__name__}: {_first_line(error)}")] if check == "build" else []
-        )
-    return [Finding(check, built.file, key, message, number) for key, number, message in DOCUMENT_CHECKS[check](built)]
+        problems = [("", None, f"cannot be built: {type(error).__name__}: {first_line(error)}")]
+    if not problems and not built.docs:
+        problems = [("test_split", None, "there are no documents")]
+    if problems or check == "build":
+        return [Finding(check, built.file, *_in_order(problem)) for problem in problems] if check == "build" else []
+    return [Finding(check, built.file, *_in_order(problem)) for problem in DOCUMENT_CHECKS[check](built)]
 
 
-def choices_of(task: Any, doc: Mapping[str, Any]) -> list[str]:
-    """The choices that are ranked, or none: those of a multiple-choice task, or of a task that writes and ranks (``FactTask``)."""
-    if task.config.doc_to_choice is not None:
-        return [str(choice) for choice in task.doc_to_choice(doc)]
-    found = doc.get("choices") if _ranks_besides(task) else None
-    return list(found) if isinstance(found, (list, tuple)) else []
+def _in_order(problem: Problem) -> tuple[str, str, int | None]:
+    key, number, message = problem
+    return key, message, number
 
 
-def right_answers(task: Any, doc: Mapping[str, Any]) -> list[str]:
-    """The right answers as texts, the one that is scored first."""
-    target = task.doc_to_target(doc)
-    choices = choices_of(task, doc)
-    found = []
-    for one in target if isinstance(target, (list, tuple)) else [target]:
-        number = isinstance(one, int) and not isinstance(one, bool) and bool(choices)
-        found.append(choices[one] if number and 0 <= one < len(choices) else str(one))
-    return found or [""]
-
-
-def prompt_of(task: Any, doc: Mapping[str, Any]) -> str:
-    """The prompt; of a task whose choices are the prompts, all of them."""
-    text = task.doc_to_text(doc)
-    return "\n".join(choices_of(task, doc)) if isinstance(text, int) else str(text)
-
-
-def _ranks_besides(task: Any) -> bool:
-    from harness_ext.tasks.qa import FactTask
-
-    return isinstance(task, FactTask)
-
-
-# --- the checks
+# --- the checks: each gives the key, the document and the message of what it finds
 
 
 def _build(built: Built) -> _Found:
-    if not built.docs:
-        yield "test_split", None, "there are no documents"
+    return iter(())  # found while building
 
 
 def _same_twice(built: Built) -> _Found:
@@ -150,51 +83,53 @@ def _same_twice(built: Built) -> _Found:
 def _seed(built: Built) -> _Found:
     for option, value in built.declared.items():
         if (option == "seed" or option.endswith("_seed")) and isinstance(value, int):
-            others = [[dict(doc) for doc in built.build(**{option: value + step}).eval_docs] for step in (1, 2)]
+            others = ([dict(doc) for doc in built.build(**{option: value + step}).eval_docs] for step in (1, 2))
             if all(docs == built.docs for docs in others):
                 yield f"metadata.{option}", None, f"the same documents with {option} {value}, {value + 1} and {value + 2}"
 
 
 def _target(built: Built) -> _Found:
-    for number, doc in enumerate(built.docs):
-        choices, target = choices_of(built.task, doc), built.task.doc_to_target(doc)
-        if not choices or isinstance(built.task.doc_to_text(doc), int):
-            continue
-        for one in target if isinstance(target, (list, tuple)) else [target]:
-            if isinstance(one, int) and not isinstance(one, bool):
-                if not 0 <= one < len(choices):
-                    yield "doc_to_target", number, f"the target is choice {one} of {len(choices)}"
-                    return
-            elif str(one) not in choices:
-                yield "doc_to_target", number, f"the target {str(one)[:60]!r} is none of the choices {_shown(choices)}"
-                return
+    for number, one in enumerate(built.rendered):
+        targets = one.target if isinstance(one.target, (list, tuple)) else [one.target]
+        if message := next(filter(None, (_wrong(target, one, scored=not built.task.config.process_results) for target in targets)), None):
+            yield "doc_to_target", number, message
+            return
+
+
+def _wrong(target: Any, one: Rendered, *, scored: bool) -> str | None:
+    """What is wrong with a target, if anything."""
+    choices = () if one.prompts_ranked else one.choices
+    if target is None:
+        return "the target is null: there is no right answer" if scored or choices else None
+    if not choices:
+        return None
+    if isinstance(target, int) and not isinstance(target, bool):
+        return None if 0 <= target < len(choices) else f"the target is choice {target} of {len(choices)}"
+    return None if str(target) in choices else f"the target {str(target)[:60]!r} is none of the choices {_shown(choices)}"
 
 
 def _choices(built: Built) -> _Found:
     delimiter = built.task.config.target_delimiter
-    for number, doc in enumerate(built.docs):
-        choices = choices_of(built.task, doc)
-        twice = [choice for choice, count in Counter(choices).items() if count > 1]
+    for number, one in enumerate(built.rendered):
+        twice = [choice for choice, count in Counter(one.choices).items() if count > 1]
         if twice:
-            yield "doc_to_choice", number, f"the choice {twice[0]!r} stands more than once in {_shown(choices)}"
+            yield "doc_to_choice", number, f"the choice {twice[0]!r} stands more than once in {_shown(one.choices)}"
             return
-        tokens = sorted((list(built.tokenize(delimiter + choice)), choice) for choice in choices)
-        for (short, one), (long, other) in pairwise(tokens):
+        if one.prompts_ranked:
+            continue  # the same text follows each
+        tokens = sorted((list(built.tokenize(delimiter + choice)), choice) for choice in one.choices)
+        for (short, first), (long, other) in pairwise(tokens):
             if long[: len(short)] == short:
-                yield "doc_to_choice", number, f"after tokenisation {one!r} is the beginning of {other!r}: it can never be less likely"
+                yield "doc_to_choice", number, f"after tokenisation {first!r} is the beginning of {other!r}: it can never be less likely"
                 return
 
 
 def _answer_in_prompt(built: Built) -> _Found:
     if built.declared.get("answer_in_prompt"):
         return
-    told = [
-        number
-        for number, doc in enumerate(built.docs)
-        if not doc.get("leaks") and _tells(prompt_of(built.task, doc), right_answers(built.task, doc))
-    ]
+    told = [number for number, one in enumerate(built.rendered) if one.target is not None and not one.doc.get("leaks") and _is_told(one)]
     if told:
-        answer = right_answers(built.task, built.docs[told[0]])[0]
+        answer = built.rendered[told[0]].answers[0]
         yield (
             "doc_to_text",
             told[0],
@@ -203,16 +138,23 @@ def _answer_in_prompt(built: Built) -> _Found:
         )
 
 
-def _tells(prompt: str, answers: Sequence[str]) -> bool:
-    return any(answer.strip() and re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", prompt, re.IGNORECASE) for answer in answers)
+def _is_told(one: Rendered) -> bool:
+    listed = len(one.choices) > 1 and not one.prompts_ranked and all(_states(one.prompt, choice) for choice in one.choices)
+    return not listed and any(_states(one.prompt, answer) for answer in one.answers)  # a list of all choices tells none
+
+
+def _states(prompt: str, answer: str) -> bool:
+    answer = answer.strip()
+    return bool(answer) and re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", prompt, re.IGNORECASE) is not None
 
 
 def _chance(built: Built) -> _Found:
-    sizes = [len(choices) for doc in built.docs if (choices := choices_of(built.task, doc))]
-    declared = built.declared.get("chance")
-    if declared is None or not sizes:
+    if (declared := built.declared.get("chance")) is None:
         return
-    found = sum(1 / size for size in sizes) / len(sizes)
+    shares = [one.chance for one in built.rendered if one.choices]
+    if not shares:
+        raise NotCheckedError("a chance is declared, and there are no choices that it could be the chance of")
+    found = sum(shares) / len(shares)
     if not _close(declared, found, 0.001):
         yield "metadata.chance", None, f"declared as {declared}, and a guess among the choices is right with {found:.4f}"
 
@@ -221,7 +163,7 @@ def _majority(built: Built) -> _Found:
     declared = built.declared.get("majority")
     if declared is None:
         return
-    commonest, count = Counter(right_answers(built.task, doc)[0] for doc in built.docs).most_common(1)[0]
+    commonest, count = Counter(one.answers[0] for one in built.rendered).most_common(1)[0]
     found = count / len(built.docs)
     margin = 4 * (max(found, 1e-3) * (1 - found) / len(built.docs)) ** 0.5
     if not _close(declared, found, max(margin, 0.001)):
@@ -234,10 +176,11 @@ def _balance(built: Built) -> _Found:
     from scipy import stats  # type: ignore[import-untyped]
 
     by_size: dict[int, Counter[int]] = {}
-    for doc in built.docs:
-        choices, answers = choices_of(built.task, doc), right_answers(built.task, doc)
-        if answers[0] in choices:
-            by_size.setdefault(len(choices), Counter())[choices.index(answers[0])] += 1
+    for one in built.rendered:
+        if one.answers[0] in one.choices:
+            by_size.setdefault(len(one.choices), Counter())[one.choices.index(one.answers[0])] += 1
+    if not by_size:
+        raise NotCheckedError("balanced is declared, and there are no choices among which the right one has a place")
     for size, counts in by_size.items():
         observed = [counts[place] for place in range(size)]
         if sum(observed) >= 5 * size and (p := float(stats.chisquare(observed).pvalue)) < 1e-4:
@@ -249,10 +192,10 @@ def _balance(built: Built) -> _Found:
 
 
 def _duplicates(built: Built) -> _Found:
-    seen: dict[str, int] = {}
+    seen: dict[tuple[Any, ...], int] = {}
     pairs = []
-    for number, doc in enumerate(built.docs):
-        text = json.dumps([prompt_of(built.task, doc), choices_of(built.task, doc), right_answers(built.task, doc)])
+    for number, one in enumerate(built.rendered):
+        text = (one.prompt, one.choices, json.dumps(one.answers))
         if (first := seen.setdefault(text, number)) != number:
             pairs.append((first, number))
     if pairs:
@@ -265,24 +208,37 @@ def _duplicates(built: Built) -> _Found:
 
 def _context(built: Built) -> _Found:
     if built.longest is None:
-        return
-    delimiter = built.task.config.target_delimiter
+        raise NotCheckedError("no context length was given: --task-context-length N")
+    if built.task.OUTPUT_TYPE == "loglikelihood_rolling":
+        raise NotCheckedError("a rolling likelihood takes texts of any length")
+    shots = built.task.config.num_fewshot or 0
+    built.task.set_fewshot_seed(FEWSHOT_SEED)
     lengths = []
-    for doc in built.docs:
-        answers = choices_of(built.task, doc) or right_answers(built.task, doc)
-        lengths.append(len(built.tokenize(prompt_of(built.task, doc) + delimiter + max(answers, key=len))))
+    for one in built.rendered:
+        # With what lm-eval puts before the prompt: a description, and few-shot examples.
+        asked = built.task.fewshot_context(one.doc, num_fewshot=shots)
+        answers = one.answers if one.prompts_ranked else one.choices or one.answers
+        end = built.task.config.target_delimiter + max(answers, key=len)
+        lengths.append(max(len(built.tokenize(text + end)) for text in ([asked] if isinstance(asked, str) else asked)))
     most = max(lengths)
     if most > built.longest:
         over = sum(length > built.longest for length in lengths)
-        yield "doc_to_text", lengths.index(most), f"{most} tokens with its answer; {over} of {len(lengths)} have more than {built.longest}"
+        examples = f" and {shots} few-shot examples" if shots else ""
+        yield (
+            "doc_to_text",
+            lengths.index(most),
+            f"{most} tokens with its answer{examples}; {over} of {len(lengths)} have more than {built.longest}",
+        )
 
 
 def _fewshot(built: Built) -> _Found:
     if not built.task.config.num_fewshot:
         return
-    prompts = {prompt_of(built.task, doc): number for number, doc in enumerate(built.docs)}
+    prompts = {one.prompt: number for number, one in enumerate(built.rendered)}
     for doc in built.task.fewshot_docs() or []:
-        if (number := prompts.get(prompt_of(built.task, doc))) is not None:
+        text = built.task.doc_to_text(doc)
+        shown = "\n".join(map(str, built.task.doc_to_choice(doc))) if isinstance(text, int) else str(text)
+        if (number := prompts.get(shown)) is not None:
             yield "num_fewshot", number, "this document is among those that few-shot examples are drawn from"
             return
 
@@ -309,22 +265,3 @@ def _close(declared: Any, found: float, margin: float) -> bool:
 
 def _shown(choices: Sequence[str]) -> str:
     return str([choice[:30] for choice in choices[:6]])[:-1] + (", ...]" if len(choices) > 6 else "]")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
-# By name: the libraries that raise them differ by version and need not be installed. Theirs are not Python's own ConnectionError.
-_NETWORK = {"ConnectionError", "ConnectError", "Timeout", "HfHubHTTPError", "LocalEntryNotFoundError", "DatasetNotFoundError", "URLError"}
-
-
-def _is_network(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that something could not be reached."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, TimeoutError) or _NETWORK & {kind.__name__ for kind in type(error).__mro__}:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -1,4 +1,4 @@
-"""What a check of a task definition found."""
+"""What a check of a task definition found, or why it could not look."""
 
 from __future__ import annotations
 
@@ -27,3 +27,7 @@ class Finding:
     def __str__(self) -> str:
         place = [str(self.file), *filter(None, [self.key]), *([f"document {self.document}"] if self.document is not None else [])]
         return f"{': '.join(place)}: {self.message} [{self.check}]"
+
+
+class NotCheckedError(Exception):
+    """A check has nothing to go by, which is no finding; ``str()`` says why in one line."""

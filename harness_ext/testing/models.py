@@ -8,18 +8,23 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from harness_ext.testing.documents import choices_of, right_answers
+from harness_ext.testing.built import choices_of, right_answers
 
 
 class OracleLM(LM):  # type: ignore[misc]
-    """Knows the right answer of every document of one task: writes it, and finds it the likeliest by far."""
+    """Knows the right answer of every document of one task: writes it as few-shot examples show it, and finds it the likeliest by far.
+
+    What it writes begins with the task's ``target_delimiter`` and is cut at ``until``, as of any model.
+    """
 
     def __init__(self, task: Any):
         super().__init__()
         self.task = task
+        self._known: dict[Any, list[str]] = {}
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        return [f" {right_answers(self.task, request.doc)[0]}" for request in requests]
+        delimiter = self.task.config.target_delimiter
+        return [cut(delimiter + self._answers(request)[0], request.arguments[1].get("until")) for request in requests]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         return [(0.0, True) if self._is_right(request) else (-1000.0, False) for request in requests]
@@ -30,7 +35,14 @@ class OracleLM(LM):  # type: ignore[misc]
     def _is_right(self, request: Any) -> bool:
         if getattr(self.task, "multiple_input", 0):  # the choices are the prompts
             return bool(request.idx == self.task.doc_to_text(request.doc))
-        return request.arguments[1].strip() in {answer.strip() for answer in right_answers(self.task, request.doc)}
+        return request.arguments[1].strip() in {answer.strip() for answer in self._answers(request)}
+
+    def _answers(self, request: Any) -> list[str]:
+        if request.doc_id is None:
+            return right_answers(self.task, request.doc)
+        if request.doc_id not in self._known:  # of one document there are as many requests as choices
+            self._known[request.doc_id] = right_answers(self.task, request.doc)
+        return self._known[request.doc_id]
 
 
 class RandomLM(LM):  # type: ignore[misc]
@@ -40,9 +52,12 @@ class RandomLM(LM):  # type: ignore[misc]
         super().__init__()
         self.task = task
         self.seed = seed
+        self._counts: dict[Any, int] = {}
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        return [f" {self._random(request, 'written').choice(choices_of(self.task, request.doc) or [''])}" for request in requests]
+        delimiter = self.task.config.target_delimiter
+        guesses = [self._random(request, "written").choice(choices_of(self.task, request.doc) or [""]) for request in requests]
+        return [cut(delimiter + guess, request.arguments[1].get("until")) for guess, request in zip(guesses, requests, strict=True)]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         # The likeliest has 0, which stays the highest when it is divided by a length: one guess for scores with and without it.
@@ -52,12 +67,27 @@ class RandomLM(LM):  # type: ignore[misc]
         return [-float(len(request.arguments[0])) for request in requests]
 
     def _is_guessed(self, request: Any) -> bool:
-        count = len(choices_of(self.task, request.doc))
+        count = self._count(request)
         first = 1 if self.task.OUTPUT_TYPE == "generate_until" else 0  # a FactTask asks for a completion before the choices
         return count > 0 and (request.idx - first) % count == self._random(request, "ranked").randrange(count)
 
+    def _count(self, request: Any) -> int:
+        if request.doc_id is None:
+            return len(choices_of(self.task, request.doc))
+        if request.doc_id not in self._counts:
+            self._counts[request.doc_id] = len(choices_of(self.task, request.doc))
+        return self._counts[request.doc_id]
+
     def _random(self, request: Any, what: str) -> random.Random:
         return random.Random(f"{self.seed} {request.doc_id} {what}")
+
+
+def cut(text: str, until: str | Sequence[str] | None) -> str:
+    """A text up to the first of the strings that end a completion."""
+    for stop in [until] if isinstance(until, str) else until or []:
+        if stop:
+            text = text.split(stop, maxsplit=1)[0]
+    return text
 
 
 def make_tiny_lm(*, seed: int = 0, positions: int = 2048) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from harness_ext.testing.documents import Built
+    from harness_ext.testing.built import Built
     from harness_ext.testing.findings import Finding
 
 FOLDERS = pytest.StashKey[list[Path]]()
@@ -109,7 +109,7 @@ class TaskFile(pytest.File):
 
     @cached_property
     def built(self) -> Built:
-        from harness_ext.testing.documents import Built
+        from harness_ext.testing.built import Built
 
         tokenizer = self.config.getoption("--task-tokenizer")
         given: dict[str, Any] = {"tokenize": _tokenizer(tokenizer)} if tokenizer else {}
@@ -137,10 +137,11 @@ class Check(pytest.Item):
 
 
 class DocumentCheck(Check):
-    """A check that builds the task; passed over where the YAML is wrong, or an earlier check found why this one would fail."""
+    """A check that builds the task; skipped where an earlier check found why it would fail, or it has nothing to go by."""
 
     def runtest(self) -> None:
-        from harness_ext.testing.documents import NeedsDownloadError
+        from harness_ext.testing.built import NeedsDownloadError
+        from harness_ext.testing.findings import NotCheckedError
 
         file: Any = self.parent
         if file.static:
@@ -149,7 +150,7 @@ class DocumentCheck(Check):
             pytest.skip(f"the documents are wrong: {', '.join(sorted(reason))}")
         try:
             super().runtest()
-        except NeedsDownloadError as error:
+        except (NeedsDownloadError, NotCheckedError) as error:
             pytest.skip(str(error))
         except Found:
             file.broken.add(self.name)

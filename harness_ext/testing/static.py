@@ -10,7 +10,7 @@ from typing import Any
 
 from harness_ext.errors import did_you_mean
 from harness_ext.testing import functions
-from harness_ext.testing.definition import Definition, Function, Unreadable, read, whole
+from harness_ext.testing.definition import Definition, Function, Unreadable, files_below, read, whole
 from harness_ext.testing.findings import Finding
 
 _Found = Iterator[tuple[str, str]]  # key and message
@@ -58,13 +58,6 @@ def names_below(folders: Iterable[Path]) -> dict[str, Path]:
             if isinstance(name, str):
                 found.setdefault(name, file)
     return found
-
-
-def files_below(folders: Iterable[Path]) -> list[Path]:
-    """The YAML files that lm-eval would look at, in its order."""
-    skipped = {"__pycache__", ".ipynb_checkpoints"}
-    files = (file for folder in folders for file in sorted(folder.rglob("*.yaml"), key=lambda file: file.as_posix()))
-    return [file for file in files if not skipped & set(file.parts)]
 
 
 def is_group(config: Mapping[str, Any]) -> bool:

@@ -69,3 +69,26 @@ def everything_right(doc, results):
 
 def good_with_overlap(**_):
     return {**good(), "train": datasets.Dataset.from_list([_row(number) for number in range(40, 60)])}
+
+
+def long_examples(**_):
+    examples = [_row(number, prompt="Somewhere, not here. " * 20 + str(number)) for number in range(100, 108)]
+    return {**good(), "train": datasets.Dataset.from_list(examples)}
+
+
+def no_answer(**_):
+    return _load([_row(number, city=None if number == 15 else CITIES[number % 4]) for number in range(48)])
+
+
+def with_answers(**_):
+    return _load([_row(number, city=CITIES[number % 4]) for number in range(48)])
+
+
+def fails_at_17(doc):
+    if doc["number"] == 17:
+        raise KeyError("country")
+    return doc["prompt"]
+
+
+def no_gold(doc, results):
+    return {"acc": doc["gold"]}
