@@ -7,6 +7,9 @@ it need not try: PYTEST_DONT_REWRITE.
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
+    from harness_ext.allocation import Allocation as Allocation
+    from harness_ext.allocation import LayerShape as LayerShape
+    from harness_ext.allocation import Measured as Measured
     from harness_ext.api import prune as prune
     from harness_ext.calibration import Calibration as Calibration
     from harness_ext.errors import BadOptionError as BadOptionError
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
     from harness_ext.hookspecs import hookimpl as hookimpl
+    from harness_ext.layers import Block as Block
+    from harness_ext.layers import Layer as Layer
+    from harness_ext.layers import find_blocks as find_blocks
     from harness_ext.linalg import InverseFactor as InverseFactor
     from harness_ext.linalg import inverse_factor as inverse_factor
+    from harness_ext.masks import load_masks as load_masks
     from harness_ext.pruner import Pruned as Pruned
     from harness_ext.pruner import Pruner as Pruner
     from harness_ext.sparsity import Sparsity as Sparsity
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from harness_ext.terminal import progress as progress
 
 _HOMES = {
+    "allocation": ("Allocation", "LayerShape", "Measured"),
     "api": ("prune",),
     "calibration": ("Calibration",),
     "errors": (
@@ -41,7 +49,9 @@ _HOMES = {
         "UnsupportedModelError",
     ),
     "hookspecs": ("hookimpl",),
+    "layers": ("Block", "Layer", "find_blocks"),
     "linalg": ("InverseFactor", "inverse_factor"),
+    "masks": ("load_masks",),
     "pruner": ("Pruned", "Pruner"),
     "sparsity": ("Sparsity", "lowest"),
     "statistic": ("ChannelNorms", "Hessian", "Statistic"),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness_ext.allocation import Allocation
 from harness_ext.calibration import Calibration
 from harness_ext.engine import apply
-from harness_ext.plan import CALIBRATION, PRUNER, make_plan
+from harness_ext.layers import find_blocks
+from harness_ext.plan import ALLOCATION, CALIBRATION, PRECISION, PRUNER, make_plan
 from harness_ext.plugins import Plugins
 from harness_ext.pruner import Pruner
+from harness_ext.residency import OneBlockOnDevice
 from harness_ext.sparsity import Sparsity
 
 if TYPE_CHECKING:
@@ -25,9 +30,14 @@ def prune(
     sparsity: Sparsity | float | str,
     modules: str = "all",
     calibration: str | Calibration | torch.Tensor = CALIBRATION,
+    allocation: str | Allocation = ALLOCATION,
+    precision: str = PRECISION,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     pruner_options: Mapping[str, Any] | None = None,
     calibration_options: Mapping[str, Any] | None = None,
+    allocation_options: Mapping[str, Any] | None = None,
     measure_error: bool = False,
 ) -> dict[str, Any]:
     """Prunes the linear layers in the decoder blocks of ``model`` in place. Embeddings, norms and the LM head stay dense.
@@ -38,8 +48,12 @@ def prune(
         sparsity: a ratio in [0, 1), or a pattern such as ``"2:4"``.
         modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``.
         calibration: int64 token ids [samples, length], the name of a registered source, a text file, or an instance.
+        allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
+        precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        resume: a folder for checkpoints, one for each decoder block; a run that was killed goes on from there and ends with the same bits.
+        device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
         tokenizer: for calibration sources that read text.
-        pruner_options, calibration_options: options by name, where a name was given.
+        pruner_options, calibration_options, allocation_options: options by name, where a name was given.
         measure_error: record each layer's relative output error ``||WX - W'X||^2 / ||WX||^2`` on the calibration tokens.
 
     Returns:
@@ -54,11 +68,15 @@ def prune(
     plugins = Plugins()
     plan = make_plan(
         plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
-        pruner_options=pruner_options, calibration_options=calibration_options,
+        allocation=allocation, precision=precision, resume=resume,
+        pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
     training = model.training
     model.eval()
-    try:
-        return apply(plan, model, tokenizer, plugins, measure_error=measure_error)
-    finally:
-        model.train(training)
+    with ExitStack() as stack:
+        stack.callback(model.train, training)
+        residency = None
+        if device is not None and torch.device(device) != model.device:
+            residency = OneBlockOnDevice(model, find_blocks(model), torch.device(device))
+            stack.callback(residency.close)
+        return apply(plan, model, tokenizer, measure_error=measure_error, residency=residency)

@@ -30,11 +30,11 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
             "version": origin.version,
             "pruners": [name for name, (_, of) in found.pruners.items.items() if of == origin],
             "calibrations": [name for name, (_, of) in found.calibrations.items.items() if of == origin],
+            "allocations": [name for name, (_, of) in found.allocations.items.items() if of == origin],
             "models": [name for name, (_, of) in found.models.items.items() if of == origin],
             "tasks": [str(folder) for folder, of in found.task_folders if of == origin],
-            "hooks": sorted(caller.name for caller in found.manager.get_hookcallers(found.manager.get_plugin(name)) or []),
         }
-        for name, origin in found.origins.items()
+        for origin in found.origins.values()
     ]
     broken = [
         {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
@@ -96,7 +96,54 @@ def known_facts(
     typer.echo(f"{out}: {len(found['known'])} of {found['asked']} facts known")
 
 
+@app.command()
+def prune(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    sparsity: Annotated[str, typer.Option(help="A ratio such as 0.5, or a pattern such as 2:4.")],
+    pretrained: Annotated[str, typer.Option(help="A registered model, a folder, or OWNER/NAME on the hub.")] = "lab-m",
+    pruner: Annotated[Optional[str], typer.Option(help="The method; by default sparsegpt.")] = None,  # noqa: UP045 (typer on Python 3.10)
+    modules: Annotated[Optional[str], typer.Option(help="all, attention, ffn, or a glob such as '*.q_proj'.")] = None,  # noqa: UP045
+    allocation: Annotated[Optional[str], typer.Option(help="How the sparsity is spread over the layers.")] = None,  # noqa: UP045
+    calibration: Annotated[Optional[str], typer.Option(help="self, hub, or a text or JSONL file.")] = None,  # noqa: UP045
+    precision: Annotated[Optional[str], typer.Option(help="float32 or float64, of statistics and arithmetic.")] = None,  # noqa: UP045
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--option", "-o", help="An option of pruner, allocation or calibration, such as pruner.block_size=64; repeatable."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[Optional[str], typer.Option(help="Such as cuda; by default that, where there is one.")] = None,  # noqa: UP045
+    masks_only: Annotated[bool, typer.Option("--masks-only", help="Write masks, one bit a weight, for pruner=stored.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Hold one decoder block in memory, for models that are larger.")] = False,
+    resume: Annotated[Optional[Path], typer.Option(help="Keep a checkpoint of each block here, and go on from them.")] = None,  # noqa: UP045
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it was written by this command.")] = False,
+    revision: Annotated[Optional[str], typer.Option(help="Of the model on the hub.")] = None,  # noqa: UP045
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that comes with the model.")] = False,
+) -> None:
+    """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained loads."""
+    from harness_ext import prune_command
+    from harness_ext.errors import HarnessExtError
+
+    given: dict[str, Any] = {
+        "pruner": pruner,
+        "sparsity": sparsity,
+        "modules": modules,
+        "allocation": allocation,
+        "calibration": calibration,
+    }
+    given |= {"precision": precision, "resume": resume}
+    try:
+        arguments = {name: value for name, value in given.items() if value is not None} | prune_command.parse_options(option or [])
+        job = prune_command.Job(
+            pretrained, out, arguments, dtype=dtype, device=device, masks_only=masks_only, stream=stream, force=force, revision=revision,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        record = prune_command.run(job)
+    except HarnessExtError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(prune_command.summary(record, out))
+
+
 def _registers(row: dict[str, Any]) -> str:
-    parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "models", "tasks") if row[kind]]
-    others = [hook for hook in row["hooks"] if not hook.startswith("register_")]
-    return "\n".join(parts + ([f"hooks: {', '.join(others)}"] if others else [])) or "nothing"
+    parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
+    return "\n".join(parts) or "nothing"

@@ -1,89 +1,102 @@
-"""Carries out a plan on a model in memory, and checks and records what was done."""
+"""Carries out a plan on a model: spreads the sparsity, goes block by block, checks and records what was done."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness_ext import contract, ranks, record
+from harness_ext.allocate import allocate, slack
+from harness_ext.allocation import LayerShape, Measured
 from harness_ext.calibration import check_ids, digest
-from harness_ext.errors import BadOptionError, HarnessExtError, NumericalError, PluginError, UnsupportedModelError
+from harness_ext.errors import HarnessExtError, NumericalError, PluginError, UnsupportedModelError
 from harness_ext.layers import Block, Layer, check_coverage, find_blocks
 from harness_ext.plan import Plan
-from harness_ext.plugins import Plugins
-from harness_ext.pruner import Pruned
+from harness_ext.residency import Residency
+from harness_ext.resume import Checkpoints
 from harness_ext.sparsity import Sparsity
 from harness_ext.statistic import Hessian, Statistic
+from harness_ext.stopwatch import Stopwatch
+from harness_ext.structured import reshape
 from harness_ext.terminal import progress
-from harness_ext.walk import measure_and_replace
+from harness_ext.walk import Walk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-DECISIVE = ("pruner", "pruner_options")  # of the plan; the layers, their sparsities and the calibration tokens say the rest
+Statistics = Callable[[Layer], list[Statistic]]
 
 
 def apply(
-    plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, plugins: Plugins, *, measure_error: bool = False
+    plan: Plan,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    measure_error: bool = False,
+    residency: Residency | None = None,
 ) -> dict[str, Any]:
     """Prunes ``model`` in place and returns the pruning record (JSON values).
 
     Args:
         measure_error: also record each layer's relative output error on the calibration tokens.
+        residency: where the weights are; by default all in place.
 
     Raises:
         HarnessExtError: the model cannot be walked, the numbers are not finite, or the pruner broke its contract.
     """
-    began = time.perf_counter()
-    blocks = _blocks(plan, model)
-    record: dict[str, Any] = {"plan": plan.describe(), "dense_digest": weights_digest(model)}
-    if plan.pruner_origin:
-        record["plugin"] = {
-            "distribution": plan.pruner_origin.distribution,
-            "version": plan.pruner_origin.version,
-            "module": plan.pruner_origin.module,
-        }
-    layers: dict[str, dict[str, Any]] = {}
-    run = _Run(plan, model, blocks, plugins, layers, measure_error) if plan.sparsity.ratio > 0 else None
+    residency = residency or Residency(model)
+    blocks = _blocks(plan, model, in_memory=type(residency) is Residency)
+    found: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
+    stopwatch = Stopwatch(residency.device)
+    with stopwatch("digest"):
+        found["dense_digest"] = residency.digest()
+        if not ranks.everywhere(found["dense_digest"] == ranks.of_first(found["dense_digest"])):
+            raise UnsupportedModelError("the processes hold different dense models: load the same checkpoint in all of them")
+    removes = plan.sparsity.ratio > 0
     input_ids = None
-    if plan.needs_calibration or (measure_error and run):
-        input_ids = _input_ids(plan, model, tokenizer)
-        record["calibration"] = {"samples": len(input_ids), "length": input_ids.shape[1], "digest": digest(input_ids)}
-    record["seconds_calibration"] = round(time.perf_counter() - began, 3)
+    if plan.needs_calibration or (measure_error and removes):
+        with stopwatch("calibration"):
+            input_ids = _input_ids(plan, model, tokenizer)
+        found["calibration"] = {"samples": len(input_ids), "length": input_ids.shape[1], "digest": digest(input_ids)}
+    found["environment"] = record.environment(residency.device)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     began = time.perf_counter()
-    if run:
-        run.go(input_ids)
-    record |= {
-        "seconds_pruning": round(time.perf_counter() - began, 3),
-        "achieved_sparsity": _ratio(layers.values()),
-        "achieved_sparsity_of_model": sum(entry["zeros"] for entry in layers.values()) / max(1, sum(p.numel() for p in model.parameters())),
-        "damping_retries": sum(entry.get("damping_retries", 0) for entry in layers.values()),
-        "layers": layers,
-        "environment": {"torch": torch.__version__, "lm-eval-pruned": metadata.version("lm-eval-pruned"), "device": model.device.type},
-    }
-    record["fingerprint"] = _fingerprint(plan, record)
-    return record
+    layers: dict[str, Any] = {}
+    asked: dict[str, Sparsity] = {}
+    if removes and plan.pruner.structured:
+        found |= reshape(plan, model, blocks, input_ids)
+    elif removes:
+        run = _Run(plan, blocks, residency, stopwatch, measure_error)
+        asked = run.spread(input_ids)
+        found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
+        layers = run.go(model, input_ids, found["fingerprint"])
+        found |= {"notes": run.notes} if run.notes else {}
+    found["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
+    found["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
+    found["seconds_pruning"] = round(time.perf_counter() - began, 3)
+    found["seconds_parts"] = {part: round(seconds, 3) for part, seconds in stopwatch.seconds.items()}
+    if not (removes and plan.pruner.structured):
+        found["achieved_sparsity"] = record.ratio(layers.values())
+        found["achieved_sparsity_of_model"] = sum(entry["zeros"] for entry in layers.values()) / max(1, parameters)
+    found["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
+    found["layers"] = layers
+    found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
+    return found
 
 
-def _blocks(plan: Plan, model: PreTrainedModel) -> list[Block]:
+def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[Block]:
     """The blocks to be pruned; none for a dense model that could not be."""
     try:
-        blocks = find_blocks(model, plan.modules)
-        check_coverage(model, blocks)
+        modules = "all" if plan.pruner.structured else plan.modules
+        blocks = find_blocks(model, modules)
+        check_coverage(model, blocks, in_memory=in_memory)
     except UnsupportedModelError:
         if plan.sparsity.ratio > 0:
             raise
         return []
-    if plan.sparsity.ratio > 0:
-        for name, parameter in model.named_parameters():
-            if not parameter.isfinite().all():
-                raise NumericalError(f"{name} has NaN or infinite values")
     return blocks
 
 
@@ -93,96 +106,157 @@ def _input_ids(plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     else:
         ids, source = plan.calibration.input_ids(model, tokenizer), f"calibration {plan.calibration.name!r}"
     check_ids(ids, model, source)
-    return ids
+    return ranks.of_first(ids.cpu())
 
 
 class _Run:
-    """One application of a plan with sparsity above 0."""
+    """One application of a plan with sparsity above 0 that leaves the model's shape as it is."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        model: PreTrainedModel,
-        blocks: list[Block],
-        plugins: Plugins,
-        record: dict[str, dict[str, Any]],
-        measure_error: bool,
-    ) -> None:
-        self.plan, self.model, self.blocks, self.record, self.measure_error = plan, model, blocks, record, measure_error
+    def __init__(self, plan: Plan, blocks: list[Block], residency: Residency, stopwatch: Stopwatch, measure_error: bool) -> None:
+        self.plan, self.blocks, self.residency, self.stopwatch, self.measure_error = plan, blocks, residency, stopwatch, measure_error
+        self.dtype: torch.dtype = getattr(torch, plan.precision)
         self.layers = [layer for block in blocks for layer in block.layers]
-        self.sparsities = self._spread(plugins)
-        for layer in self.layers:
-            pattern = self.sparsities[layer.name].pattern
-            if pattern and layer.in_features % pattern[1]:
-                raise BadOptionError(
-                    f"sparsity={self.plan.sparsity}: {layer.name} has {layer.in_features} inputs, which {pattern[1]} does not divide"
-                )
+        self.shapes = [
+            LayerShape(layer.name, index, layer.kind, *layer.weight.shape) for index, block in enumerate(blocks) for layer in block.layers
+        ]
+        self.sparsities: dict[str, Sparsity] = {}
+        self.record: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}  # of a pruner that treats the model as a whole
 
-    def _spread(self, plugins: Plugins) -> dict[str, Sparsity]:
-        names = [layer.name for layer in self.layers]
-        uniform = dict.fromkeys(names, self.plan.sparsity)
-        if self.plan.pruner.rung() == "prune_model":
-            return uniform
-        result = plugins.hook.layer_sparsities(model=self.model, sparsity=self.plan.sparsity, layers=names)
-        if result is None:
-            return uniform
-        if set(result) != set(names) or not all(isinstance(value, Sparsity) for value in result.values()):
-            raise PluginError("layer_sparsities: want a harness_ext.Sparsity for each of the layers, and for no other")
-        asked = sum(self.plan.sparsity.removed_of(layer.weight.numel()) for layer in self.layers)
-        given = sum(result[layer.name].removed_of(layer.weight.numel()) for layer in self.layers)
-        if abs(given - asked) > self._slack(asked):
-            raise PluginError(f"layer_sparsities: the layers add up to {given} weights to remove, {asked} were asked for")
-        return dict(result)
+    def spread(self, input_ids: torch.Tensor | None) -> dict[str, Sparsity]:
+        """Each layer's sparsity, for which the dense model is measured where the allocation wants it."""
+        allocation, pruner = self.plan.allocation, self.plan.pruner
+        found = {}
+        if allocation.reads_weights():
+            kind = allocation.measures(pruner)
+            shapes = {shape.name: shape for shape in self.shapes}
 
-    def go(self, input_ids: torch.Tensor | None) -> None:
+            def look(index: int, block: Block, statistics: Statistics) -> None:
+                measured = [
+                    Measured(shapes[layer.name], layer.weight.to(self.dtype).contiguous(), next(iter(statistics(layer)), None))
+                    for layer in block.layers
+                ]
+                with self.stopwatch("allocation"):
+                    found[index] = allocation.measure(measured, pruner)
+
+            self._visit(input_ids, [kind] if kind else [], f"allocation {allocation.name}", look, write=False)
+        self.sparsities = ranks.of_first(allocate(allocation, pruner, self.plan.sparsity, self.shapes, found))
+        return self.sparsities
+
+    def go(self, model: PreTrainedModel, input_ids: torch.Tensor | None, fingerprint: str) -> dict[str, Any]:
+        """Prunes, and returns the entries of the layers.
+
+        Args:
+            fingerprint: of the run; names its checkpoints.
+        """
         pruner = self.plan.pruner
-        before = {layer.name: int((layer.weight == 0).sum()) for layer in self.layers}
         if pruner.rung() == "prune_model":
-            pruner.prune_model(self.model, self.plan.sparsity, input_ids if self.plan.needs_calibration else None)
-            self._check_model(sum(before.values()))
-            return
-        with progress(f"{pruner.name} {self.plan.sparsity}", len(self.layers)) as advance:
+            before = sum(int((layer.weight == 0).sum()) for layer in self.layers)
+            notes = pruner.prune_model(model, self.plan.sparsity, input_ids if self.plan.needs_calibration else None)
+            self._check_model(before)
+            self.notes = contract.json_notes(notes, self._who())
+            return self.record
+        kinds = [kind for kind in [pruner.measures()] if kind]
+        if self.measure_error and not any(issubclass(kind, Hessian) for kind in kinds):
+            kinds.append(Hessian)
+        checkpoints = Checkpoints(self.plan.resume, fingerprint) if self.plan.resume and ranks.is_first() else None
 
-            def replace(layer: Layer, statistics: list[Statistic]) -> None:
-                self._replace(layer, statistics, before[layer.name])
+        def prune(index: int, block: Block, statistics: Statistics) -> None:
+            for layers in _sharing(block, statistics) if pruner.rung() == "prune_together" else [[layer] for layer in block.layers]:
+                self._replace(layers, statistics(layers[0]))
+            if checkpoints:
+                weights = {layer.name: layer.weight.cpu() for layer in block.layers}
+                checkpoints.save(index, weights, {name: self.record[name] for name in weights})
+
+        try:
+            self._visit(input_ids, kinds, f"{pruner.name} {self.plan.sparsity}", prune, write=True, checkpoints=checkpoints)
+        finally:
+            if checkpoints:
+                checkpoints.close()
+        return self.record
+
+    def _visit(
+        self,
+        input_ids: torch.Tensor | None,
+        kinds: list[type[Statistic]],
+        title: str,
+        act: Callable[[int, Block, Statistics], None],
+        *,
+        write: bool,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        """Calls ``act`` for each block that has selected layers, while it is in place, with the statistics of its layers.
+
+        Blocks that have a checkpoint get their weights from it.
+        """
+        walk = Walk(self.residency, self.blocks, input_ids, self.dtype, self.stopwatch) if input_ids is not None and kinds else None
+        last = max(index for index, block in enumerate(self.blocks) if block.layers)
+        with progress(title, last + 1) as advance:
+            for index, block in enumerate(self.blocks[: last + 1]):
+                if block.layers or walk:
+                    with self.residency.holding(block, write=write and bool(block.layers)):
+                        if block.layers and not (write and self._restore(index, block, checkpoints)):
+                            act(index, block, walk.measure(index, kinds) if walk else _nothing)
+                        if walk and index < last:
+                            walk.advance(index)
                 advance()
 
-            if input_ids is None:
-                for layer in self.layers:
-                    replace(layer, [])
-            else:
-                measure_and_replace(self.model, self.blocks, input_ids, self._new_statistics, replace)
+    def _restore(self, index: int, block: Block, checkpoints: Checkpoints | None) -> bool:
+        """Puts the pruned weights of a block back, if there are any."""
+        saved = ranks.of_first(checkpoints.load(index) if checkpoints else None) if self.plan.resume else None
+        if saved is None:
+            return False
+        weights, entries = saved
+        for layer in block.layers:
+            layer.write(weights[layer.name])
+        self.record |= entries
+        return True
 
-    def _new_statistics(self, in_features: int, device: torch.device) -> list[Statistic]:
-        kinds = [self.plan.pruner.statistic] if self.plan.pruner.statistic else []
-        if self.measure_error and Hessian not in kinds:
-            kinds.append(Hessian)
-        return [kind(in_features, device) for kind in kinds]
-
-    def _replace(self, layer: Layer, statistics: list[Statistic], zeros_before: int) -> None:
-        pruner, sparsity = self.plan.pruner, self.sparsities[layer.name]
-        dense = layer.weight.float().contiguous()
-        given = dense.clone()
+    def _replace(self, layers: list[Layer], statistics: list[Statistic]) -> None:
+        """Prunes the layers that read the same inputs."""
+        pruner = self.plan.pruner
+        dense = [layer.weight.to(self.dtype).contiguous() for layer in layers]
+        given = [weight.clone() for weight in dense]
+        sparsities = [self.sparsities[layer.name] for layer in layers]
+        statistic = statistics[0] if statistics and pruner.measures() else None
         began = time.perf_counter()
         try:
-            result = pruner.prune(given, sparsity, statistics[0] if pruner.statistic and statistics else None)
+            with self.stopwatch("pruning"):
+                if pruner.rung() == "prune_together":
+                    results: Any = pruner.prune_together(given, sparsities, statistic)
+                else:
+                    results = [pruner.prune(given[0], sparsities[0], statistic)]
         except HarnessExtError as error:
-            raise type(error)(f"pruner {pruner.name!r} on {layer.name}: {error}") from error
-        weight, notes = result if isinstance(result, Pruned) else (result, {})
-        blame = self._blame(layer)
-        if not torch.equal(given, dense):
-            raise PluginError(f"{blame}: it wrote into the weight that it was given")
-        if not isinstance(weight, torch.Tensor) or weight.shape != dense.shape:
-            got = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
-            raise PluginError(f"{blame}: want a new weight of shape {tuple(dense.shape)}, not {got}")
-        if not weight.to(layer.weight.dtype).isfinite().all():
-            raise NumericalError(f"{blame}: the new weight has NaN or infinite values in {layer.weight.dtype}")
-        self._check(layer, weight, zeros_before)
-        layer.write(weight)
-        entry = self._record(layer, _json(notes, blame) | {"seconds": round(time.perf_counter() - began, 4)})
-        if self.measure_error:
-            hessian = next(statistic for statistic in statistics if isinstance(statistic, Hessian))
-            entry["output_error"] = output_error(given, layer.weight.float(), hessian.matrix)  # ``dense`` may be the weight itself
+            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}"
+            raise type(error)(f"pruner {pruner.name!r} on {names}: {error}") from error
+        if not isinstance(results, Sequence) or len(results) != len(layers):
+            raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from prune_together")
+        seconds = round((time.perf_counter() - began) / len(layers), 4)
+        for layer, weight, was, sparsity, result in zip(layers, given, dense, sparsities, results, strict=True):
+            new, notes = contract.unpack(result, weight, was, layer.weight.dtype, self._blame(layer))
+            contract.check_zeros(new, sparsity, int((was == 0).sum()), self._blame(layer))
+            layer.write(new)
+            ranks.copy_of_first(layer.weight)
+            entry = self._record(layer, {**notes, "seconds": seconds})
+            if self.measure_error:
+                hessian = next(statistic for statistic in statistics if isinstance(statistic, Hessian))
+                entry["output_error"] = output_error(weight, layer.weight.to(self.dtype), hessian.matrix)  # ``was`` may be the layer's own
+
+    def _check_model(self, zeros_before: int) -> None:
+        """Checks what ``prune_model`` left, over all layers together: it may spread the zeros over them as it likes."""
+        self.sparsities = dict.fromkeys((layer.name for layer in self.layers), self.plan.sparsity)
+        zeros = sum(self._record(layer, {})["zeros"] for layer in self.layers)
+        for layer in self.layers:
+            if not layer.weight.isfinite().all():
+                raise NumericalError(f"{self._blame(layer)}: the new weight has NaN or infinite values")
+            contract.check_pattern(layer.weight, self.plan.sparsity, self._blame(layer))
+        asked = sum(self.plan.sparsity.removed_of(layer.weight.numel()) for layer in self.layers)
+        off = slack(len(self.layers), asked)
+        if not asked - off <= zeros <= asked + off + zeros_before:
+            raise PluginError(
+                f"{self._who()} broke its contract: sparsity {self.plan.sparsity} is {asked} zeros in the linear "
+                f"layers from {self.layers[0].name} to {self.layers[-1].name}, it left {zeros}"
+            )
 
     def _blame(self, layer: Layer) -> str:
         return f"{self._who()} broke its contract on {layer.name}"
@@ -190,49 +264,27 @@ class _Run:
     def _who(self) -> str:
         return f"pruner {self.plan.pruner.name!r}" + (f" of {self.plan.pruner_origin}" if self.plan.pruner_origin else "")
 
-    def _check(self, layer: Layer, weight: torch.Tensor, zeros_before: int) -> None:
-        """Counts the zeros of a new weight. Those that were there before may come on top of what was asked for, and so may one in ten
-        thousand that a correction of the remaining weights happens to cancel.
-        """
-        sparsity, (rows, columns) = self.sparsities[layer.name], weight.shape
-        zeros = int((weight == 0).sum())
-        by_row, by_matrix = rows * sparsity.removed_of(columns), sparsity.removed_of(weight.numel())
-        low, high = min(by_row, by_matrix), max(by_row, by_matrix)
-        if not low <= zeros <= high + zeros_before + weight.numel() // 10_000:
-            raise PluginError(f"{self._blame(layer)}: sparsity {sparsity} is {high} zeros of {weight.numel()}, it left {zeros}")
-        self._check_pattern(layer, weight)
-
-    def _check_pattern(self, layer: Layer, weight: torch.Tensor) -> None:
-        if pattern := self.sparsities[layer.name].pattern:
-            n, m = pattern
-            if ((weight.reshape(-1, m) == 0).sum(1) < n).any():
-                raise PluginError(f"{self._blame(layer)}: want {n} zeros in every {m} inputs")
-
-    def _check_model(self, zeros_before: int) -> None:
-        """Checks what ``prune_model`` left, over all layers together: it may spread the zeros over them as it likes."""
-        zeros = sum(self._record(layer, {})["zeros"] for layer in self.layers)
-        for layer in self.layers:
-            if not layer.weight.isfinite().all():
-                raise NumericalError(f"{self._blame(layer)}: the new weight has NaN or infinite values")
-            self._check_pattern(layer, layer.weight)
-        asked = sum(self.plan.sparsity.removed_of(layer.weight.numel()) for layer in self.layers)
-        slack = self._slack(asked)
-        if not asked - slack <= zeros <= asked + slack + zeros_before:
-            raise PluginError(
-                f"{self._who()} broke its contract: sparsity {self.plan.sparsity} is {asked} zeros in the linear "
-                f"layers from {self.layers[0].name} to {self.layers[-1].name}, it left {zeros}"
-            )
-
-    def _slack(self, asked: int) -> float:
-        """How far the sum over the layers may be from what was asked for: one weight a layer, or a thousandth."""
-        return max(len(self.layers), 0.001 * asked)
-
-    def _record(self, layer: Layer, notes: Mapping[str, Any]) -> dict[str, Any]:
+    def _record(self, layer: Layer, notes: dict[str, Any]) -> dict[str, Any]:
         """Counts what is in the layer now and keeps it with the notes."""
         zeros, size = int((layer.weight == 0).sum()), layer.weight.numel()
         counts = {"asked": str(self.sparsities[layer.name]), "achieved": zeros / size, "zeros": zeros, "weights": size}
         self.record[layer.name] = {**notes, **counts}
-        return self.record[layer.name]
+        entry: dict[str, Any] = self.record[layer.name]
+        return entry
+
+
+def _nothing(_: Layer) -> list[Statistic]:
+    """The statistics of a layer of which nothing is measured."""
+    return []
+
+
+def _sharing(block: Block, statistics: Statistics) -> list[list[Layer]]:
+    """The selected layers of a block, those together that share their statistics; each alone where nothing is measured."""
+    groups: dict[Any, list[Layer]] = {}
+    for layer in block.layers:
+        found = statistics(layer)
+        groups.setdefault(id(found) if found else layer.name, []).append(layer)
+    return list(groups.values())
 
 
 def output_error(dense: torch.Tensor, pruned: torch.Tensor, hessian: torch.Tensor) -> float:
@@ -242,35 +294,3 @@ def output_error(dense: torch.Tensor, pruned: torch.Tensor, hessian: torch.Tenso
         return float(((weight.double() @ hessian.double()) * weight.double()).sum())
 
     return energy(dense - pruned) / max(energy(dense), torch.finfo(torch.float64).tiny)
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of all parameters and buffers, as 16 hexadecimal digits."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha.hexdigest()[:16]
-
-
-def _ratio(entries: Any) -> float:
-    entries = list(entries)
-    return sum(entry["zeros"] for entry in entries) / sum(entry["weights"] for entry in entries) if entries else 0.0
-
-
-def _json(notes: Mapping[str, Any], blame: str) -> dict[str, Any]:
-    try:
-        json.dumps(notes, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise PluginError(f"{blame}: its notes are not JSON values ({error})") from error
-    return dict(notes)
-
-
-def _fingerprint(plan: Plan, record: dict[str, Any]) -> str:
-    """A digest of all that decides the weights: of the dense weights alone, where nothing is removed."""
-    decisive: dict[str, Any] = {"dense_digest": record["dense_digest"]}
-    if plan.sparsity.ratio > 0:
-        decisive |= {key: record.get(key) for key in ("plugin", "environment")} | {key: record["plan"][key] for key in DECISIVE}
-        decisive["asked"] = {name: entry["asked"] for name, entry in record["layers"].items()}
-        decisive["calibration"] = record["calibration"]["digest"] if plan.needs_calibration else None
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    from transformers import PreTrainedModel
-
+    from harness_ext.allocation import Allocation
     from harness_ext.calibration import Calibration
     from harness_ext.pruner import Pruner
-    from harness_ext.sparsity import Sparsity
 
 NAME = "harness_ext"
 hookspec = pluggy.HookspecMarker(NAME)
@@ -62,15 +60,9 @@ def register_tasks(register: Callable[[Path], None]) -> None:
     """
 
 
-@hookspec(firstresult=True)
-def layer_sparsities(model: PreTrainedModel, sparsity: Sparsity, layers: Sequence[str]) -> dict[str, Sparsity] | None:
-    """Spreads the sparsity over the layers. Not called for pruners that treat the model as a whole.
+@hookspec
+def register_allocations(register: Callable[[type[Allocation]], None]) -> None:
+    """Registers ways to spread the sparsity over the layers, to be chosen by ``allocation=<name>``.
 
-    Stops at the first result that is not None; without one, every layer gets the same sparsity. The achieved sparsity over all the
-    layers is checked against ``sparsity`` afterwards.
-
-    :param model: the dense model; do not change it.
-    :param sparsity: the sparsity over all the layers together.
-    :param layers: the full names of the linear layers to be pruned, in the order of the model.
-    :return: the sparsity of every layer, or None to leave it to others.
+    :param register: call it with each subclass of :class:`harness_ext.Allocation`.
     """

@@ -103,8 +103,11 @@ def _linear_layers(prefix: str, block: nn.Module) -> Iterator[Layer]:
             yield Layer(f"{prefix}.{name}", kind, module)
 
 
-def check_coverage(model: PreTrainedModel, blocks: list[Block]) -> None:
+def check_coverage(model: PreTrainedModel, blocks: list[Block], *, in_memory: bool = True) -> None:
     """Refuses blocks with matrices that are not plain linear layers, so that no model is pruned by half without a word.
+
+    Args:
+        in_memory: whether the weights should be there by now.
 
     Raises:
         UnsupportedModelError: for example fused experts, quantised layers, a weight that is shared, or one that is not in memory.
@@ -130,7 +133,7 @@ def check_coverage(model: PreTrainedModel, blocks: list[Block]) -> None:
             if weight.dtype not in DTYPES or type(weight.data) is not torch.Tensor:
                 kind = weight.dtype if weight.dtype not in DTYPES else type(weight.data).__name__
                 raise UnsupportedModelError(f"{layer.name} has a weight of {kind}: load the model in bf16, fp16 or fp32")
-            if weight.is_meta:
+            if in_memory and weight.is_meta:
                 raise UnsupportedModelError(f"{layer.name} is not in memory (it was offloaded): load the whole model onto one device")
 
 

@@ -31,7 +31,10 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
-        pruner.*, calibration.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
+        allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
+        precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        resume: a folder for checkpoints of the pruning, one for each decoder block.
+        pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
 
     Raises:
         BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
@@ -46,7 +49,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(pretrained=pretrained, **arguments)
-        self.pruning_record = apply(plan, self.model, self.tokenizer, plugins)
+        self.pruning_record = apply(plan, self.model, self.tokenizer)
         log.info(
             "%s: sparsity %.4f achieved, fingerprint %s",
             plan.pruner.name, self.pruning_record["achieved_sparsity"], self.pruning_record["fingerprint"],
@@ -103,6 +106,6 @@ def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
     for name in sorted(arguments.keys() - known):
         if hint := did_you_mean(name, [*ARGUMENTS, "pretrained"]):
             raise BadOptionError(f"no argument {name!r}.{hint}")
-        for part in (plan.pruner, plan.calibration):
+        for part in (plan.pruner, plan.calibration, plan.allocation):
             if isinstance(part, Configurable) and name in part.options():
                 raise BadOptionError(f"no argument {name!r}. Did you mean '{part.kind}.{name}'?")

@@ -13,13 +13,14 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness_ext import hookspecs
+from harness_ext.allocation import Allocation
 from harness_ext.calibration import Calibration
 from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean
 from harness_ext.hookspecs import NAME
 from harness_ext.pruner import Pruner
 
 T = TypeVar("T")
-C = TypeVar("C", Pruner, Calibration)
+C = TypeVar("C", Pruner, Calibration, Allocation)
 
 
 @dataclass(frozen=True)
@@ -86,17 +87,13 @@ class Plugins:
         self.origins: dict[str, Origin] = {}
         self.pruners: Registry[type[Pruner]] = Registry("pruner", broken=self.broken)
         self.calibrations: Registry[type[Calibration]] = Registry("calibration", broken=self.broken)
+        self.allocations: Registry[type[Allocation]] = Registry("allocation", broken=self.broken)
         self.models: Registry[Path] = Registry("model", broken=self.broken)
         self.task_folders: list[tuple[Path, Origin]] = []
         self.manager = pluggy.PluginManager(NAME)
         self.manager.add_hookspecs(hookspecs)
         for entry_point, distribution in discover() if found is None else found:
             self._load(entry_point, distribution)
-
-    @property
-    def hook(self) -> pluggy.HookRelay:
-        """To call the hooks that are not registrations, such as ``layer_sparsities``."""
-        return self.manager.hook
 
     def _load(self, entry_point: EntryPoint, distribution: Distribution) -> None:
         origin = Origin(entry_point.name, entry_point.value, distribution.metadata["Name"], distribution.version)
@@ -113,6 +110,7 @@ class Plugins:
         registrations: dict[str, Callable[..., None]] = {
             "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, Pruner), origin),
             "register_calibrations": lambda calibration: self.calibrations.add(*_named(calibration, Calibration), origin),
+            "register_allocations": lambda allocation: self.allocations.add(*_named(allocation, Allocation), origin),
             "register_models": lambda name, path: self.models.add(name, Path(path), origin),
             "register_tasks": lambda path: self.task_folders.append((_folder(path), origin)),
         }

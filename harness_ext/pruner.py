@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -36,16 +36,22 @@ class Pruner(Configurable):
     statistic: ClassVar[type[Statistic] | None] = None
     """What is measured on each layer's inputs; None for methods that need no calibration."""
     calibrated: ClassVar[bool] = False
-    """Whether ``prune_model`` reads its ``calibration`` argument; true by itself where ``statistic`` is set."""
+    """Whether ``prune_model`` reads its ``calibration`` argument; true by itself where something is measured."""
     group: ClassVar[Group] = "matrix"
     """Within what the scores of ``score`` are compared: a row (all weights of one output) or the whole matrix."""
+    structured: ClassVar[bool] = False
+    """Whether ``prune_model`` takes decoder layers, heads or channels out of the model, which becomes a smaller one, and zeroes nothing."""
+
+    def measures(self) -> type[Statistic] | None:
+        """What is measured: ``statistic``, for methods where that does not depend on an option."""
+        return self.statistic
 
     def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
         """Ranks the weights of a layer; larger scores are kept.
 
         Args:
-            weight: float32 [out_features, in_features]; do not write into it.
-            statistic: an instance of the class's ``statistic`` that has seen the layer's inputs, or None.
+            weight: [out_features, in_features], float32, or float64 where ``precision=float64`` was asked for; do not write into it.
+            statistic: an instance of what ``measures`` returns that has seen the layer's inputs, or None.
 
         Returns:
             scores of the shape of ``weight``, any floating dtype.
@@ -56,7 +62,7 @@ class Pruner(Configurable):
         """Computes the pruned weight of a layer; by default, zeroes the weights with the lowest scores.
 
         Args:
-            weight: float32 [out_features, in_features]; do not write into it.
+            weight: as in ``score``.
             sparsity: what to remove from this layer.
             statistic: as in ``score``.
 
@@ -69,13 +75,35 @@ class Pruner(Configurable):
             raise PluginError(f"want scores of shape {tuple(weight.shape)}, not {got}")
         return weight.masked_fill(sparsity.mask(scores, self.group), 0)
 
-    def prune_model(self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None) -> None:
+    def prune_together(
+        self, weights: Sequence[torch.Tensor], sparsities: Sequence[Sparsity], statistic: Any
+    ) -> Sequence[torch.Tensor | Pruned]:
+        """Prunes the layers that read the same inputs, such as the projections of an attention; by default each by ``prune``.
+
+        Override it where they can share work beyond what the statistic itself shares.
+
+        Args:
+            weights, sparsities: as in ``prune``, for each of the layers.
+            statistic: the one of all of them.
+
+        Returns:
+            what ``prune`` would return, for each of the layers.
+        """
+        return [self.prune(weight, sparsity, statistic) for weight, sparsity in zip(weights, sparsities, strict=True)]
+
+    def prune_model(
+        self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None, modules: str = "all"
+    ) -> Mapping[str, Any] | None:
         """Prunes a whole model in place, for methods that do not go layer by layer.
 
         Args:
             model: the causal language model, in evaluation mode.
-            sparsity: what to remove from the linear layers of the decoder.
-            calibration: int64 [samples, length] token ids if ``calibrated`` or ``statistic`` is set, else None.
+            sparsity: what to remove from the linear layers of the decoder; a ratio for ``structured`` methods.
+            calibration: int64 [samples, length] token ids if ``calibrated`` is set or something is measured, else None.
+            modules: ``all``, or what the user chose instead, for ``structured`` methods that can leave attention or FFN alone.
+
+        Returns:
+            notes for the pruning record (JSON values), or None.
         """
         raise NotImplementedError(f"{type(self).__qualname__} does not override prune_model")
 
@@ -88,10 +116,14 @@ class Pruner(Configurable):
         """
         if cls.rung() is None:
             raise PluginError(f"{cls.__qualname__} overrides none of score, prune and prune_model")
+        if cls.structured and cls.rung() != "prune_model":
+            raise PluginError(f"{cls.__qualname__} is structured and does not override prune_model")
         if cls.statistic is not None and inspect.isabstract(cls.statistic):
             raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 
     @classmethod
     def rung(cls) -> str | None:
-        """The most general method that the class overrides: ``prune_model``, ``prune``, ``score`` or None."""
-        return next((name for name in ("prune_model", "prune", "score") if getattr(cls, name) is not getattr(Pruner, name)), None)
+        """The most general method that the class overrides: ``prune_model``, ``prune_together``, ``prune``, ``score`` or None."""
+        return next(
+            (name for name in ("prune_model", "prune_together", "prune", "score") if getattr(cls, name) is not getattr(Pruner, name)), None
+        )

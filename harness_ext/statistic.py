@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
+
+from harness_ext.errors import NumericalError
+from harness_ext.linalg import InverseFactor, add_gram, inverse_factor
 
 
 class Statistic(ABC):
@@ -13,46 +17,92 @@ class Statistic(ABC):
     Args:
         in_features: the width of the layer's input.
         device: where the layer's weight is.
+        dtype: float32, or float64 where ``precision=float64`` was asked for.
     """
 
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        self.in_features, self.device = in_features, device
+    additive: ClassVar[tuple[str, ...]] = ()
+    """The tensor attributes that add up over tokens: processes that saw a share of the tokens each add theirs together. A statistic that
+    names none cannot be used by several processes."""
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.in_features, self.device, self.dtype = in_features, device, dtype
         self.tokens = 0
 
     @abstractmethod
     def update(self, inputs: torch.Tensor) -> None:
-        """Adds a batch of inputs, float32 [tokens, in_features]; do not write into it."""
+        """Adds a batch of inputs, ``dtype`` [tokens, in_features]; do not write into it."""
+
+    def check(self) -> None:
+        """Called when all tokens are in.
+
+        Raises:
+            NumericalError: what adds up over the tokens is not finite, because an input was not, or its square is beyond ``dtype``.
+        """
+        for name in self.additive:
+            if not getattr(self, name).isfinite().all():
+                raise NumericalError("the input has NaN or infinite values, or values whose squares are")
 
 
 class ChannelNorms(Statistic):
     """The L2 norm of every input channel over the calibration tokens (Wanda, arXiv 2306.11695, section 3)."""
 
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        super().__init__(in_features, device)
-        self.squares = torch.zeros(in_features, dtype=torch.float32, device=device)
+    additive: ClassVar[tuple[str, ...]] = ("squares",)
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_features, device, dtype)
+        self.squares = torch.zeros(in_features, dtype=dtype, device=device)
 
     def update(self, inputs: torch.Tensor) -> None:
         self.tokens += len(inputs)
-        self.squares += inputs.square().sum(0)
+        self.squares += torch.linalg.vector_norm(inputs, dim=0).square_()
 
     @property
     def norms(self) -> torch.Tensor:
-        """float32 [in_features]."""
+        """[in_features]."""
         return self.squares.sqrt()
 
 
 class Hessian(Statistic):
     """The Hessian of the layer-wise output error, ``2/n sum x x^T`` over ``n`` tokens (SparseGPT, arXiv 2301.00774, section 3)."""
 
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        super().__init__(in_features, device)
-        self.products = torch.zeros(in_features, in_features, dtype=torch.float32, device=device)
+    additive: ClassVar[tuple[str, ...]] = ("products",)
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_features, device, dtype)
+        self.products = torch.zeros(in_features, in_features, dtype=dtype, device=device)
+        """``sum x x^T``; only the blocks on and above the diagonal are kept up to date."""
+        self._factors: dict[float, InverseFactor] = {}
 
     def update(self, inputs: torch.Tensor) -> None:
         self.tokens += len(inputs)
-        self.products.addmm_(inputs.T, inputs)
+        add_gram(self.products, inputs)
 
     @property
     def matrix(self) -> torch.Tensor:
-        """float32 [in_features, in_features], symmetric; a new tensor each time."""
-        return self.products * (2 / max(1, self.tokens))
+        """[in_features, in_features], symmetric; a new tensor each time."""
+        upper = self.products.triu()
+        upper += self.products.triu(1).T
+        return upper.mul_(2 / max(1, self.tokens))
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """The L2 norm of every input channel, as in :class:`ChannelNorms`: [in_features]."""
+        return self.products.diagonal().sqrt()
+
+    @property
+    def dead(self) -> torch.Tensor:
+        """bool [in_features]: inputs that were zero in every token."""
+        return self.products.diagonal() == 0
+
+    def inverse_factor(self, damping: float) -> InverseFactor:
+        """The factor of the damped inverse of ``matrix``, with 1 on the diagonal for dead inputs. Computed once for all the layers that
+        share this statistic; do not write into it.
+
+        Raises:
+            NumericalError: as :func:`harness_ext.inverse_factor`.
+        """
+        if damping not in self._factors:
+            matrix = self.matrix
+            matrix.diagonal()[self.dead] = 1
+            self._factors[damping] = inverse_factor(matrix, damping)
+        return self._factors[damping]

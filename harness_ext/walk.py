@@ -1,22 +1,28 @@
-"""Walks a model block by block: measures what reaches each linear layer, lets a pruner replace the weights, feeds the result on."""
+"""Walks calibration tokens through a model block by block, and measures what reaches each linear layer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
-from harness_ext.errors import NumericalError, UnsupportedModelError
+from harness_ext import ranks
+from harness_ext.errors import NumericalError, PluginError, UnsupportedModelError
 from harness_ext.layers import Block, Layer
+from harness_ext.residency import Residency
 from harness_ext.statistic import Statistic
+from harness_ext.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BATCH_TOKENS = 8192  # calibration tokens that go through a block at once
+BATCH_TOKENS = 2048  # calibration tokens that go through a block at once: the widest activations of a batch stay in the cache of a CPU
+BATCH_TOKENS_ON_DEVICE = 16384  # what keeps an accelerator busy
+
+Kinds = list[type[Statistic]]
 
 
 class Call(NamedTuple):
@@ -26,60 +32,87 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-def measure_and_replace(
-    model: PreTrainedModel,
-    blocks: list[Block],
-    input_ids: torch.Tensor,
-    new_statistics: Callable[[int, torch.device], list[Statistic]],
-    replace: Callable[[Layer, list[Statistic]], None],
-) -> None:
-    """Goes through the blocks in order. Only one block's statistics are alive at a time.
+class Walk:
+    """The calibration tokens on their way through the model: at any time, the hidden states in front of one block.
+
+    With several processes each walks its share of the tokens; what is measured is added up over all of them.
 
     Args:
+        residency: brings the weights of a block. What is outside the blocks computes the hidden states in front of the first one.
+        blocks: all decoder blocks in order.
         input_ids: int64 [samples, length].
-        new_statistics: called with the width and device of an input; layers that read the same tensor share what it returns.
-        replace: called with each selected layer and its statistics; writes the new weight.
+        dtype: of the statistics, float32 or float64.
 
     Raises:
-        NumericalError: an activation is NaN or infinite; names the block.
+        UnsupportedModelError: the model does not call each block once, with hidden states first.
     """
-    batches = torch.split(input_ids.to(model.device), max(1, BATCH_TOKENS // input_ids.shape[1]))
-    hidden, calls = _record_calls(model, blocks, batches)
-    for index, block in enumerate(blocks):
-        if block.layers:
-            with _measuring(block, new_statistics) as statistics:
-                for batch, states in enumerate(hidden):
-                    _run(block, states, calls[batch][index])
-            for layer in block.layers:
-                replace(layer, statistics(layer))
-        if any(later.layers for later in blocks[index + 1 :]):
-            for batch, states in enumerate(hidden):
-                hidden[batch] = _run(block, states, calls[batch][index])
+
+    def __init__(
+        self, residency: Residency, blocks: list[Block], input_ids: torch.Tensor, dtype: torch.dtype, stopwatch: Stopwatch
+    ) -> None:
+        self.residency, self.blocks, self.dtype, self.stopwatch = residency, blocks, dtype, stopwatch
+        tokens = BATCH_TOKENS if residency.device.type == "cpu" else BATCH_TOKENS_ON_DEVICE
+        batches = torch.split(ranks.share(input_ids).to(residency.device), max(1, tokens // input_ids.shape[1]))
+        with stopwatch("forward"):
+            self.hidden, self._calls = _record_calls(residency, blocks, batches)
+
+    def measure(self, index: int, kinds: Kinds) -> Callable[[Layer], list[Statistic]]:
+        """Runs a block, which must be in place, as far as its last selected layer, and gives the statistics of each of them.
+
+        Args:
+            index: the number of the block.
+            kinds: what to measure. Layers that read the very same tensor share one list of statistics.
+
+        Raises:
+            NumericalError: an input is NaN or infinite; names the layer.
+        """
+        block = self.blocks[index]
+        with self.stopwatch("forward"), _Listening(block, self._new_statistics(kinds), self.dtype, self.stopwatch) as listening:
+            for batch, states in enumerate(self.hidden):
+                with torch.no_grad(), listening.one_batch():
+                    _call(block, states, self._calls[batch][index])
+        with self.stopwatch("statistics"):
+            return listening.statistics()
+
+    def advance(self, index: int) -> None:
+        """Runs a block, which must be in place, to its end: its output is the next block's input.
+
+        Raises:
+            NumericalError: the output has NaN or infinite values; names the block.
+        """
+        block, finite = self.blocks[index], True
+        with self.stopwatch("forward"), torch.no_grad():
+            for batch, states in enumerate(self.hidden):
+                result = _call(block, states, self._calls[batch][index])
+                output: torch.Tensor = result[0] if isinstance(result, tuple) else result
+                finite = finite and bool(output.isfinite().all())
+                self.hidden[batch] = output
+        if not ranks.everywhere(finite):
+            raise NumericalError(f"{block.name}: the output has NaN or infinite values")
+
+    def _new_statistics(self, kinds: Kinds) -> Callable[[Layer], list[Statistic]]:
+        return lambda layer: [kind(layer.in_features, self.residency.device, self.dtype) for kind in kinds]
 
 
-def _run(block: Block, hidden: torch.Tensor, call: Call) -> torch.Tensor:
-    with torch.no_grad():
-        result = block.module(hidden, *call.args, **call.kwargs)
-    output: torch.Tensor = result[0] if isinstance(result, tuple) else result
-    if not output.isfinite().all():
-        raise NumericalError(f"{block.name}: the output has NaN or infinite values")
-    return output
+def _call(block: Block, hidden: torch.Tensor, call: Call) -> Any:
+    return block.module(hidden, *call.args, **call.kwargs)
 
 
 def _record_calls(
-    model: PreTrainedModel, blocks: list[Block], batches: tuple[torch.Tensor, ...]
+    residency: Residency, blocks: list[Block], batches: tuple[torch.Tensor, ...]
 ) -> tuple[list[torch.Tensor], list[list[Call]]]:
     """The hidden states that enter the first block and, for each batch and block, all other arguments of the call.
 
-    The blocks are not computed: each is replaced by one that takes note of its call and returns the hidden states as they came. Masks
-    and position embeddings that are equal from batch to batch are kept once.
+    The blocks are not computed, but one of each class once, to see what it returns: each is replaced by one that takes note of its call
+    and returns the hidden states as they came. Masks and position embeddings that are equal from batch to batch are kept once. The LM
+    head is left out, whose output would be larger than all else.
     """
     hidden: list[torch.Tensor] = []
     calls: list[list[Call]] = []
-    rest: dict[int, tuple[Any, ...] | None] = {}  # what a block returns after the hidden states; None if it returns them alone
+    rest: dict[type, tuple[Any, ...] | None] = {}  # what a block returns after the hidden states; None if it returns them alone
 
-    def listen(index: int, block: nn.Module) -> Callable[..., Any]:
-        compute = block.forward
+    def listen(index: int, block: Block) -> Callable[..., Any]:
+        compute = block.module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             if args:
@@ -87,25 +120,28 @@ def _record_calls(
             else:
                 states = kwargs.pop("hidden_states", None)
             if not isinstance(states, torch.Tensor):
-                raise UnsupportedModelError(f"{blocks[index].name} is not called with hidden states first: the model cannot be walked")
+                raise UnsupportedModelError(f"{block.name} is not called with hidden states first: the model cannot be walked")
             if index == 0:
                 hidden.append(states)
                 calls.append([])
-            if index not in rest:
-                output = compute(states, *args, **kwargs)
-                rest[index] = output[1:] if isinstance(output, tuple) else None
+            kind = type(block.module)
+            if kind not in rest:
+                with residency.holding(block, write=False):
+                    output = compute(states, *args, **kwargs)
+                rest[kind] = output[1:] if isinstance(output, tuple) else None
             calls[-1].append(_share(Call(args, kwargs), calls[-2][index] if len(calls) > 1 else None))
-            others = rest[index]
+            others = rest[kind]
             return states if others is None else (states, *others)
 
         return forward
 
+    model: PreTrainedModel = residency.model
     with ExitStack() as stack, torch.no_grad():
         for index, block in enumerate(blocks):
             stack.callback(_restore_forward, block.module, block.module.__dict__.get("forward"))
-            block.module.forward = listen(index, block.module)
+            block.module.forward = listen(index, block)
         for batch in batches:
-            model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
+            model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
     if any(len(row) != len(blocks) for row in calls):
         raise UnsupportedModelError(f"{type(model).__name__} does not call each decoder layer once: it cannot be walked")
     return hidden, calls
@@ -131,43 +167,79 @@ def _share(new: Any, old: Any) -> Any:
     return new
 
 
-@contextmanager
-def _measuring(
-    block: Block, new_statistics: Callable[[int, torch.device], list[Statistic]]
-) -> Iterator[Callable[[Layer], list[Statistic]]]:
-    """Listens to the inputs of the block's selected layers. Layers that read the very same tensor have one list of statistics."""
-    owners: dict[str, str] = {}  # layer -> the first layer that reads the same tensor
-    statistics: dict[str, list[Statistic]] = {}
-    reading: dict[str, Any] = {"tensor": None, "owner": ""}
+class _Enough(Exception):
+    """All selected layers of a block have read this batch."""
 
-    def listen(layer: Layer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+
+class _Listening:
+    """Listens to the inputs of a block's selected layers."""
+
+    def __init__(self, block: Block, new_statistics: Callable[[Layer], list[Statistic]], dtype: torch.dtype, stopwatch: Stopwatch) -> None:
+        self.block, self.new_statistics, self.dtype, self.stopwatch = block, new_statistics, dtype, stopwatch
+        self.owners: dict[str, str] = {}  # layer -> the first layer that reads the same tensor
+        self.lists: dict[str, list[Statistic]] = {}  # by owner
+        self.calls: dict[str, int] = {layer.name: 0 for layer in block.layers}  # in this batch
+        self.once = False  # whether the first batch went through each layer exactly once, so that later ones can stop at the last
+        self.tensor: Any = None  # the last one read, and by whom
+        self.owner = ""
+        self.finite: dict[str, bool] = {}
+
+    def __enter__(self) -> _Listening:
+        self.handles = [layer.module.register_forward_pre_hook(self._hook(layer)) for layer in self.block.layers]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tensor = None
+        for handle in self.handles:
+            handle.remove()
+
+    @contextmanager
+    def one_batch(self) -> Iterator[None]:
+        """Around the call of the block with one batch."""
+        first = not self.owners
+        self.calls = dict.fromkeys(self.calls, 0)
+        with suppress(_Enough):
+            yield
+        if first:
+            self.once = all(count == 1 for count in self.calls.values())
+
+    def _hook(self, layer: Layer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             inputs = args[0]
-            if layer.name not in owners:
-                owners[layer.name] = reading["owner"] if inputs is reading["tensor"] else layer.name
-            owner = owners[layer.name]
-            reading["tensor"], reading["owner"] = inputs, owner
-            if owner != layer.name:
-                return
-            if owner not in statistics:
-                statistics[owner] = new_statistics(layer.in_features, inputs.device)
-            if not inputs.isfinite().all():
-                raise NumericalError(f"{layer.name}: the input has NaN or infinite values")
-            tokens = inputs.reshape(-1, layer.in_features).float()
-            for statistic in statistics[owner]:
-                statistic.update(tokens)
+            self.calls[layer.name] += 1
+            if layer.name not in self.owners:
+                self.owners[layer.name] = self.owner if inputs is self.tensor else layer.name
+            owner = self.owners[layer.name]
+            self.tensor, self.owner = inputs, owner
+            if owner == layer.name:
+                with self.stopwatch("statistics"):
+                    self._update(layer, inputs)
+            if self.once and all(self.calls.values()):
+                raise _Enough
 
         return hook
 
-    def of(layer: Layer) -> list[Statistic]:
-        if layer.name not in owners:
-            raise UnsupportedModelError(f"{layer.name} was not used by the calibration tokens: it cannot be pruned from statistics")
-        return statistics[owners[layer.name]]
+    def _update(self, layer: Layer, inputs: torch.Tensor) -> None:
+        if layer.name not in self.lists:
+            self.lists[layer.name] = self.new_statistics(layer)
+        tokens = inputs.reshape(-1, layer.in_features).to(self.dtype)
+        for statistic in self.lists[layer.name]:
+            if not statistic.additive and not tokens.isfinite().all():  # the others show it in what they add up
+                self.finite[layer.name] = False
+            statistic.update(tokens)
 
-    handles = [layer.module.register_forward_pre_hook(listen(layer)) for layer in block.layers]
-    try:
-        yield of
-    finally:
-        reading["tensor"] = None
-        for handle in handles:
-            handle.remove()
+    def statistics(self) -> Callable[[Layer], list[Statistic]]:
+        """Adds the statistics up over all processes and checks them."""
+        if not ranks.everywhere(len(self.owners) == len(self.block.layers)):
+            idle = [layer.name for layer in self.block.layers if layer.name not in self.owners] or ["a layer of another process"]
+            raise UnsupportedModelError(f"{idle[0]} was not used by the calibration tokens: it cannot be pruned from statistics")
+        for owner, found in self.lists.items():
+            for statistic in found:
+                ranks.add_up(statistic, owner)
+                try:
+                    statistic.check()
+                except (NumericalError, PluginError) as error:
+                    raise type(error)(f"{owner}: {error}") from error
+            if not ranks.everywhere(self.finite.get(owner, True)):
+                raise NumericalError(f"{owner}: the input has NaN or infinite values")
+        return lambda layer: self.lists[self.owners[layer.name]]

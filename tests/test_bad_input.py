@@ -48,7 +48,7 @@ ARGUMENTS = {
     "pruner=random,pruner.seed=-1": "pruner.seed=-1: want a number of at least 0",
     "prunner.block_size=64": "no argument 'prunner.block_size'. Did you mean 'pruner'?",
     "prune.block_size=64": "Did you mean 'pruner'?",
-    "calib.samples=8": "Dotted arguments begin with pruner. or calibration.",
+    "calib.samples=8": "Dotted arguments begin with pruner., calibration. or allocation.",
     "block_size=64": "no argument 'block_size'. Did you mean 'pruner.block_size'?",
     "samples=64": "no argument 'samples'. Did you mean 'calibration.samples'?",
     "prunr=wanda": "no argument 'prunr'. Did you mean 'pruner'?",

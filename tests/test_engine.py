@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import tiny
 import torch
 
-from harness_ext import BadOptionError, Calibration, CalibrationError, NumericalError, PluginError, Pruned, Pruner, Sparsity, prune
-from harness_ext.engine import output_error, weights_digest
+from harness_ext import (
+    Allocation,
+    BadOptionError,
+    Calibration,
+    CalibrationError,
+    ChannelNorms,
+    LayerShape,
+    NumericalError,
+    PluginError,
+    Pruned,
+    Pruner,
+    Sparsity,
+    prune,
+)
+from harness_ext.engine import output_error
 from harness_ext.layers import find_blocks
 
 FIRST = r"model\.layers\.0\.self_attn\.q_proj"
@@ -220,68 +235,148 @@ class TestPruneModel:
 
 
 SPREAD = """
-from harness_ext import Sparsity, hookimpl
+from harness_ext import Allocation, Sparsity, hookimpl
+
+SEEN = []
+
+class Spread(Allocation):
+    name = "spread"
+    def spread(self, sparsity, layers, measured):
+        {}
 
 @hookimpl
-def layer_sparsities(model, sparsity, layers):
-    {}
+def register_allocations(register):
+    register(Spread)
 """
 
 
-class TestLayerSparsities:
-    """The hook that spreads the sparsity over the layers."""
+class TestAllocation:
+    """A plugin that spreads the sparsity over the layers."""
 
-    def test_are_used(self, install_plugin):
-        install_plugin("spread", SPREAD.format("return {n: Sparsity(0.25 if '.0.' in n else 0.75) for n in layers}"))
-        record = prune(tiny.model(), pruner="magnitude", sparsity=0.5)
+    def test_is_used(self, install_plugin):
+        install_plugin("spread", SPREAD.format("return {layer.name: 0.25 if layer.block == 0 else 0.75 for layer in layers}"))
+        record = prune(tiny.model(), pruner="magnitude", sparsity=0.5, allocation="spread")
         assert {(name.split(".")[2], entry["achieved"], entry["asked"]) for name, entry in record["layers"].items()} == {
             ("0", 0.25, "0.25"),
             ("1", 0.75, "0.75"),
         }
         assert record["achieved_sparsity"] == 0.5
-
-    def test_none_leaves_it_to_others(self, install_plugin):
-        install_plugin("spread", SPREAD.format("return None"))
-        record = prune(tiny.model(), pruner="magnitude", sparsity=0.5)
-        assert {entry["achieved"] for entry in record["layers"].values()} == {0.5}
+        assert record["plan"]["allocation"] == "spread"
+        assert record["allocation_plugin"]["distribution"] == "spread"
 
     @pytest.mark.parametrize(
         ("body", "message"),
         [
-            ("return {n + 'x': sparsity for n in layers}", "want a harness_ext.Sparsity for each of the layers, and for no other"),
-            ("return {n: sparsity for n in layers[1:]}", "for each of the layers"),
-            ("return {n: sparsity for n in [*layers, 'lm_head']}", "and for no other"),
-            ("return {n: 0.5 for n in layers}", "want a harness_ext.Sparsity"),
-            ("return [sparsity] * len(layers)", "want a harness_ext.Sparsity"),
-            ("return {n: Sparsity(0.4) for n in layers}", "the layers add up to 17[0-9]{2} weights to remove, 2176 were asked for"),
-            ("return {n: Sparsity(0.9) for n in layers}", "weights to remove, 2176 were asked for"),
+            ("return {layer.name: 0.5 for layer in layers[1:]}", "1 of 14 layers have no sparsity"),
+            ("return {layer.name: 0.4 for layer in layers}", "the layers add up to 17[0-9]{2} weights to remove, 2176 were asked for"),
         ],
     )
-    def test_that_are_wrong_are_an_error_before_anything_is_done(self, install_plugin, body, message):
+    def test_that_is_wrong_is_an_error_before_anything_is_done(self, install_plugin, body, message):
         install_plugin("spread", SPREAD.format(body))
         model = tiny.model()
         before = tiny.weights(model)
-        with pytest.raises(PluginError, match=f"^layer_sparsities: .*{message}"):
-            prune(model, pruner="magnitude", sparsity=0.5)
+        with pytest.raises(PluginError, match=f"^allocation 'spread'.*: .*{message}"):
+            prune(model, pruner="magnitude", sparsity=0.5, allocation="spread")
         assert tiny.same(tiny.weights(model), before)
 
-    def test_get_the_dense_model_the_sparsity_and_the_selected_layers(self, install_plugin):
-        install_plugin("spread", "SEEN = []\n" + SPREAD.format("SEEN.append((model, sparsity, layers)); return None"))
-        model = tiny.model()
-        prune(model, pruner="magnitude", sparsity="2:4", modules="*.v_proj")
+    def test_gets_the_sparsity_and_the_shapes_of_the_selected_layers(self, install_plugin):
+        install_plugin("spread", SPREAD.format("SEEN.append((sparsity, layers)); return {layer.name: sparsity for layer in layers}"))
+        prune(tiny.model(), pruner="magnitude", sparsity="2:4", modules="*.v_proj", allocation="spread")
         import spread
 
-        assert [(model, Sparsity.parse("2:4"), [f"model.layers.{i}.self_attn.v_proj" for i in range(2)])] == spread.SEEN
+        shapes = [LayerShape(f"model.layers.{i}.self_attn.v_proj", i, "attention", 16, 16) for i in range(2)]
+        assert [(Sparsity.parse("2:4"), shapes)] == spread.SEEN
 
-    @pytest.mark.parametrize("arguments", [{"sparsity": 0}, {"sparsity": 0.5, "pruner": pruner("prune_model", TestPruneModel.globally())}])
-    def test_are_not_asked_for_where_they_would_not_count(self, install_plugin, arguments):
+    def test_is_not_asked_where_nothing_is_removed(self, install_plugin):
         install_plugin("spread", SPREAD.format("raise ZeroDivisionError"))
-        prune(tiny.model(), **arguments)
+        prune(tiny.model(), sparsity=0, allocation="spread")
+
+    def test_is_refused_for_a_pruner_of_whole_models(self, install_plugin):
+        install_plugin("spread", SPREAD.format("raise ZeroDivisionError"))
+        with pytest.raises(BadOptionError, match="allocation='spread': pruner 'own' treats the model as a whole"):
+            prune(tiny.model(), pruner=pruner("prune_model", TestPruneModel.globally()), sparsity=0.5, allocation="spread")
 
     def test_a_pattern_that_does_not_divide_a_layer_is_refused(self, install_plugin):
-        install_plugin("spread", SPREAD.format("return {n: Sparsity.parse('8:16') for n in layers}"))
+        install_plugin("spread", SPREAD.format("return {layer.name: Sparsity.parse('8:16') for layer in layers}"))
         with pytest.raises(BadOptionError, match="down_proj has 24 inputs, which 16 does not divide"):
-            prune(tiny.model(), pruner="magnitude", sparsity=0.5)
+            prune(tiny.model(), pruner="magnitude", sparsity=0.5, allocation="spread")
+
+    def test_sees_the_weights_of_the_dense_model_and_what_reaches_them(self):
+        """In one pass: the second block is measured behind a first one that is not pruned yet."""
+        seen, dense, ids = [], tiny.model(), tiny.token_ids()
+
+        class Look(Allocation):
+            name = "look"
+            statistic = ChannelNorms
+
+            def measure(self, block, pruner):
+                seen.extend((layer, weight.clone(), norms) for layer, weight, norms in block)
+                return len(block)
+
+            def spread(self, sparsity, layers, measured):
+                assert measured == {0: 7, 1: 7}
+                return {layer.name: sparsity for layer in layers}
+
+        model = copy.deepcopy(dense)
+        prune(model, pruner="wanda", sparsity=0.5, calibration=ids, allocation=Look())
+        inputs = {}
+        for layer, weight, _ in seen:
+            module = dense.get_submodule(layer.name)
+            assert weight.equal(module.weight)
+            module.register_forward_pre_hook(lambda _, args, name=layer.name: inputs.update({name: args[0].detach().flatten(0, 1)}))
+        dense(input_ids=ids)
+        for layer, _, norms in seen:
+            torch.testing.assert_close(norms.norms, inputs[layer.name].norm(dim=0))
+
+
+class TestPruneTogether:
+    def test_gets_the_layers_that_read_the_same_inputs(self):
+        groups = []
+
+        class Grouped(Pruner):
+            name = "grouped"
+            statistic = ChannelNorms
+
+            def prune_together(self, weights, sparsities, statistic):
+                groups.append([tuple(weight.shape) for weight in weights])
+                return [zeroed(weight, sparsity) for weight, sparsity in zip(weights, sparsities, strict=True)]
+
+        prune(tiny.model("llama-gqa-tied", layers=1), pruner=Grouped(), sparsity=0.5, calibration=tiny.token_ids())
+        assert groups == [[(16, 16), (8, 16), (8, 16)], [(16, 16)], [(24, 16), (24, 16)], [(16, 24)]]
+
+    def test_that_gives_back_too_few_is_an_error(self):
+        own = pruner("prune_together", lambda self, weights, sparsities, statistic: [])
+        with pytest.raises(PluginError, match=f"^pruner 'own' broke its contract on {FIRST}: want 1 weights from prune_together"):
+            prune(tiny.model(), pruner=own, sparsity=0.5)
+
+
+class TestPrecision:
+    def test_float64_reaches_weights_and_statistics(self):
+        seen = set()
+
+        def score(self, weight, statistic):
+            seen.add((weight.dtype, statistic.norms.dtype))
+            return weight.abs() * statistic.norms
+
+        record = prune(
+            tiny.model(dtype=torch.bfloat16), pruner=pruner("score", score, statistic=ChannelNorms), sparsity=0.5,
+            calibration=tiny.token_ids(), precision="float64",
+        )  # fmt: skip
+        assert seen == {(torch.float64, torch.float64)}
+        assert record["plan"]["precision"] == "float64"
+
+    def test_another_is_refused(self):
+        with pytest.raises(BadOptionError, match=r"precision='float46': want float32 or float64\. Did you mean 'float64'\?"):
+            prune(tiny.model(), sparsity=0.5, precision="float46")
+
+
+def test_blocks_on_another_device_than_the_model_give_the_same_weights():
+    """The only other device here is the CPU under another name; that the blocks are moved there and back is what is tested."""
+    models = [tiny.model(), tiny.model()]
+    prune(models[0], sparsity=0.5, calibration=tiny.token_ids())
+    prune(models[1], sparsity=0.5, calibration=tiny.token_ids(), device="cpu:0")
+    assert tiny.same(*map(tiny.weights, models))
+    assert {parameter.device for parameter in models[1].parameters()} == {torch.device("cpu")}
 
 
 class TestCalibrationSources:
@@ -359,23 +454,3 @@ class TestOutputError:
 
     def test_of_a_layer_without_output_is_zero(self):
         assert output_error(torch.ones(2, 2), torch.zeros(2, 2), torch.zeros(2, 2)) == 0
-
-
-class TestWeightsDigest:
-    def test_sees_every_bit(self):
-        model = tiny.model(dtype=torch.bfloat16)
-        digests = {weights_digest(model)}
-        model.model.norm.weight.data[3] *= 1.01
-        digests.add(weights_digest(model))
-        model.model.norm.weight.data[3] = 0.0
-        digests.add(weights_digest(model))
-        model.model.norm.weight.data[3] = -0.0
-        digests.add(weights_digest(model))
-        assert len(digests) == 4
-
-    def test_is_the_same_for_the_same_weights(self):
-        assert weights_digest(tiny.model("opt")) == weights_digest(tiny.model("opt"))
-
-    def test_sees_the_dtype(self):
-        half = tiny.model(dtype=torch.bfloat16)
-        assert weights_digest(half) != weights_digest(tiny.model(dtype=torch.bfloat16).float())

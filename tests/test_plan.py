@@ -18,6 +18,9 @@ def plugins():
     return Plugins()
 
 
+UNIFORM = {"allocation": "uniform", "allocation_options": {}, "precision": "float32"}
+
+
 def test_without_arguments_nothing_is_removed(plugins):
     plan = make_plan(plugins)
     assert plan.describe() == {
@@ -25,6 +28,7 @@ def test_without_arguments_nothing_is_removed(plugins):
         "pruner_options": {"block_size": 128, "damping": 0.01},
         "sparsity": "0",
         "modules": "all",
+        **UNIFORM,
     }
     assert not plan.needs_calibration
 
@@ -41,6 +45,7 @@ def test_our_arguments_are_taken_and_the_others_left(plugins):
         "pruner_options": {"block_size": 64, "damping": 0.01},
         "sparsity": "2:4",
         "modules": "ffn",
+        **UNIFORM,
         "calibration": "self",
         "calibration_options": {"samples": 3, "length": None, "seed": 0, "temperature": 0.5},
     }

@@ -17,7 +17,7 @@ from environment import ROOT, THIRD_PARTY
 
 import harness_ext
 from harness_ext import BadOptionError, Pruner, Sparsity, hookspecs
-from harness_ext.errors import PluginError, UnknownNameError
+from harness_ext.errors import UnknownNameError
 from harness_ext.hookspecs import NAME
 from harness_ext.plan import make_plan
 from harness_ext.plugins import Plugins
@@ -27,7 +27,9 @@ OWN = f"lm-eval-pruned {metadata.version('lm-eval-pruned')}"
 
 def hook(body: str, name: str = "register_pruners", arguments: str = "register") -> str:
     """The source of a plugin with one hook."""
-    return f"from harness_ext import Calibration, Pruner, Sparsity, hookimpl\n\n@hookimpl\ndef {name}({arguments}):\n    {body}\n"
+    return (
+        f"from harness_ext import Allocation, Calibration, Pruner, Sparsity, hookimpl\n\n@hookimpl\ndef {name}({arguments}):\n    {body}\n"
+    )
 
 
 def reasons(plugins: Plugins) -> list[str]:
@@ -74,9 +76,9 @@ def test_a_failing_import_is_reported_with_distribution_version_and_reason(insta
         ("def register_pruners(register): pass", "wrong implements no hook. Is @harness_ext.hookimpl missing?"),
         (
             hook("pass", name="register_pruner"),
-            "'register_pruner' is not a hook. Did you mean 'register_pruners'? Hooks: layer_sparsities, ",
+            "'register_pruner' is not a hook. Did you mean 'register_pruners'? Hooks: register_allocations, ",
         ),
-        (hook("pass", name="wholly_different"), "'wholly_different' is not a hook. Hooks: layer_sparsities, register_calibrations, "),
+        (hook("pass", name="wholly_different"), "'wholly_different' is not a hook. Hooks: register_allocations, register_calibrations, "),
         (hook("pass", arguments="registrar"), "PluginValidationError: "),
         (hook("register(int)"), "register() wants a subclass of harness_ext.Pruner, not <class 'int'>"),
         (hook("register('wanda')"), "register() wants a subclass of harness_ext.Pruner, not 'wanda'"),
@@ -90,6 +92,10 @@ def test_a_failing_import_is_reported_with_distribution_version_and_reason(insta
         (
             hook("register(type('Empty', (Calibration,), {'name': 'empty'}))", name="register_calibrations"),
             "Empty overrides neither texts nor input_ids",
+        ),
+        (
+            hook("register(type('Empty', (Allocation,), {'name': 'empty'}))", name="register_allocations"),
+            "Empty does not override spread",
         ),
         (hook("register('no-such-folder')", name="register_tasks"), "register_tasks: no-such-folder is not a folder"),
         (hook("1 / 0"), "ZeroDivisionError: division by zero"),
@@ -201,33 +207,22 @@ def test_hook_register_tasks(install_plugin: InstallPlugin, tmp_path: Path) -> N
     assert len(folders) > 1
 
 
-def test_hook_layer_sparsities(install_plugin: InstallPlugin) -> None:
-    body = "return {layer: Sparsity(0.25 if number % 2 else 0.75) for number, layer in enumerate(layers)}"
-    install_plugin("a-abstains", hook("return None", name="layer_sparsities", arguments="sparsity"))
-    install_plugin("alternating", hook(body, name="layer_sparsities", arguments="model, sparsity, layers"))
+def test_hook_register_allocations(install_plugin: InstallPlugin) -> None:
+    source = (
+        "class Falling(Allocation):\n    name = 'falling'\n    step: float = 0.25\n"
+        "    def spread(self, sparsity, layers, measured):\n"
+        "        return {layer.name: sparsity.ratio + self.step * (1 - 2 * layer.block) for layer in layers}\n"
+    )
+    install_plugin("falling", "from harness_ext import Allocation\n" + source + hook("register(Falling)", name="register_allocations"))
     built = tiny.model("gpt2", layers=2)
-    record = harness_ext.prune(built, pruner="magnitude", sparsity=0.5, modules="*.c_fc")
+    options = {"pruner": "magnitude", "sparsity": 0.5, "modules": "*.c_fc", "allocation": "falling"}
+    record = harness_ext.prune(built, **options)
     assert [layer["asked"] for layer in record["layers"].values()] == ["0.75", "0.25"]
     zeros = [int((block.mlp.c_fc.weight == 0).sum()) for block in built.transformer.h]
     size = built.transformer.h[0].mlp.c_fc.weight.numel()
     assert zeros == [size * 3 // 4, size // 4]
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("return {layer: Sparsity(0.5) for layer in layers[1:]}", "for each of the layers, and for no other"),
-        ("return {layer: 0.5 for layer in layers}", "want a harness_ext.Sparsity"),
-        ("return {layer: Sparsity(0.25) for layer in layers}", "weights to remove"),
-    ],
-)
-def test_hook_layer_sparsities_is_held_to_its_contract(install_plugin: InstallPlugin, body: str, message: str) -> None:
-    install_plugin("wrong", hook(body, name="layer_sparsities", arguments="layers"))
-    built = tiny.model(layers=1)
-    before = tiny.weights(built)
-    with pytest.raises(PluginError, match=re.escape(message)):
-        harness_ext.prune(built, pruner="magnitude", sparsity=0.5)
-    assert tiny.same(before, tiny.weights(built))
+    with pytest.raises(BadOptionError, match=r"allocation 'falling' has no option 'stop'\. Did you mean 'step'"):
+        harness_ext.prune(built, **options, allocation_options={"stop": 0.1})
 
 
 # House rules.
@@ -248,7 +243,7 @@ def test_every_hook_is_documented_typed_and_tested(name: str) -> None:
 
 
 def test_the_hooks_are_what_is_tested_here() -> None:
-    assert {"register_pruners", "register_calibrations", "register_models", "register_tasks", "layer_sparsities"} <= set(HOOKS)
+    assert {"register_pruners", "register_calibrations", "register_models", "register_tasks", "register_allocations"} <= set(HOOKS)
 
 
 @pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: str(path.relative_to(ROOT / "plugins")))

@@ -28,6 +28,9 @@ def test_the_record_says_what_was_done_in_json_values():
         "pruner_options": {"block_size": 8, "damping": 0.01},
         "sparsity": "0.29",
         "modules": "all",
+        "allocation": "uniform",
+        "allocation_options": {},
+        "precision": "float32",
         "calibration": "input_ids",
         "calibration_options": {},
     }

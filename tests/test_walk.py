@@ -24,8 +24,8 @@ class Tokens(Hessian):
 
     made: ClassVar[list[Tokens]] = []
 
-    def __init__(self, in_features, device):
-        super().__init__(in_features, device)
+    def __init__(self, in_features, device, dtype):
+        super().__init__(in_features, device, dtype)
         self.made.append(self)
 
 
@@ -173,8 +173,8 @@ def test_one_blocks_statistics_are_gone_before_the_next_blocks_are_made(monkeypa
     alive, most = set(), []
 
     class Counted(Hessian):
-        def __init__(self, in_features, device):
-            super().__init__(in_features, device)
+        def __init__(self, in_features, device, dtype):
+            super().__init__(in_features, device, dtype)
             alive.add(id(self))
             most.append(len(alive))
 
@@ -244,8 +244,8 @@ def test_hooks_of_others_are_kept():
 def test_the_walk_keeps_no_cache(name, monkeypatch):
     """A cache in a replayed argument would grow with every replay."""
     recorded = []
-    original = walk._run
-    monkeypatch.setattr(walk, "_run", lambda block, hidden, call: recorded.append(call) or original(block, hidden, call))
+    original = walk._call
+    monkeypatch.setattr(walk, "_call", lambda block, hidden, call: recorded.append(call) or original(block, hidden, call))
     prune(tiny.model(name), pruner=Recording(), sparsity=0.5, calibration=tiny.token_ids())
     assert recorded
     for call in recorded:

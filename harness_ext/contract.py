@@ -1,0 +1,77 @@
+"""What every new weight is checked for, whoever computed it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from harness_ext.errors import NumericalError, PluginError
+from harness_ext.pruner import Pruned
+from harness_ext.sparsity import Sparsity
+
+
+def unpack(result: Any, given: torch.Tensor, dense: torch.Tensor, dtype: torch.dtype, blame: str) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The new weight and the notes that a pruner returned for a layer.
+
+    Args:
+        given: what the pruner was handed.
+        dense: what that should still be equal to.
+        dtype: of the model's weight, which has to hold the new one.
+        blame: the start of a message: whose mistake it is.
+
+    Raises:
+        PluginError: it wrote into its input, or returned something else than a weight of that shape, or notes that are not JSON.
+        NumericalError: the weight is not finite in ``dtype``.
+    """
+    weight, notes = result if isinstance(result, Pruned) else (result, {})
+    if not torch.equal(given, dense):
+        raise PluginError(f"{blame}: it wrote into the weight that it was given")
+    if not isinstance(weight, torch.Tensor) or weight.shape != dense.shape:
+        got = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
+        raise PluginError(f"{blame}: want a new weight of shape {tuple(dense.shape)}, not {got}")
+    if not weight.to(dtype).isfinite().all():
+        raise NumericalError(f"{blame}: the new weight has NaN or infinite values in {dtype}")
+    return weight, json_notes(notes, blame)
+
+
+def json_notes(notes: Mapping[str, Any] | None, blame: str) -> dict[str, Any]:
+    """The notes, if they are JSON values.
+
+    Raises:
+        PluginError: they are not.
+    """
+    try:
+        json.dumps(notes, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{blame}: its notes are not JSON values ({error})") from error
+    return dict(notes or {})
+
+
+def check_zeros(weight: torch.Tensor, sparsity: Sparsity, zeros_before: int, blame: str) -> None:
+    """Counts the zeros of a new weight. Those that were there before may come on top of what was asked for, and so may one in ten thousand
+    that a correction of the remaining weights happens to cancel.
+
+    Raises:
+        PluginError: there are fewer or more, or they are not spread as the pattern wants.
+    """
+    zeros, (rows, columns) = int((weight == 0).sum()), weight.shape
+    by_row, by_matrix = rows * sparsity.removed_of(columns), sparsity.removed_of(weight.numel())
+    low, high = min(by_row, by_matrix), max(by_row, by_matrix)
+    if not low <= zeros <= high + zeros_before + weight.numel() // 10_000:
+        raise PluginError(f"{blame}: sparsity {sparsity} is {high} zeros of {weight.numel()}, it left {zeros}")
+    check_pattern(weight, sparsity, blame)
+
+
+def check_pattern(weight: torch.Tensor, sparsity: Sparsity, blame: str) -> None:
+    """Looks for groups of a pattern with too few zeros.
+
+    Raises:
+        PluginError: there are some.
+    """
+    if pattern := sparsity.pattern:
+        n, m = pattern
+        if ((weight.reshape(-1, m) == 0).sum(1) < n).any():
+            raise PluginError(f"{blame}: want {n} zeros in every {m} inputs")

@@ -1,0 +1,16 @@
+"""The built-in allocations. They use the public names of ``harness_ext`` alone, as any plugin would."""
+
+from collections.abc import Callable
+
+from harness_ext import Allocation, hookimpl
+
+
+@hookimpl
+def register_allocations(register: Callable[[type[Allocation]], None]) -> None:
+    from harness_ext_allocations.global_ import Global
+    from harness_ext_allocations.listed import Listed
+    from harness_ext_allocations.owl import OWL
+    from harness_ext_allocations.uniform import Uniform
+
+    for allocation in (Uniform, OWL, Global, Listed):
+        register(allocation)

@@ -1,0 +1,223 @@
+"""Checkpoints of a pruning run: whatever stops it, it goes on and ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from harness_ext import BadOptionError, ChannelNorms, Pruner, prune
+from harness_ext.layers import find_blocks
+from harness_ext.resume import Checkpoints
+
+LAYERS = 5
+
+
+class Counting(Pruner):
+    """Wanda, with a count of the layers that it prunes; stops at the layer ``stop``."""
+
+    name = "counting"
+    statistic = ChannelNorms
+    calls = 0
+    stop = None
+
+    def score(self, weight, statistic):
+        type(self).calls += 1
+        if type(self).calls == type(self).stop:
+            raise KeyboardInterrupt
+        return weight.abs() * statistic.norms
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted():
+    Counting.calls, Counting.stop = 0, None
+
+
+def run(folder, **changes):
+    model = tiny.model(layers=LAYERS)
+    record = prune(model, **({"pruner": Counting(), "sparsity": 0.5, "calibration": tiny.token_ids(), "resume": folder} | changes))
+    return tiny.weights(model), record
+
+
+def timeless(record):
+    layers = {name: {key: value for key, value in entry.items() if key != "seconds"} for name, entry in record["layers"].items()}
+    return {key: value for key, value in record.items() if not key.startswith("seconds")} | {"layers": layers}
+
+
+def files(folder):
+    return sorted(path.name for path in folder.rglob("*.safetensors"))
+
+
+def test_each_block_leaves_a_checkpoint_with_the_new_weights(tmp_path):
+    weights, record = run(tmp_path)
+    assert files(tmp_path) == [f"block-{index:04d}.safetensors" for index in range(LAYERS)]
+    for path in tmp_path.rglob("*.safetensors"):
+        for name, weight in load_file(path).items():
+            assert weight.equal(weights[f"{name}.weight"])
+    assert {path.parent.name for path in tmp_path.rglob("*.safetensors")} == {record["fingerprint"]}
+    assert not [*tmp_path.rglob("*.part")]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(None)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_run_that_is_complete_is_not_done_again(tmp_path):
+    first = run(tmp_path)
+    assert Counting.calls == 7 * LAYERS
+    second = run(tmp_path)
+    assert Counting.calls == 7 * LAYERS
+    assert tiny.same(first[0], second[0])
+    assert timeless(first[1]) == timeless(second[1])
+
+
+@pytest.mark.parametrize("stop", [1, 7, 8, 20, 35])
+def test_a_run_that_was_stopped_goes_on_with_the_first_block_that_was_not_pruned(tmp_path, stop):
+    expected = run(None)
+    Counting.calls, Counting.stop = 0, stop
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    whole = (stop - 1) // 7
+    assert len(files(tmp_path)) == whole
+    Counting.calls, Counting.stop = 0, None
+    weights, record = run(tmp_path)
+    assert Counting.calls == 7 * (LAYERS - whole)
+    assert tiny.same(weights, expected[0])
+    assert timeless(record) == timeless(expected[1])
+
+
+@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_architecture_comes_back_bit_for_bit(tmp_path, name, dtype):
+    def once():
+        model = tiny.model(name, layers=3, dtype=dtype)
+        prune(model, pruner="sparsegpt", sparsity=0.5, calibration=tiny.token_ids(), resume=tmp_path)
+        return tiny.weights(model)
+
+    first = once()
+    blocks = sorted(tmp_path.rglob("block-*"))
+    blocks[-1].unlink()
+    assert tiny.same(once(), first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"sparsity": 0.6}, {"modules": "ffn"}, {"pruner": "wanda"}, {"calibration": tiny.token_ids(seed=1)}, {"precision": "float64"}],
+)
+def test_another_run_takes_nothing_from_this_one(tmp_path, change):
+    run(tmp_path)
+    expected = run(None, **change)
+    assert tiny.same(run(tmp_path, **change)[0], expected[0])
+    assert len({path.parent for path in tmp_path.rglob("*.safetensors")}) == 2
+
+
+def test_another_dense_model_takes_nothing_from_this_one(tmp_path):
+    run(tmp_path)
+    models = [tiny.model(layers=LAYERS, seed=1) for _ in range(2)]
+    for model, folder in zip(models, (tmp_path, None), strict=True):
+        prune(model, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(), resume=folder)
+    assert tiny.same(*map(tiny.weights, models))
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:100], lambda data: b"\xff" * 200])
+def test_a_file_that_cannot_be_read_is_moved_aside_and_its_block_pruned_again(tmp_path, damage, caplog):
+    first = run(tmp_path)
+    path = sorted(tmp_path.rglob("block-*"))[2]
+    path.write_bytes(damage(path.read_bytes()))
+    Counting.calls = 0
+    second = run(tmp_path)
+    assert Counting.calls == 7
+    assert tiny.same(first[0], second[0])
+    assert path.with_suffix(".unreadable").exists()
+    assert "cannot be read" in caplog.text
+
+
+def test_two_processes_are_not_at_the_same_run(tmp_path):
+    first = Checkpoints(tmp_path, "abc")
+    with pytest.raises(BadOptionError, match=r"^resume='.*': another process is at this run \(abc\)"):
+        Checkpoints(tmp_path, "abc")
+    Checkpoints(tmp_path, "abd").close()
+    first.close()
+    Checkpoints(tmp_path, "abc").close()
+
+
+def test_the_lock_is_released_after_an_error(tmp_path):
+    Counting.stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    (lock,) = tmp_path.rglob("lock")
+    with filelock.FileLock(lock).acquire(timeout=0):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadOptionError, match=r"^resume='.*file': ") as error:
+        run(tmp_path / "file")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["", 3, True])
+def test_a_folder_that_is_none_is_refused(value):
+    with pytest.raises(BadOptionError, match=r"^resume=.*: want a folder"):
+        run(value)
+
+
+def test_a_pruner_of_whole_models_leaves_no_checkpoints(tmp_path):
+    whole = type("Whole", (Pruner,), {"name": "whole", "prune_model": lambda *_: None})()
+    with pytest.raises(BadOptionError, match="pruner 'whole' treats the model as a whole and leaves no checkpoints"):
+        run(tmp_path, pruner=whole)
+
+
+SCRIPT = """
+import sys, tiny, torch
+import harness_ext
+torch.set_num_threads(1)
+model = tiny.model(layers=40)
+harness_ext.prune(model, pruner="sparsegpt", sparsity=0.5, calibration=tiny.token_ids(20, 30), resume=sys.argv[1])
+torch.save(model.state_dict(), sys.argv[2] + ".part")
+import os
+os.replace(sys.argv[2] + ".part", sys.argv[2])
+"""
+
+
+def test_after_kills_at_random_moments_the_result_is_bit_identical(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+
+    def start(folder: Path, out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(out)], env=environment)
+
+    assert start(tmp_path / "whole", tmp_path / "whole.pt").wait() == 0
+    draw, kills = random.Random(0), 0
+    while kills < 3:
+        process = start(tmp_path / "killed", tmp_path / "killed.pt")
+        deadline, wanted = time.monotonic() + 120, len(files(tmp_path / "killed")) + draw.randrange(1, 12)
+        while len(files(tmp_path / "killed")) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.02)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills == 3
+    assert start(tmp_path / "killed", tmp_path / "killed.pt").wait() == 0
+    assert tiny.same(torch.load(tmp_path / "killed.pt"), torch.load(tmp_path / "whole.pt"))
+
+
+def test_the_blocks_of_a_model_that_are_not_selected_leave_no_checkpoint(tmp_path):
+    run(tmp_path, modules="*.2.mlp.*")
+    assert files(tmp_path) == ["block-0002.safetensors"]
+    assert len(find_blocks(tiny.model(layers=LAYERS))) == LAYERS
