@@ -14,7 +14,8 @@ import harness_ext
 from harness_ext import BadOptionError, CalibrationError, HarnessExtError, Sparsity, prune
 from harness_ext.layers import find_blocks
 
-PRUNERS = ("random", "magnitude", "wanda", "sparsegpt")
+ROW_WISE, UPDATING = ("wanda", "dsnot"), ("sparsegpt", "admm", "alps")
+PRUNERS = ("random", "magnitude", "ria", *ROW_WISE, *UPDATING)
 
 
 def layers_of(model):
@@ -26,7 +27,7 @@ def share(name, pruner, sparsity, weight):
     if sparsity == "2:4":
         return weight.numel() // 2
     parsed = Sparsity.parse(sparsity)
-    return weight.shape[0] * parsed.removed_of(weight.shape[1]) if pruner == "wanda" else parsed.removed_of(weight.numel())
+    return weight.shape[0] * parsed.removed_of(weight.shape[1]) if pruner in ROW_WISE else parsed.removed_of(weight.numel())
 
 
 @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
@@ -45,7 +46,7 @@ def test_exactly_what_was_asked_for_is_removed_from_linear_layers_and_nothing_el
         assert int((weight == 0).sum()) == zeros == record["layers"][layer]["zeros"], layer
         if sparsity == "2:4":
             assert ((weight.reshape(-1, 4) == 0).sum(1) == 2).all()
-        if pruner != "sparsegpt":
+        if pruner not in UPDATING:
             kept = weight != 0
             assert weight[kept].equal(layers_of(dense)[layer][kept])
         assert weight.dtype == dtype
