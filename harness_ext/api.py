@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +72,10 @@ def prune(
     )  # fmt: skip
     training = model.training
     model.eval()
-    with ExitStack() as stack:
-        stack.callback(model.train, training)
+    try:
         residency = None
         if device is not None and torch.device(device) != model.device:
             residency = OneBlockOnDevice(model, find_blocks(model), torch.device(device))
-            stack.callback(residency.close)
         return apply(plan, model, tokenizer, measure_error=measure_error, residency=residency)
+    finally:
+        model.train(training)

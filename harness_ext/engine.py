@@ -70,9 +70,10 @@ def apply(
         found |= reshape(plan, model, blocks, input_ids)
     elif removes:
         run = _Run(plan, blocks, residency, stopwatch, measure_error)
-        asked = run.spread(input_ids)
-        found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
-        layers = run.go(model, input_ids, found["fingerprint"])
+        with residency.walking():
+            asked = run.spread(input_ids)
+            found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
+            layers = run.go(model, input_ids, found["fingerprint"])
         found |= {"notes": run.notes} if run.notes else {}
     found["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
     found["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)

@@ -33,6 +33,11 @@ class Residency:
         return device
 
     @contextmanager
+    def walking(self) -> Iterator[None]:
+        """Around a run: what is outside the blocks is where they compute, within the context."""
+        yield
+
+    @contextmanager
     def holding(self, block: Block, *, write: bool) -> Iterator[None]:
         """Has the weights of a block in place, within the context.
 
@@ -62,7 +67,7 @@ class Residency:
 
 
 class OneBlockOnDevice(Residency):
-    """A model in host memory of which one block at a time, and what is outside the blocks, is on the device that computes.
+    """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes.
 
     Args:
         model: on the CPU.
@@ -74,12 +79,19 @@ class OneBlockOnDevice(Residency):
         super().__init__(model)
         self._device = device
         self._blocks = {id(block.module) for block in blocks}
-        self._home = model.device
-        self._move_rest(device)
+        self._home: torch.device = model.device
 
     @property
     def device(self) -> torch.device:
         return self._device
+
+    @contextmanager
+    def walking(self) -> Iterator[None]:
+        self._move_rest(self._device)
+        try:
+            yield
+        finally:
+            self._move_rest(self._home)
 
     @contextmanager
     def holding(self, block: Block, *, write: bool) -> Iterator[None]:
@@ -88,10 +100,6 @@ class OneBlockOnDevice(Residency):
             yield
         finally:
             block.module.to(self._home)
-
-    def close(self) -> None:
-        """Brings everything back to where it was."""
-        self._move_rest(self._home)
 
     def _move_rest(self, device: torch.device) -> None:
         inside = {id(p) for m in self.model.modules() if id(m) in self._blocks for p in [*m.parameters(), *m.buffers()]}

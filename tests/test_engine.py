@@ -379,6 +379,34 @@ def test_blocks_on_another_device_than_the_model_give_the_same_weights():
     assert {parameter.device for parameter in models[1].parameters()} == {torch.device("cpu")}
 
 
+def test_outside_the_run_nothing_is_on_the_other_device(monkeypatch):
+    """Calibration text is written by the model where it is, and only one block is away from there at any time."""
+    moves, model = [], tiny.model(layers=3)
+    original = torch.nn.Module.to
+
+    def to(module, *args, **kwargs):
+        moves.append((id(module), str(args[0])))
+        return original(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    prune(model, sparsity=0.5, calibration=tiny.token_ids(), device="cpu:0")
+    blocks = [id(block) for block in model.model.layers]
+    assert moves[0] == (blocks[0], "cpu:0")  # to see what a block returns
+    assert moves == [(block, device) for block in [blocks[0], *blocks] for device in ("cpu:0", "cpu")]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pruner_name", ["wanda", "sparsegpt", "admm", "alps", "dsnot"])
+def test_one_block_on_the_gpu_gives_the_weights_of_the_cpu_up_to_rounding(pruner_name):
+    models = [tiny.model(layers=3), tiny.model(layers=3)]
+    for model, device in zip(models, (None, "cuda"), strict=True):
+        prune(model, pruner=pruner_name, sparsity=0.5, calibration=tiny.token_ids(), device=device)
+    one, other = map(tiny.weights, models)
+    for name in one:
+        assert ((one[name] == 0) == (other[name] == 0)).float().mean() > 0.98
+    assert {parameter.device for parameter in models[1].parameters()} == {torch.device("cpu")}
+
+
 class TestCalibrationSources:
     """What a source of token ids may give back."""
 
