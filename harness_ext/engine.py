@@ -48,7 +48,7 @@ def apply(
         HarnessExtError: the model cannot be walked, the numbers are not finite, or the pruner broke its contract.
     """
     residency = residency or Residency(model)
-    blocks = _blocks(plan, model, in_memory=type(residency) is Residency)
+    blocks = _blocks(plan, model, in_memory=residency.in_memory)
     found: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
     stopwatch = Stopwatch(residency.device)
     with stopwatch("digest"):

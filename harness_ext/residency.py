@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -22,6 +22,9 @@ class Residency:
     Args:
         model: what is outside the decoder blocks (embeddings, norms, buffers) is always in place.
     """
+
+    in_memory: ClassVar[bool] = True
+    """Whether the weights of all blocks are in host memory."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

@@ -81,7 +81,7 @@ def test_models_are_listed_with_their_folders() -> None:
         assert folders[name] == str(Plugins().models.get(name)[0])
 
 
-@pytest.mark.parametrize("command", ["plugins", "models"])
+@pytest.mark.parametrize("command", ["plugins", "models", "known-facts", "prune"])
 def test_each_command_explains_itself(command: str) -> None:
     assert "Usage:" in run(command, "--help")
     assert command in run("--help")

@@ -7,11 +7,17 @@ from harness_ext import Pruner, hookimpl
 
 @hookimpl
 def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    from harness_ext_pruners.admm import ADMM
+    from harness_ext_pruners.alps import ALPS
+    from harness_ext_pruners.depth import Depth
+    from harness_ext_pruners.dsnot import DSnoT
     from harness_ext_pruners.magnitude import Magnitude
     from harness_ext_pruners.random import Random
     from harness_ext_pruners.ria import RIA
     from harness_ext_pruners.sparsegpt import SparseGPT
+    from harness_ext_pruners.stored import Stored
     from harness_ext_pruners.wanda import Wanda
+    from harness_ext_pruners.width import Width
 
-    for pruner in (Random, Magnitude, Wanda, RIA, SparseGPT):
+    for pruner in (Random, Magnitude, Wanda, RIA, DSnoT, SparseGPT, ADMM, ALPS, Depth, Width, Stored):
         register(pruner)

@@ -1,0 +1,145 @@
+"""A folder that is written whole or not at all: under another name beside it, then renamed."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harness_ext.errors import BadOptionError, HarnessExtError
+
+RECORD = "pruning.json"  # stands in every folder that is written here, and in no other
+
+
+class WriteError(HarnessExtError):
+    """A folder that cannot be written: the disk is full, or the file system refuses."""
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Refuses a path that cannot be written to, before any weight is loaded.
+
+    Raises:
+        BadOptionError: it exists and ``force`` is not set, or is nothing that was written here; the folder around it is not writable.
+        WriteError: the file system refuses to say.
+    """
+    with writing(out):
+        _check(out, force)
+
+
+def _check(out: Path, force: bool) -> None:
+    target = out.resolve()
+    _recover(target)
+    if target.exists():
+        if not target.is_dir():
+            raise BadOptionError(f"--out {out}: a file of that name exists: want the path of a folder")
+        if not force:
+            raise BadOptionError(f"--out {out}: the folder exists: want another path, or --force")
+        if any(target.iterdir()) and not (target / RECORD).is_file():
+            raise BadOptionError(f"--out {out}: --force replaces what harness-ext prune wrote, and there is no {RECORD} in this folder")
+    if not target.parent.is_dir():
+        raise BadOptionError(f"--out {out}: want a path in a folder that exists")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise BadOptionError(f"--out {out}: no permission to write in {target.parent}")
+
+
+@contextmanager
+def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """Gives a new folder beside ``out`` to write into; it becomes ``out`` when the context ends without an error, and is deleted otherwise.
+
+    A process that is killed leaves no ``out``, or a whole one. What it leaves beside it is deleted when ``out`` is written next.
+
+    Raises:
+        BadOptionError: as :func:`check_out`.
+        WriteError: the file system refuses.
+    """
+    check_out(out, force)
+    target = out.resolve()
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    lock = FileLock(f"{part}.lock", timeout=0)
+    with writing(out):
+        lock.acquire()  # says to others, for as long as this process lives, that it is at work
+    try:
+        with writing(out):
+            part.mkdir()
+        yield part
+        with writing(out):
+            _open_to_readers(part)
+            _flush(part)
+            _rename(part, target, force=force)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Makes one line that names the path of what the file system says.
+
+    Raises:
+        WriteError: in the place of an OSError, or of what safetensors makes of it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        raise WriteError(f"{path}: cannot be written: {reason}") from error
+
+
+def _rename(part: Path, target: Path, *, force: bool) -> None:
+    old = part.with_suffix(".old")
+    if force and target.exists():
+        os.rename(target, old)
+    os.rename(part, target)
+    _flush_entry(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Gives all files the permissions of the record: safetensors makes files that only their owner can read."""
+    record = folder / RECORD
+    if record.is_file():
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(record.stat().st_mode)
+
+
+def _flush(folder: Path) -> None:
+    """Has all that is in a folder on the disk, so that a rename that survives a crash of the machine never shows half-written files."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    directory = path.is_dir()
+    with suppress(*[PermissionError] if directory else ()):  # not every system opens folders
+        handle = os.open(path, os.O_RDONLY if directory else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _recover(target: Path) -> None:
+    """Deletes what killed processes left beside ``target``; one that was killed while it replaced it gets the old folder back."""
+    pattern = re.compile(re.escape(f".{target.name}.") + r"([0-9a-f]{8})\.(part|part\.lock|old)")
+    names = sorted(path.name for path in target.parent.iterdir()) if target.parent.is_dir() else []
+    runs = {match[1] for match in map(pattern.fullmatch, names) if match}
+    for run in sorted(runs):
+        part = target.with_name(f".{target.name}.{run}.part")
+        old = part.with_suffix(".old")
+        lock = FileLock(f"{part}.lock", timeout=0)
+        with suppress(Timeout, OSError), lock:  # held by a process that is alive, or not ours to delete
+            if old.exists() and not target.exists():
+                os.rename(old, target)
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            Path(lock.lock_file).unlink(missing_ok=True)

@@ -1,0 +1,181 @@
+"""The weights of a checkpoint folder, and whose they are in the model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness_ext.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool} | {
+    f"{sign}{bits}": getattr(torch, f"{'u' if sign == 'U' else ''}int{bits}") for sign in "IU" for bits in (8, 16, 32, 64)
+}
+SHOWN = 3  # names in a message
+
+
+class WeightFiles:
+    """The safetensors of a folder, matched with a model by name.
+
+    Args:
+        model: on the meta device, with tied weights tied.
+        dtype: what floating-point weights are turned into; by default they keep theirs.
+
+    Raises:
+        UnsupportedModelError: no safetensors there, or tensors that are missing, left over, or of another shape than the model's.
+    """
+
+    def __init__(self, folder: Path, model: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype
+        self.files = stored_files(folder)
+        """The file that holds each stored tensor, by the name in the files."""
+        self.aliases = _aliases(model)
+        """All names of a tensor of the model, by each of them: more than one where weights are tied."""
+        self.names = self._match(folder, model)
+        """The name in the files, by the name in the model; of tied weights, one of the names."""
+        self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        state = model.state_dict()
+        for name, stored in self.names.items():
+            shape, kind = self._header(stored)
+            if shape != tuple(state[name].shape):
+                raise UnsupportedModelError(f"{self.files[stored]}: {stored} is {shape}, the model wants {tuple(state[name].shape)}")
+            self._kinds[name] = shape, (dtype if dtype and kind.is_floating_point else kind)
+
+    def empty(self, name: str) -> torch.Tensor:
+        """A tensor of the model on the meta device, with its shape and the dtype that it will have."""
+        shape, dtype = self._kinds[name]
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def _match(self, folder: Path, model: PreTrainedModel) -> dict[str, str]:
+        wanted = set(self.aliases)
+        rename = _renaming(model, wanted)
+        renamed = {stored: rename(stored) for stored in self.files}
+        found: dict[str, str] = {}
+        for stored, name in renamed.items():
+            if name in wanted:
+                first = next((alias for alias in self.aliases[name] if alias in found), None)
+                if first is None:
+                    found[name] = stored
+                elif not torch.equal(*(read(self.files, {"it": either}, None)["it"] for either in (stored, found[first]))):
+                    raise UnsupportedModelError(f"{folder}: {stored} and {found[first]} differ, and the model ties them: load it whole")
+        missing = sorted(name for name in wanted if not any(alias in found for alias in self.aliases[name]))
+        if missing:
+            raise UnsupportedModelError(f"{folder}: the files do not hold {_some(missing)} of {type(model).__name__}")
+        ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"]
+        buffers = {name for name, _ in model.named_buffers()}
+        extra = [stored for stored, name in renamed.items() if name not in wanted | buffers]
+        if extra := [stored for stored in extra if not any(re.search(pattern, stored) for pattern in ignored)]:
+            raise UnsupportedModelError(f"{folder}: the files hold {_some(sorted(extra))}, which {type(model).__name__} has not")
+        return found
+
+    def _header(self, stored: str) -> tuple[tuple[int, ...], torch.dtype]:
+        from safetensors import safe_open
+
+        file = self.files[stored]
+        with _reading(file), safe_open(file, "pt") as opened:
+            part = opened.get_slice(stored)
+            kind = part.get_dtype()
+            if kind not in DTYPES:
+                raise UnsupportedModelError(f"{file}: {stored} is of {kind}: want a checkpoint in bf16, fp16 or fp32")
+            return tuple(part.get_shape()), DTYPES[kind]
+
+
+def stored_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor of a checkpoint folder.
+
+    Raises:
+        UnsupportedModelError: no safetensors there, or an index that names files that are not.
+    """
+    from safetensors import safe_open
+
+    if (folder / SINGLE).is_file():
+        with _reading(folder / SINGLE), safe_open(folder / SINGLE, "pt") as opened:
+            return dict.fromkeys(opened.keys(), folder / SINGLE)
+    if not (folder / INDEX).is_file():
+        raise UnsupportedModelError(f"{folder}: want {SINGLE}, or shards and {INDEX}: there is neither")
+    with _reading(folder / INDEX):
+        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+    files = {name: folder / file for name, file in names.items()}
+    for file in dict.fromkeys(files.values()):
+        if not file.is_file():
+            raise UnsupportedModelError(f"{file}: no such file, and {INDEX} names it")
+    return files
+
+
+def read(files: Mapping[str, Path], names: Mapping[str, str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+    """Reads tensors into host memory.
+
+    Args:
+        files: the file of each stored tensor.
+        names: which to read: the name of each in the files, by the name to return it under.
+        dtype: as for :class:`WeightFiles`.
+
+    Raises:
+        UnsupportedModelError: a file that cannot be read.
+    """
+    from safetensors import safe_open
+
+    tensors: dict[str, torch.Tensor] = {}
+    for file in dict.fromkeys(files[stored] for stored in names.values()):
+        with _reading(file), safe_open(file, "pt") as opened:
+            for name, stored in names.items():
+                if files[stored] == file:
+                    mapped = opened.get_tensor(stored)
+                    # A copy: the tensor of safetensors is a view of the mapped file, which is read when it is used.
+                    tensors[name] = mapped.to(dtype if dtype and mapped.is_floating_point() else mapped.dtype, copy=True)
+    return tensors
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        raise UnsupportedModelError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _aliases(model: PreTrainedModel) -> dict[str, list[str]]:
+    own = set(model.state_dict())
+    names: dict[int, list[str]] = {}
+    for name, tensor in [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]:
+        if name in own:  # others are buffers that are computed anew
+            names.setdefault(id(tensor), []).append(name)
+    return {name: group for group in names.values() for name in group}
+
+
+def _renaming(model: PreTrainedModel, wanted: set[str]) -> Callable[[str], str]:
+    """Says what a stored tensor is called in the model: files may have, or lack, the prefix of the model without its head, or be named
+    as in an older version of transformers.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    prefix = f"{model.base_model_prefix}."
+    renamings = [change for change in get_model_conversion_mapping(model) if isinstance(change, WeightRenaming)]
+
+    def rename(stored: str) -> str:
+        candidates = [stored]
+        for renaming in renamings:
+            candidates.append(renaming.rename_source_key(candidates[-1])[0])
+        for name in reversed(candidates):
+            for candidate in (name, prefix + name, name.removeprefix(prefix)):
+                if candidate in wanted:
+                    return candidate
+        return stored
+
+    return rename
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
