@@ -10,8 +10,7 @@ from harness_ext.errors import NumericalError
 
 MAX_RETRIES = 6
 ESCALATION = 10.0
-GRAM_BLOCK = 512  # of 3,072 columns a symmetric product in such blocks costs 7/12 of a full one, and each block is still a fast product
-INVERSE_BLOCK = 256  # where halving a triangle further costs more than it saves
+LEAF = 192  # columns of a triangle below which halving it further costs more in small products than it saves
 
 
 class InverseFactor(NamedTuple):
@@ -25,18 +24,25 @@ class InverseFactor(NamedTuple):
 
 
 def add_gram(products: torch.Tensor, inputs: torch.Tensor) -> None:
-    """Adds ``inputs^T inputs`` to the blocks of ``products`` on and above the diagonal, in place; the blocks below it are not touched.
+    """Adds the upper triangle of ``inputs^T inputs`` to that of ``products``, in place, for little more than half the work of the whole.
+
+    The columns are halved: the square above the diagonal is one product, and the two triangles beside it are done in the same way. Below
+    the diagonal, ``products`` is not to be read.
 
     Args:
         products: [n, n].
         inputs: [tokens, n] of the same dtype.
     """
-    for start in range(0, len(products), GRAM_BLOCK):
-        stop = start + GRAM_BLOCK
-        products[start:stop, start:].addmm_(inputs[:, start:stop].T, inputs[:, start:])
+    if len(products) <= LEAF:
+        products.addmm_(inputs.T, inputs)
+        return
+    middle = len(products) // 2
+    products[:middle, middle:].addmm_(inputs[:, :middle].T, inputs[:, middle:])
+    add_gram(products[:middle, :middle], inputs[:, :middle])
+    add_gram(products[middle:, middle:], inputs[:, middle:])
 
 
-def inverse_factor(matrix: torch.Tensor, damping: float) -> InverseFactor:
+def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor | None = None) -> InverseFactor:
     """Factorises the inverse of ``matrix + damping * mean(diag(matrix)) * I``.
 
     With ``P`` the reversal of rows and columns and ``L L^T`` the Cholesky decomposition of ``P H P``, ``R = P L P`` is upper triangular and
@@ -44,23 +50,24 @@ def inverse_factor(matrix: torch.Tensor, damping: float) -> InverseFactor:
     inverse itself takes two decompositions besides. Where the decomposition fails the damping is multiplied by 10, at most 6 times.
 
     Args:
-        matrix: symmetric float32 or float64 [n, n] with a positive diagonal.
+        matrix: symmetric float32 or float64 [n, n] with a positive diagonal; only its upper triangle is read.
+        diagonal: [n], in the place of the matrix's own.
 
     Raises:
         NumericalError: the matrix is not finite, or cannot be factorised with any of the dampings tried.
     """
-    if not matrix.isfinite().all():
+    if not matrix.triu().isfinite().all():
         raise NumericalError("the Hessian has NaN or infinite entries")
-    mean = matrix.diagonal().mean()
+    reversed_diagonal = (matrix.diagonal() if diagonal is None else diagonal).flip(0)
+    mean, damped = reversed_diagonal.mean(), matrix.flip(0, 1)  # a decomposition reads the lower triangle
     tried = damping
     for retries in range(MAX_RETRIES + 1):
-        damped = matrix.flip(0, 1)
-        damped.diagonal().add_(tried * mean)
+        damped.diagonal().copy_(reversed_diagonal + tried * mean)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
-            upper = _invert_upper(lower.flip(0, 1))
-            if upper.isfinite().all():
-                return InverseFactor(upper, tried, retries)
+            _invert_lower(lower)
+            if lower.isfinite().all():
+                return InverseFactor(lower.flip(0, 1), tried, retries)
         tried *= ESCALATION
     raise NumericalError(
         f"the Hessian cannot be factorised, not even with {tried / ESCALATION:g} of its mean diagonal added to the diagonal; "
@@ -68,20 +75,14 @@ def inverse_factor(matrix: torch.Tensor, damping: float) -> InverseFactor:
     )
 
 
-def _invert_upper(matrix: torch.Tensor) -> torch.Tensor:
-    """The inverse of an upper triangular matrix: ``[A B; 0 C]^-1 = [A^-1, -A^-1 B C^-1; 0, C^-1]``, halved until the parts are small."""
-    inverse = torch.zeros_like(matrix)
-
-    def invert(start: int, stop: int) -> None:
-        if stop - start <= INVERSE_BLOCK:
-            identity = torch.eye(stop - start, dtype=matrix.dtype, device=matrix.device)
-            inverse[start:stop, start:stop] = torch.linalg.solve_triangular(matrix[start:stop, start:stop], identity, upper=True)
-            return
-        middle = start + (stop - start) // 2
-        invert(start, middle)
-        invert(middle, stop)
-        above = inverse[start:middle, start:middle] @ matrix[start:middle, middle:stop]
-        torch.mm(above.neg_(), inverse[middle:stop, middle:stop], out=inverse[start:middle, middle:stop])
-
-    invert(0, len(matrix))
-    return inverse
+def _invert_lower(matrix: torch.Tensor) -> None:
+    """Inverts a lower triangular matrix in place: ``[A 0; B C]^-1 = [A^-1 0; -C^-1 B A^-1, C^-1]``, halved until the parts are small."""
+    if len(matrix) <= LEAF:
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        matrix.copy_(torch.linalg.solve_triangular(matrix, identity, upper=False))
+        return
+    middle = len(matrix) // 2
+    first, last, between = matrix[:middle, :middle], matrix[middle:, middle:], matrix[middle:, :middle]
+    _invert_lower(first)
+    _invert_lower(last)
+    between.copy_((last @ between).neg_() @ first)

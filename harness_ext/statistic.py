@@ -70,7 +70,7 @@ class Hessian(Statistic):
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(in_features, device, dtype)
         self.products = torch.zeros(in_features, in_features, dtype=dtype, device=device)
-        """``sum x x^T``; only the blocks on and above the diagonal are kept up to date."""
+        """``sum x x^T``; only the upper triangle is to be read."""
         self._factors: dict[float, InverseFactor] = {}
 
     def update(self, inputs: torch.Tensor) -> None:
@@ -102,7 +102,8 @@ class Hessian(Statistic):
             NumericalError: as :func:`harness_ext.inverse_factor`.
         """
         if damping not in self._factors:
-            matrix = self.matrix
-            matrix.diagonal()[self.dead] = 1
-            self._factors[damping] = inverse_factor(matrix, damping)
+            scale = 2 / max(1, self.tokens)
+            # The sum is factorised as it is and the factor scaled: a copy of the sum would be as large as all else in the block.
+            factor = inverse_factor(self.products, damping, self.products.diagonal().masked_fill(self.dead, 1 / scale))
+            self._factors[damping] = factor._replace(upper=factor.upper.mul_(scale**-0.5))
         return self._factors[damping]

@@ -85,7 +85,8 @@ class Walk:
             for batch, states in enumerate(self.hidden):
                 result = _call(block, states, self._calls[batch][index])
                 output: torch.Tensor = result[0] if isinstance(result, tuple) else result
-                finite = finite and bool(output.isfinite().all())
+                # A sum is read faster than every element, and is not finite if one of them is not; a sum too large is looked at again.
+                finite = finite and bool(output.sum().isfinite() or output.isfinite().all())
                 self.hidden[batch] = output
         if not ranks.everywhere(finite):
             raise NumericalError(f"{block.name}: the output has NaN or infinite values")

@@ -59,7 +59,7 @@ class TestBoth:
 
 @pytest.mark.parametrize("width", [5, 512, 513, 1100])
 def test_the_hessian_of_wide_inputs_is_that_of_one_product(width):
-    """It is computed in blocks on and above the diagonal."""
+    """It is computed by halves."""
     inputs = torch.randn(40, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     statistic = Hessian(width, torch.device("cpu"), torch.float64)
     statistic.update(inputs)
