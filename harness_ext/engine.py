@@ -14,6 +14,7 @@ from harness_ext.allocation import LayerShape, Measured
 from harness_ext.calibration import check_ids, digest
 from harness_ext.errors import HarnessExtError, NumericalError, PluginError, UnsupportedModelError
 from harness_ext.layers import Block, Layer, check_coverage, find_blocks
+from harness_ext.memory import give_back
 from harness_ext.plan import Plan
 from harness_ext.residency import Residency
 from harness_ext.resume import Checkpoints
@@ -165,6 +166,7 @@ class _Run:
         def prune(index: int, block: Block, statistics: Statistics) -> None:
             for layers in _sharing(block, statistics) if pruner.rung() == "prune_together" else [[layer] for layer in block.layers]:
                 self._replace(layers, statistics(layers[0]))
+                give_back()
             if checkpoints:
                 weights = {layer.name: layer.weight.cpu() for layer in block.layers}
                 checkpoints.save(index, weights, {name: self.record[name] for name in weights})

@@ -12,6 +12,8 @@ MAX_RETRIES = 6
 ESCALATION = 10.0
 LEAF = 192  # columns of a triangle below which halving it further costs more in small products than it saves
 
+PART = 2**20  # elements that are moved at once
+
 
 class InverseFactor(NamedTuple):
     """``upper`` is the upper triangular Cholesky factor of the inverse of the damped matrix: ``inverse = upper^T upper``."""
@@ -56,23 +58,36 @@ def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor 
     Raises:
         NumericalError: the matrix is not finite, or cannot be factorised with any of the dampings tried.
     """
-    if not matrix.triu().isfinite().all():
-        raise NumericalError("the Hessian has NaN or infinite entries")
     reversed_diagonal = (matrix.diagonal() if diagonal is None else diagonal).flip(0)
-    mean, damped = reversed_diagonal.mean(), matrix.flip(0, 1)  # a decomposition reads the lower triangle
-    tried = damping
+    mean, tried = reversed_diagonal.mean(), damping
     for retries in range(MAX_RETRIES + 1):
-        damped.diagonal().copy_(reversed_diagonal + tried * mean)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower = matrix.flip(0, 1)  # a decomposition reads the lower triangle, which is the upper one of the matrix
+        lower.diagonal().copy_(reversed_diagonal + tried * mean)
+        failed = torch.empty((), dtype=torch.int32, device=matrix.device)
+        torch.linalg.cholesky_ex(lower, out=(lower, failed))
         if not failed:
             _invert_lower(lower)
-            if lower.isfinite().all():
-                return InverseFactor(lower.flip(0, 1), tried, retries)
+            if lower.sum().isfinite():
+                _reverse(lower)
+                return InverseFactor(lower, tried, retries)
+        if retries == 0 and not matrix.triu().isfinite().all():  # looked at only now: it takes as much memory as all else here
+            raise NumericalError("the Hessian has NaN or infinite entries")
         tried *= ESCALATION
     raise NumericalError(
         f"the Hessian cannot be factorised, not even with {tried / ESCALATION:g} of its mean diagonal added to the diagonal; "
         "use more calibration samples"
     )
+
+
+def _reverse(matrix: torch.Tensor) -> None:
+    """Reverses the order of rows and of columns in place."""
+    values = matrix.view(-1)
+    for start in range(0, len(values) // 2, PART):
+        stop = min(start + PART, len(values) // 2)
+        head, tail = values[start:stop], values[len(values) - stop : len(values) - start]
+        kept = head.flip(0)
+        head.copy_(tail.flip(0))
+        tail.copy_(kept)
 
 
 def _invert_lower(matrix: torch.Tensor) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
@@ -18,6 +17,7 @@ from torch import nn
 from harness_ext.atomic import writing
 from harness_ext.checkpoint import save_generation_settings
 from harness_ext.layers import Block, find_blocks
+from harness_ext.memory import give_back
 from harness_ext.residency import Residency
 from harness_ext.weight_files import INDEX, WeightFiles, read
 
@@ -105,7 +105,7 @@ class Shards(Residency):
             yield
             return
         self._place(number, self._take(number))
-        _give_back()
+        give_back()
         self._look_ahead(number + 1)
         self._held[number] = write
         try:
@@ -116,7 +116,7 @@ class Shards(Residency):
         finally:
             del self._held[number]
             self._empty(number)
-            _give_back()
+            give_back()
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         state = self.model.state_dict()
@@ -126,7 +126,7 @@ class Shards(Residency):
                 yield name, state[name]
             else:
                 yield name, self._read(number, only=name)[name]
-                _give_back()
+                give_back()
 
     def finish(self) -> None:
         """Writes what is not written yet, the configuration and the index; ``out`` is then a whole checkpoint.
@@ -137,7 +137,7 @@ class Shards(Residency):
         for number in self._number.values():
             if number not in self._written:
                 self._write(number, self._read(number))
-                _give_back()
+                give_back()
         self._write(REST, self._in_place(REST))
         files = {stored: self._file(number).name for number, names in self._places.items() for stored in names.values()}
         tensors = [tensor for name, tensor in self.model.state_dict().items() if name in self._source.names]
@@ -205,12 +205,6 @@ class Shards(Residency):
     def _empty(self, number: int) -> None:
         for name in self._places[number]:
             _put(self.model, self._source.aliases[name], self._source.empty(name))
-
-
-def _give_back() -> None:
-    """Hands freed memory to the system: glibc would keep it for later, in pieces, until it is as much as the whole model."""
-    with suppress(OSError, AttributeError, TypeError):  # other systems have no malloc_trim, and no need of it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _put(model: nn.Module, names: list[str], tensor: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from harness_ext import ranks
 from harness_ext.errors import NumericalError, PluginError, UnsupportedModelError
 from harness_ext.layers import Block, Layer
+from harness_ext.memory import give_back
 from harness_ext.residency import Residency
 from harness_ext.statistic import Statistic
 from harness_ext.stopwatch import Stopwatch
@@ -55,6 +56,7 @@ class Walk:
         batches = torch.split(ranks.share(input_ids).to(residency.device), max(1, tokens // input_ids.shape[1]))
         with stopwatch("forward"):
             self.hidden, self._calls = _record_calls(residency, blocks, batches)
+        give_back()
 
     def measure(self, index: int, kinds: Kinds) -> Callable[[Layer], list[Statistic]]:
         """Runs a block, which must be in place, as far as its last selected layer, and gives the statistics of each of them.
@@ -71,6 +73,7 @@ class Walk:
             for batch, states in enumerate(self.hidden):
                 with torch.no_grad(), listening.one_batch():
                     _call(block, states, self._calls[batch][index])
+        give_back()
         with self.stopwatch("statistics"):
             return listening.statistics()
 
@@ -87,7 +90,8 @@ class Walk:
                 output: torch.Tensor = result[0] if isinstance(result, tuple) else result
                 # A sum is read faster than every element, and is not finite if one of them is not; a sum too large is looked at again.
                 finite = finite and bool(output.sum().isfinite() or output.isfinite().all())
-                self.hidden[batch] = output
+                states.copy_(output)  # in place: freed pieces of this size would be kept until they are as much again
+        give_back()
         if not ranks.everywhere(finite):
             raise NumericalError(f"{block.name}: the output has NaN or infinite values")
 
