@@ -164,8 +164,11 @@ class _Run:
         checkpoints = Checkpoints(self.plan.resume, fingerprint) if self.plan.resume and ranks.is_first() else None
 
         def prune(index: int, block: Block, statistics: Statistics) -> None:
-            for layers in _sharing(block, statistics) if pruner.rung() == "prune_together" else [[layer] for layer in block.layers]:
-                self._replace(layers, statistics(layers[0]))
+            for layers in _sharing(block, statistics):
+                found = statistics(layers[0])
+                for group in [layers] if pruner.rung() == "prune_together" else [[layer] for layer in layers]:
+                    self._replace(group, found)
+                found.clear()
                 give_back()
             if checkpoints:
                 weights = {layer.name: layer.weight.cpu() for layer in block.layers}

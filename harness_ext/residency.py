@@ -65,7 +65,7 @@ class Residency:
         sha = hashlib.sha256()
         parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         for name, tensor in self.tensors():
-            if name in parameters and not all(part.isfinite().all() for part in tensor.flatten().split(PART)):
+            if name in parameters and not all(part.isfinite().all() for part in torch.split(tensor.flatten(), PART)):
                 raise NumericalError(f"{name} has NaN or infinite values")
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

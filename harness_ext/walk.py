@@ -127,7 +127,7 @@ def _record_calls(
             if not isinstance(states, torch.Tensor):
                 raise UnsupportedModelError(f"{block.name} is not called with hidden states first: the model cannot be walked")
             if index == 0:
-                hidden.append(states)
+                hidden.append(states.clone())  # which will be written into; the model may pass its own on to a block as well
                 calls.append([])
             kind = type(block.module)
             if kind not in rest:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import harness_ext
 from harness_ext.plugins import Plugins
 
-PRUNERS = ("random", "magnitude", "wanda", "ria", "sparsegpt")
+PRUNERS = ("random", "magnitude", "wanda", "ria", "dsnot", "sparsegpt", "admm", "alps")
 
 
 def pruned(path: str, pruner: str, sparsity: str, samples: int) -> tuple[dict[str, torch.Tensor], dict]:
