@@ -144,6 +144,59 @@ def prune(
     typer.echo(prune_command.summary(record, out))
 
 
+@app.command()
+def sweep(
+    out: Annotated[Optional[Path], typer.Option(help="The folder for the records; what is done in it is not done again.")] = None,  # noqa: UP045
+    config: Annotated[Optional[Path], typer.Option(help="A YAML file with these fields; the command line overrides it.")] = None,  # noqa: UP045
+    pretrained: Annotated[Optional[list[str]], typer.Option(help="A model, as for prune; repeatable.")] = None,  # noqa: UP045
+    pruner: Annotated[Optional[list[str]], typer.Option(help="A method; repeatable. By default sparsegpt.")] = None,  # noqa: UP045
+    sparsity: Annotated[Optional[list[str]], typer.Option(help="0.5, 2:4, or 0:0.9:0.1; commas or repeated.")] = None,  # noqa: UP045
+    allocation: Annotated[Optional[list[str]], typer.Option(help="Repeatable. By default uniform.")] = None,  # noqa: UP045
+    modules: Annotated[Optional[list[str]], typer.Option(help="all, attention, ffn, or a glob; repeatable.")] = None,  # noqa: UP045
+    calibration: Annotated[Optional[list[str]], typer.Option(help="self, hub, or a file; repeatable.")] = None,  # noqa: UP045
+    seeds: Annotated[Optional[list[str]], typer.Option(help="Seeds of the calibration, such as 0,1,2.")] = None,  # noqa: UP045
+    option: Annotated[Optional[list[str]], typer.Option("--option", "-o", help="Such as pruner.block_size=64; repeatable.")] = None,  # noqa: UP045
+    precision: Annotated[Optional[str], typer.Option(help="float32 or float64, of statistics and arithmetic.")] = None,  # noqa: UP045
+    tasks: Annotated[Optional[list[str]], typer.Option(help="As for lm_eval; commas or repeated.")] = None,  # noqa: UP045
+    metadata: Annotated[Optional[str], typer.Option(help="Options of tasks, a JSON object, as for lm_eval.")] = None,  # noqa: UP045
+    include_path: Annotated[Optional[list[str]], typer.Option(help="A further folder of tasks; repeatable.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[float], typer.Option(help="Items of each task, or a share of them below 1.")] = None,  # noqa: UP045
+    batch_size: Annotated[Optional[str], typer.Option(help="A number, or auto; by default by the size of the model.")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option(help="Such as cuda; by default that, where there is one.")] = None,  # noqa: UP045
+    dtype: Annotated[Optional[str], typer.Option(help="auto, float32, bfloat16 or float16.")] = None,  # noqa: UP045
+    revision: Annotated[Optional[str], typer.Option(help="Of models on the hub.")] = None,  # noqa: UP045
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that comes with a model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they cost; write nothing.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    address: Annotated[Optional[str], typer.Option(help="Of the Ray cluster, such as auto or ray://HOST:10001.")] = None,  # noqa: UP045
+    cpus_per_trial: Annotated[float, typer.Option(help="For --engine ray.", min=0)] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(help="For --engine ray.", min=0)] = 0,
+) -> None:
+    """Prune and evaluate over a grid; each trial gives the numbers of its own lm_eval run, and is done once."""
+    import os
+
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of lm-eval would write over ours; read when tqdm is imported
+    from harness_ext import sweep_command
+    from harness_ext.errors import HarnessExtError
+
+    given: dict[str, Any] = {
+        "out": str(out) if out else None, "pretrained": pretrained, "pruner": pruner, "sparsity": sparsity, "allocation": allocation,
+        "modules": modules, "calibration": calibration, "seeds": seeds, "options": option, "precision": precision, "tasks": tasks,
+        "metadata": metadata, "include_path": include_path, "limit": limit, "batch_size": batch_size, "device": device, "dtype": dtype,
+        "revision": revision, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    share = {"cpus": cpus_per_trial, "gpus": gpus_per_trial}
+    try:
+        code = sweep_command.sweep(given, config, dry_run=dry_run, engine=engine, address=address, share=share)
+    except HarnessExtError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted; the trials that were done are kept, and the same command goes on from them", err=True)
+        raise typer.Exit(130) from error
+    raise typer.Exit(code)
+
+
 def _registers(row: dict[str, Any]) -> str:
     parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
     return "\n".join(parts) or "nothing"

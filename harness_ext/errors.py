@@ -6,6 +6,8 @@ HarnessExtError
  +-- PluginError                a plugin that does not load, or breaks the contract
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
+ +-- StatisticsError            scores that cannot be compared (harness_ext.statistics; also a ValueError)
+ +-- WriteError                 a folder that cannot be written (harness_ext.atomic)
  +-- UnsupportedModelError      a model whose decoder layers cannot be walked
 """
 

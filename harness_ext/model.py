@@ -10,6 +10,7 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
+from harness_ext.cache import separate, table_name
 from harness_ext.engine import apply
 from harness_ext.errors import BadOptionError, PluginError, did_you_mean
 from harness_ext.options import Configurable
@@ -48,6 +49,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             pretrained = _registered_folder(plugins, pretrained)
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        self._decisive_arguments = dict(arguments)
         super().__init__(pretrained=pretrained, **arguments)
         self.pruning_record = apply(plan, self.model, self.tokenizer)
         log.info(
@@ -77,6 +79,12 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         from lm_eval.utils import simple_parse_args_string
 
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """As in lm-eval; within one file of ``--use_cache``, each fingerprint has its own answers."""
+        super().set_cache_hook(cache_hook)
+        if getattr(cache_hook, "dbdict", None) is not None:
+            separate(cache_hook.dbdict, table_name(self.pruning_record["fingerprint"], self._decisive_arguments))
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's own, and the pruning record; both go into results.json."""

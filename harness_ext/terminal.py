@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+_outer: list[Any] = []  # the bars of rich within which others are shown as further lines
 
 
 @contextmanager
@@ -13,6 +16,14 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
         yield lambda: None
         return
+    if _outer:
+        bar = _outer[-1]
+        task = bar.add_task(title, total=total)
+        try:
+            yield lambda: bar.advance(task)
+        finally:
+            bar.remove_task(task)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,3 +31,14 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+@contextmanager
+def nested(bar: Any) -> Iterator[None]:
+    """Shows what :func:`progress` shows within the context as lines of ``bar``, a ``rich.progress.Progress``: two would overwrite each
+    other."""
+    _outer.append(bar)
+    try:
+        yield
+    finally:
+        _outer.pop()

@@ -20,7 +20,7 @@ from harness_ext.stopwatch import Stopwatch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BATCH_TOKENS = 2048  # calibration tokens that go through a block at once: the widest activations of a batch stay in the cache of a CPU
+BATCH_TOKENS = 1024  # that go through a block at once: on a CPU, what larger batches save they lose by fetching memory anew each time
 BATCH_TOKENS_ON_DEVICE = 16384  # what keeps an accelerator busy
 
 Kinds = list[type[Statistic]]

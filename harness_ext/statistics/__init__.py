@@ -1,0 +1,47 @@
+"""The statistics of a dense-against-pruned experiment.
+
+``compare`` sets a pruned model against the dense one on the same items, ``over_seeds`` sums up calibration seeds, ``critical_sparsity``
+and ``ability_critical`` say where an ability fails, and ``disparity`` whether in-context ability outlasts recall. Everything takes scores
+item by item, and needs neither torch nor lm-eval. docs/statistics.md says what is computed and how well the intervals hold.
+"""
+
+from harness_ext.statistics.checks import StatisticsError
+from harness_ext.statistics.critical import DROPS, AbilityCurve, Critical, ability_critical, ability_curve, critical_sparsity
+from harness_ext.statistics.curves import Curve, isotonic
+from harness_ext.statistics.disparity import Disparity, disparity
+from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
+from harness_ext.statistics.results import Estimate, Result
+from harness_ext.statistics.seeds import OverSeeds, Spread, over_seeds
+
+__all__ = [
+    "DROPS",
+    "AbilityCurve",
+    "Accuracy",
+    "Comparison",
+    "Critical",
+    "Curve",
+    "Disparity",
+    "Estimate",
+    "Flips",
+    "Labels",
+    "McNemar",
+    "OverSeeds",
+    "Result",
+    "Scores",
+    "Spread",
+    "StatisticsError",
+    "ability_critical",
+    "ability_curve",
+    "accuracy",
+    "balanced_accuracy",
+    "compare",
+    "critical_sparsity",
+    "disparity",
+    "entropy",
+    "flips",
+    "isotonic",
+    "label_use",
+    "mcnemar",
+    "over_seeds",
+]

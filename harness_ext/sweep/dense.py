@@ -1,0 +1,157 @@
+"""A model that is loaded once and pruned again and again from its dense weights, which are kept in host memory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import json
+import random
+from typing import Any
+
+import numpy
+import torch
+
+from harness_ext.calibration import Calibration
+from harness_ext.engine import apply
+from harness_ext.errors import HarnessExtError
+from harness_ext.model import PrunedHFLM, default_batch_size
+from harness_ext.plan import Plan
+from harness_ext.sweep.grid import OF_THE_MODEL, Sweep
+
+RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
+
+
+class RestoreError(HarnessExtError):
+    """The dense weights did not come back bit by bit."""
+
+
+class _Quiet(PrunedHFLM):
+    """Without lm-eval's own bars, which would write over the one of the sweep."""
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        return super().generate_until(requests, disable_tqdm=True)
+
+
+class DenseModel:
+    """``pruned-hf`` with the weights that it was loaded with at hand.
+
+    What ``lm_eval`` does in a process of its own is repeated exactly: the seeds are set, the model is loaded, it is pruned, and its batch
+    size is chosen where none was asked for. Each trial begins in the state of the random generators that loading left.
+
+    Raises:
+        HarnessExtError: the model cannot be loaded.
+    """
+
+    def __init__(self, sweep: Sweep, pretrained: str) -> None:
+        self._sweep, self._pretrained = sweep, pretrained
+        self._texts: dict[str, tuple[torch.Tensor, RandomState]] = {}
+        self._load()
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.lm.tokenizer
+
+    def prune(self, plan: Plan) -> dict[str, Any]:
+        """Makes ``lm`` what the plan says, from the dense weights, and returns the pruning record.
+
+        Raises:
+            HarnessExtError: as :func:`harness_ext.engine.apply`; the next call begins with the dense weights all the same.
+        """
+        self._restore()
+        set_random_state(self._random)
+        self._touched = plan.sparsity.ratio > 0
+        self._reshaped = self._touched and plan.pruner.structured
+        record = apply(self._with_kept_text(plan), self.lm.model, self.lm.tokenizer)
+        if record["dense_digest"] != self._digest:
+            self._reshaped = True  # load it anew for the next trial
+            raise RestoreError(f"{self._pretrained}: the dense weights have the digest {record['dense_digest']}, not {self._digest}")
+        self.lm.pruning_record = record
+        if self._sweep.batch_size is None:
+            self.lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in self.lm.model.parameters()))
+        self.lm.batch_sizes = {}
+        return record
+
+    def after_failure(self) -> None:
+        """Gives memory back, as a trial that ran out of it left it."""
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _load(self) -> None:
+        set_seeds()
+        given = {name: getattr(self._sweep, name) for name in OF_THE_MODEL if getattr(self._sweep, name)}
+        beside = {"batch_size": self._sweep.batch_size or 1, "device": self._sweep.device}
+        self.lm = _Quiet.create_from_arg_obj({"pretrained": self._pretrained, "sparsity": 0, **given}, beside)
+        self._random = random_state()
+        self._digest: str = self.lm.pruning_record["dense_digest"]
+        self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.lm.model.state_dict().items()}
+        self._touched = self._reshaped = False
+
+    def _restore(self) -> None:
+        if self._reshaped:  # layers, heads or channels are gone
+            del self.lm
+            self.after_failure()
+            self._load()
+        elif self._touched:
+            with torch.no_grad():
+                for name, tensor in self.lm.model.state_dict().items():
+                    tensor.copy_(self._kept[name])
+            self._touched = False
+
+    def _with_kept_text(self, plan: Plan) -> Plan:
+        """The plan with a calibration source that remembers its text, which depends on the dense model and its options alone."""
+        source = plan.calibration
+        if not plan.needs_calibration or not isinstance(source, Calibration):
+            return plan
+        key = json.dumps([source.name, source.options()], sort_keys=True, default=str)
+
+        def input_ids(model: Any, tokenizer: Any) -> torch.Tensor:
+            if key not in self._texts:
+                self._texts[key] = source.input_ids(model, tokenizer).cpu(), random_state()
+            ids, after = self._texts[key]
+            set_random_state(after)
+            return ids.clone()
+
+        remembering = copy.copy(source)
+        object.__setattr__(remembering, "input_ids", input_ids)  # sources are frozen
+        return dataclasses.replace(plan, calibration=remembering)
+
+
+def set_seeds() -> None:
+    """As lm-eval's ``simple_evaluate`` does, with its defaults."""
+    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+
+    random.seed(DEFAULT_RANDOM_SEED)
+    numpy.random.seed(DEFAULT_OTHER_SEED)
+    torch.manual_seed(DEFAULT_OTHER_SEED)
+
+
+def random_state() -> RandomState:
+    """The states of the global random generators of Python, NumPy and torch."""
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return random.getstate(), numpy.random.get_state(), torch.get_rng_state(), on_devices
+
+
+def set_random_state(state: RandomState) -> None:
+    random.setstate(state[0])
+    numpy.random.set_state(state[1])
+    torch.set_rng_state(state[2])
+    if state[3]:
+        torch.cuda.set_rng_state_all(state[3])
+
+
+def same_generators(first: RandomState, second: RandomState) -> list[bool]:
+    """Which of the four are in the same state."""
+    return [
+        first[0] == second[0],
+        all(numpy.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True)),
+        torch.equal(first[2], second[2]),
+        all(torch.equal(a, b) for a, b in zip(first[3], second[3], strict=True)),
+    ]

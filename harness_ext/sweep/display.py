@@ -1,0 +1,64 @@
+"""What a sweep shows while it is at work: a bar on standard error with the time left, on a terminal only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from harness_ext.terminal import nested
+
+
+class Display:
+    """Counts trials and weighs them by their cost."""
+
+    def __init__(self, costs: dict[str, float], bar: Any = None) -> None:
+        self._costs, self._bar = costs, bar
+        self._total, self._finished, self._began = sum(costs.values()), 0.0, time.monotonic()
+        self._count = 0
+        self._task = bar.add_task("", total=len(costs), left=self.left) if bar else None
+
+    def begin(self, title: str) -> None:
+        """A trial has begun."""
+        if self._bar:
+            self._bar.update(self._task, description=title)
+
+    def end(self, key: str) -> None:
+        """A trial is over, whether it succeeded or failed."""
+        self._count += 1
+        self._finished += self._costs[key]
+        if self._bar:
+            self._bar.update(self._task, completed=self._count)
+
+    def left(self) -> float | None:
+        """Seconds to the end, if it goes on as it went; None before the first trial is over."""
+        if not self._finished:
+            return None
+        return (time.monotonic() - self._began) * (self._total - self._finished) / self._finished
+
+
+def clock(seconds: float | None) -> str:
+    """``1:02:03``, or dashes."""
+    return "-:--:--" if seconds is None else f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02}:{int(seconds) % 60:02}"
+
+
+@contextmanager
+def shown(costs: dict[str, float]) -> Iterator[Display]:
+    """A display of trials by their keys and costs."""
+    if not sys.stderr.isatty() or not costs:
+        yield Display(costs)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            left = task.fields.get("left")
+            return Text(f"{clock(left())} left" if left else "")
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left())
+    with Progress(*columns, console=Console(stderr=True)) as bar, nested(bar):
+        yield Display(costs, bar)

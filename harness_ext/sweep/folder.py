@@ -1,0 +1,100 @@
+"""The folder of a sweep while a sweep is at work in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+
+from harness_ext.atomic import writing
+from harness_ext.errors import BadOptionError
+from harness_ext.sweep.evaluation import Results, Samples
+from harness_ext.sweep.grid import Sweep, Trial
+from harness_ext.sweep.records import TRIALS, move_aside, scan
+from harness_ext.sweep.table import table
+from harness_ext.sweep.trial import FAILED, write, write_failure, write_file
+
+TABLE = "results.csv"
+log = logging.getLogger(__name__)
+
+
+class Folder:
+    """Holds the lock of a sweep's folder, and the records in it.
+
+    Raises:
+        BadOptionError: not a folder, no permission to write there, or another sweep is at work in it.
+        WriteError: the file system refuses.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        if out.exists() and not out.is_dir():
+            raise BadOptionError(f"--out {out}: a file of that name exists: want the path of a folder")
+        with writing(out):
+            (out / TRIALS).mkdir(parents=True, exist_ok=True)
+        if not os.access(out / TRIALS, os.W_OK | os.X_OK):
+            raise BadOptionError(f"--out {out}: no permission to write in it")
+        self._lock = filelock.FileLock(out / "lock", timeout=0)
+        with writing(out):
+            try:
+                self._lock.acquire()
+            except filelock.Timeout as error:
+                raise BadOptionError(f"--out {out}: another sweep is at work in this folder") from error
+        self._tidy()
+        found, corrupt = scan(out)
+        self.records = {record.key: record for record in found}
+        for folder, reason in corrupt.items():
+            log.warning("%s is corrupt (%s): moved to %s, the trial is done again", folder, reason, move_aside(folder).name)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    def keep(
+        self, sweep: Sweep, trial: Trial, settings: Mapping[str, Any], results: Results, samples: Samples, measured: Mapping[str, Any]
+    ) -> None:
+        """Writes the record of a trial and the tables.
+
+        Raises:
+            WriteError: the disk is full, or the file system refuses.
+        """
+        record = write(self.out, sweep, trial, settings, results, samples, measured)
+        self.records[record.key] = record
+        with writing(self.out):
+            (self.out / FAILED / f"{record.key}.json").unlink(missing_ok=True)
+        self.write_tables()
+
+    def fail(self, name: str, trial: Trial, settings: Mapping[str, Any], error: BaseException) -> None:
+        """Writes down that a trial failed.
+
+        Raises:
+            WriteError: the disk is full, or the file system refuses.
+        """
+        write_failure(self.out, name, trial, settings, error, "".join(traceback.format_exception(error)))
+
+    def write_tables(self) -> None:
+        """Writes the tables anew, if they are not what the records say.
+
+        Raises:
+            WriteError: the disk is full, or the file system refuses.
+        """
+        content = table(self.records.values())
+        path = self.out / TABLE
+        if not path.is_file() or path.read_bytes() != content.encode():
+            write_file(path, content)
+
+    def _tidy(self) -> None:
+        """Deletes what killed sweeps left half-written; the lock says that none is alive."""
+        for folder in (self.out, self.out / TRIALS, self.out / FAILED):
+            for part in [*folder.glob(".*.part"), *folder.glob(".*.part.lock")]:
+                with writing(part):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()

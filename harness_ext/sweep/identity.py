@@ -1,0 +1,127 @@
+"""What decides the numbers of a trial, and the key that is made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness_ext.errors import UnsupportedModelError
+from harness_ext.options import Configurable
+from harness_ext.plan import Plan
+from harness_ext.plugins import Origin, Plugins
+from harness_ext.prune_command import _folder
+
+if TYPE_CHECKING:
+    from harness_ext.sweep.grid import Sweep, Trial
+
+VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pruned")
+
+
+def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> str:
+    """The content of a folder, or the commit of a model on the hub. No weight is loaded.
+
+    Raises:
+        BadOptionError: neither a registered model, nor a folder, nor a name on the hub.
+        UnsupportedModelError: the hub does not know it, or cannot be reached and the local cache does not have it.
+    """
+    folder = _folder(plugins, pretrained)
+    if Path(folder).is_dir():
+        return "sha256:" + _folder_digest(Path(folder))
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        return f"hub:{folder}@{HfApi().model_info(folder, revision=revision).sha}"
+    except Exception as error:  # the hub's client raises errors of several libraries
+        cached = try_to_load_from_cache(folder, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return f"hub:{folder}@{Path(cached).parent.name}"
+        reason = " ".join(str(error).split())
+        raise UnsupportedModelError(f"--pretrained {pretrained}: not on the hub, or it cannot be reached: {reason}") from error
+
+
+def settings(sweep: Sweep, trial: Trial, model: str, items: Mapping[str, str]) -> dict[str, Any]:
+    """All that decides the numbers of a trial, as JSON values. The place of a model's folder does not.
+
+    Args:
+        model: as :func:`model_identity` gives it.
+        items: a digest of each task's items, in the order of the tasks.
+    """
+    plan = trial.plan.describe() if not trial.is_dense else {"sparsity": "0"}
+    device = torch.device(sweep.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return {
+        "model": model,
+        "dtype": sweep.dtype or "auto",
+        "trust_remote_code": sweep.trust_remote_code,
+        "plan": plan,
+        "methods": {} if trial.is_dense else _methods(trial.plan),
+        "tasks": [[name, digest] for name, digest in items.items()],
+        "metadata": dict(sweep.metadata),
+        "limit": sweep.limit,
+        "batch_size": sweep.batch_size or "by the size of the model",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" and torch.cuda.is_available() else device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "machine": platform.machine(),
+        "versions": {name: metadata.version(name) for name in VERSIONS},
+    }
+
+
+def key(found: Mapping[str, Any]) -> str:
+    """The name of a trial's record: a digest of its settings."""
+    return hashlib.sha256(canonical(found)).hexdigest()[:16]
+
+
+def canonical(value: Any) -> bytes:
+    """JSON in the one form that digests are taken of."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str).encode()
+
+
+def _methods(plan: Plan) -> dict[str, Any]:
+    """Version and source of each method, and the content of the files that its options name."""
+    parts: dict[str, tuple[Any, Origin | None]] = {"pruner": (plan.pruner, plan.pruner_origin)}
+    parts["allocation"] = (plan.allocation, plan.allocation_origin)
+    if plan.needs_calibration:
+        parts["calibration"] = (plan.calibration, plan.calibration_origin)
+    return {kind: _method(part, origin) for kind, (part, origin) in parts.items()}
+
+
+def _method(part: Any, origin: Origin | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"version": str(origin) if origin else None, "source": _source_digest(type(part))}
+    if isinstance(part, Configurable):
+        named = {name: Path(str(value)).expanduser() for name, value in part.options().items() if isinstance(value, str | Path) and value}
+        files = {name: _file_digest(path) for name, path in named.items() if path.is_file()}
+        folders = {name: _folder_digest(path) for name, path in named.items() if "/" in str(path) and path.is_dir()}
+        found |= {"files": files | folders} if files or folders else {}
+    return found
+
+
+def _source_digest(cls: type) -> str | None:
+    """Of the module that a method is written in, so that one that is being worked on does not get its old results."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return None
+
+
+def _folder_digest(folder: Path) -> str:
+    sha = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            sha.update(f"{relative.as_posix()} {_file_digest(path)}\n".encode())
+    return sha.hexdigest()[:16]
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        sha = hashlib.sha256()
+        while block := file.read(1 << 20):
+            sha.update(block)
+        return sha.hexdigest()[:16]

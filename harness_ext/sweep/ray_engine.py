@@ -1,0 +1,123 @@
+"""Runs the trials of a sweep on a Ray cluster. The driver, which holds the folder, writes the records; workers return them.
+
+A trial is a task of Ray: if its node is lost, Ray runs it again elsewhere. A worker process keeps the model that it loaded, and its tasks,
+for the next trial that comes to it. Every node must have this package installed, in the same versions, and the models and files under
+the same paths.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.plugins import Plugins
+from harness_ext.sweep.dense import DenseModel
+from harness_ext.sweep.display import Display
+from harness_ext.sweep.evaluation import run_trial
+from harness_ext.sweep.grid import Sweep, trial_from
+from harness_ext.sweep.identity import model_identity, settings
+from harness_ext.sweep.items import Catalogue, Items
+from harness_ext.sweep.run import Engine, Job, Outcome
+
+_kept: dict[str, tuple[DenseModel, Items, str]] = {}  # of a worker process: the last
+RETRIES = 5  # of a trial whose node or process is lost
+LOCAL = ("device", "threads", "machine")  # settings that the driver may see otherwise than the worker
+
+
+class TrialError(HarnessExtError):
+    """What went wrong in a worker."""
+
+
+def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
+    """An engine for :func:`harness_ext.sweep.run.run`.
+
+    Args:
+        address: as for ``ray.init``; None is that of the environment, or a cluster of this machine alone that is started.
+        cpus, gpus: the share of each trial.
+
+    Raises:
+        BadOptionError: Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise BadOptionError("--engine ray: ray is not installed: pip install 'lm-eval-pruned[ray]'") from error
+    if not ray.is_initialized():
+        _look(address)
+        try:
+            ray.init(address=address, log_to_driver=False)
+        except Exception as error:  # of many kinds, some of them not Ray's own
+            raise BadOptionError(f"--address {address}: no cluster there: {' '.join(str(error).split())}") from error
+
+    def engine(sweep: Sweep, jobs: Sequence[Job], _: dict[str, Items], display: Display) -> Iterator[Outcome]:
+        # max_calls=0: a worker with a GPU would end after each trial otherwise, and load the model again for the next
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(work)
+        asked = {remote.remote(sweep, dict(job.trial.arguments), job.settings): job for job in jobs}
+        waiting = list(asked)
+        display.begin(f"{len(jobs)} trials on {sum(node['Alive'] for node in ray.nodes())} nodes")
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            job = asked.pop(ready[0])
+            try:
+                results, samples, measured, error = ray.get(ready[0])
+            except ray.exceptions.RayError as failure:  # lost more often than it is tried again
+                yield Outcome(job, error=TrialError(f"{type(failure).__name__}: {' '.join(str(failure).split())}"))
+                continue
+            if error:
+                yield Outcome(job, error=TrialError(error))
+            else:
+                yield Outcome(job, results, samples, measured | {"cost": job.cost})
+
+    return engine
+
+
+def work(sweep: Sweep, arguments: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any], str]:
+    """One trial, in a worker: results, samples and measurements, and an error in words or nothing."""
+    try:
+        if expected["threads"]:
+            torch.set_num_threads(expected["threads"])  # Ray limits them to the share of a trial; they decide the last bits
+        trial = trial_from(arguments, Plugins())
+        model, items, identity = _prepared(sweep, trial.pretrained)
+        found = settings(sweep, trial, identity, items.digests)
+        if apart := sorted(name for name in expected if name not in LOCAL and found[name] != expected[name]):
+            name = apart[0]
+            return None, None, {}, f"this node would run another trial: its {name} is {found[name]}, not {expected[name]}"
+        try:
+            return *run_trial(sweep, trial, model, items), ""
+        except Exception:
+            model.after_failure()
+            raise
+    except Exception as error:  # an error may be of a class that the driver cannot load
+        return None, None, {}, f"{type(error).__name__}: {' '.join(str(error).split())} ({_where(error)})"
+
+
+def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:
+    """What this process has of the trial before, or made anew; a model is let go before another is loaded."""
+    name = f"{pretrained} {sweep}"
+    if name not in _kept:
+        _kept.clear()
+        items = Items(Catalogue(sweep.tasks, dict(sweep.metadata), sweep.include_path), pretrained, sweep.limit)
+        identity = model_identity(Plugins(), pretrained, sweep.revision)
+        _kept[name] = DenseModel(sweep, pretrained), items, identity
+    return _kept[name]
+
+
+def _look(address: str | None) -> None:
+    """Asks whether anything listens at ``host:port``: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if found:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except OSError as error:
+            raise BadOptionError(f"--address {address}: no cluster there: {error.strerror or error}") from error
+
+
+def _where(error: BaseException) -> str:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"

@@ -1,0 +1,220 @@
+"""Reads the records of trials, each of which is a folder with checksums over what is in it."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness_ext.atomic import writing
+from harness_ext.sweep.identity import canonical, key
+
+log = logging.getLogger(__name__)
+
+TRIALS = "trials"
+
+
+class CorruptError(Exception):
+    """A record that is not what was written."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial. ``described`` is ``trial.json``; the rest is read from the folder when it is asked for."""
+
+    folder: Path
+    described: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return str(self.described["key"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the numbers; ``key`` is its digest."""
+        return dict(self.described["settings"])
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As ``lm_eval --model pruned-hf --model_args`` takes them."""
+        return dict(self.described["arguments"])
+
+    @property
+    def command(self) -> str:
+        """The ``lm_eval`` command that gives the same numbers."""
+        return str(self.described["command"])
+
+    @property
+    def pruning(self) -> dict[str, Any]:
+        """The pruning record of :func:`harness_ext.prune`."""
+        return dict(self.described["pruning"])
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.described["pruning"]["fingerprint"])
+
+    @property
+    def is_dense(self) -> bool:
+        return self.ratio == 0
+
+    @property
+    def pretrained(self) -> str:
+        return str(self.arguments["pretrained"])
+
+    @property
+    def pruner(self) -> str | None:
+        """None for the dense model, as are ``allocation``, ``modules``, ``calibration`` and ``seed``."""
+        return None if self.is_dense else str(self.pruning["plan"]["pruner"])
+
+    @property
+    def sparsity(self) -> str:
+        """As asked: ``0.5``, or ``2:4``."""
+        return str(self.pruning["plan"]["sparsity"])
+
+    @property
+    def ratio(self) -> float:
+        """As asked, as a number: 0.5 for ``2:4``."""
+        return float(self.described["ratio"])
+
+    @property
+    def achieved_sparsity(self) -> float:
+        """Of the linear layers that were selected."""
+        return float(self.pruning["achieved_sparsity"])
+
+    @property
+    def allocation(self) -> str | None:
+        return None if self.is_dense else str(self.pruning["plan"]["allocation"])
+
+    @property
+    def modules(self) -> str | None:
+        return None if self.is_dense else str(self.pruning["plan"]["modules"])
+
+    @property
+    def calibration(self) -> str | None:
+        """The source, or the file; also None where the method reads no text."""
+        if "calibration" not in self.pruning["plan"]:
+            return None
+        return str(self.arguments.get("calibration", self.pruning["plan"]["calibration"]))
+
+    @property
+    def seed(self) -> int | None:
+        """Of the calibration; also None where the method reads no text."""
+        found = self.pruning["plan"].get("calibration_options", {}).get("seed")
+        return None if found is None else int(found)
+
+    @property
+    def parameters(self) -> int:
+        """Of the model that was evaluated, zeros included."""
+        return int(self.described["parameters"])
+
+    @property
+    def nonzero(self) -> int:
+        """``parameters`` less the zeros in the linear layers that were pruned."""
+        return self.parameters - sum(int(entry["zeros"]) for entry in self.pruning["layers"].values())
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        return dict(self.described["seconds"])
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that have samples, which groups have not."""
+        return list(self.described["samples"])
+
+    @property
+    def items(self) -> dict[str, str]:
+        """A digest of each task's items and scoring: two trials can be compared item by item where it is the same."""
+        return dict(self.described["items"])
+
+    @functools.cached_property
+    def results(self) -> dict[str, Any]:
+        """As ``lm_eval --output_path`` writes them."""
+        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        return found
+
+    def samples(self, task: str) -> list[dict[str, Any]]:
+        """One mapping for each item and filter, in the order of the items: see docs/sweep.md.
+
+        Raises:
+            KeyError: no such task in this trial.
+        """
+        with gzip.open(self.folder / self.described["samples"][task], "rt", encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+
+def read(folder: Path) -> TrialRecord:
+    """A record, checked.
+
+    Raises:
+        CorruptError: and what is wrong with it.
+    """
+    try:
+        described = json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+        written = described.pop("checksum")
+        if written != checksum(described) or key(described["settings"]) != described["key"] or described["key"] != folder.name:
+            raise CorruptError("trial.json does not have its checksum")
+        for file, digest in described["files"].items():
+            if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+                raise CorruptError(f"{file} does not have its checksum")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+    return TrialRecord(folder, {"checksum": written, **described})
+
+
+def scan(out: Path) -> tuple[list[TrialRecord], dict[Path, str]]:
+    """The records below a sweep's folder in canonical order, and those that are corrupt, with what is wrong."""
+    found, corrupt = [], {}
+    folders = sorted((out / TRIALS).iterdir()) if (out / TRIALS).is_dir() else []
+    for folder in folders:
+        if not folder.name.startswith("."):
+            try:
+                found.append(read(folder))
+            except CorruptError as error:
+                corrupt[folder] = str(error)
+    return sorted(found, key=order), corrupt
+
+
+def load(out: str | Path) -> list[TrialRecord]:
+    """The finished trials in a sweep's folder, in the order of its tables; corrupt records are left out, with a warning.
+
+    Raises:
+        FileNotFoundError: the folder has no trials at all.
+    """
+    out = Path(out)
+    if not (out / TRIALS).is_dir():
+        raise FileNotFoundError(f"{out}: there is no folder {TRIALS!r} in it, as harness-ext sweep --out makes")
+    found, corrupt = scan(out)
+    for folder, reason in corrupt.items():
+        log.warning("%s is corrupt and left out: %s; harness-ext sweep does the trial again", folder, reason)
+    return found
+
+
+def move_aside(folder: Path) -> Path:
+    """Renames a corrupt record, so that its place is free and nothing reads it."""
+    number = 1
+    while (aside := folder.with_name(f".corrupt-{folder.name}-{number}")).exists():
+        number += 1
+    with writing(folder):
+        folder.rename(aside)
+    return aside
+
+
+def checksum(described: Mapping[str, Any]) -> str:
+    """SHA-256 of ``trial.json`` without its field ``checksum``."""
+    return hashlib.sha256(canonical(described)).hexdigest()
+
+
+def order(record: TrialRecord) -> tuple[Any, ...]:
+    """Sorts records in canonical order."""
+    plan = record.pruning["plan"]
+    named = [record.pretrained, record.pruner, record.allocation, record.modules, record.calibration]
+    return (
+        *(name or "" for name in named), -1 if record.seed is None else record.seed, record.ratio, record.sparsity,
+        json.dumps(plan, sort_keys=True, default=str), record.key,
+    )  # fmt: skip
