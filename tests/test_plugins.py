@@ -145,7 +145,10 @@ def test_an_unknown_name_lists_the_nearest_all_others_and_what_failed_to_load(in
     with pytest.raises(UnknownNameError) as raised:
         Plugins().pruners.get("first-colums")
     message = str(raised.value)
-    assert message.startswith("no pruner named 'first-colums'. Did you mean 'first-columns'? Available: first-columns, ")
+    assert message.startswith("no pruner named 'first-colums'. Did you mean 'first-columns'? Available: ")
+    available = message.split("Available: ")[1].split(". Not loaded")[0].split(", ")
+    assert available == sorted(Plugins().pruners.items)
+    assert "first-columns" in available
     assert message.endswith(". Not loaded: failing 0.2 (failing-entry): ModuleNotFoundError: No module named 'no_such_module'")
     assert "\n" not in message
 
