@@ -197,6 +197,35 @@ def sweep(
     raise typer.Exit(code)
 
 
+@app.command()
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Sweep folders, or results_*.json of lm_eval --model pruned-hf and folders with them.")
+    ],
+    out: Annotated[Optional[Path], typer.Option(help="The folder to write; by default report in the first folder.")] = None,  # noqa: UP045
+    recall: Annotated[Optional[list[str]], typer.Option(help="Tasks that recall; repeatable, or with commas. By default *_closed.")] = None,  # noqa: UP045
+    in_context: Annotated[Optional[list[str]], typer.Option(help="Tasks that use the context. By default all that do not recall.")] = None,  # noqa: UP045
+    metric: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="The score of a task is the first of these; by default acc, exact_match, ..."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 2000,
+) -> None:
+    """Write one page with figures, tables and what was and was not shown."""
+    from harness_ext import report as reports
+    from harness_ext.errors import HarnessExtError
+
+    lists = [[name for part in given or [] for name in part.split(",") if name] for given in (recall, in_context, metric)]
+    try:
+        made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], resamples=resamples)
+    except HarnessExtError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    for gap in made.gaps:
+        typer.echo(f"not computed: {gap}", err=True)
+    typer.echo(str(made.page))
+
+
 def _registers(row: dict[str, Any]) -> str:
     parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
     return "\n".join(parts) or "nothing"

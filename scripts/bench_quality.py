@@ -166,7 +166,7 @@ def plot(rows: list[dict[str, Any]], tasks: list[str], path: Path) -> None:
     panels: list[tuple[str, Any]] = [("perplexity on held-out text", lambda row: row["perplexity"])]
     panels += [("recall of facts, relative to dense", lambda row: left(row, dense, recall))] if recall else []
     panels += [("use of the context, relative to dense", lambda row: left(row, dense, context))] if context else []
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.8), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(5.2 * len(panels), 5.2), squeeze=False, layout="constrained")
     for axis, (title, value) in zip(axes[0], panels, strict=True):
         for method in dict.fromkeys(row["method"] for row in rows if row["method"] != "dense"):
             colour, marker, line = LOOKS.get(method, ("black", ".", "-"))
@@ -183,7 +183,7 @@ def plot(rows: list[dict[str, Any]], tasks: list[str], path: Path) -> None:
             axis.set_ylim(-0.1, 1.1)
             axis.axhline(0, color="grey", linewidth=0.8)
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=6, handlelength=4)
+    figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=min(6, 3 * len(panels)), handlelength=4)
     figure.savefig(path, dpi=130)
 
 

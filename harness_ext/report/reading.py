@@ -1,0 +1,211 @@
+"""Reads sweep folders, and the ``results_*.json`` of ``lm_eval --model pruned-hf --output_path``, into trials."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness_ext.report.trials import CHANCE_METRICS, METRICS, ReportError, TaskScore, Trial
+
+DEFAULT_MODEL = "lab-m"  # of pruned-hf
+Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
+
+
+def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[Trial], list[str]]:
+    """The trials in folders and files.
+
+    Args:
+        paths: sweep folders, folders with ``results_*.json`` anywhere below, or such files.
+        metrics: the score of a task is the first of these that it has.
+
+    Returns:
+        the trials, and what had to be left out and why.
+
+    Raises:
+        ReportError: nothing is there, or it cannot be read.
+    """
+    trials: list[Trial] = []
+    gaps: list[str] = []
+    for path in dict.fromkeys(paths):
+        if not path.exists():
+            raise ReportError(f"{path}: no such file or folder")
+        before = len(trials)
+        if path.is_dir() and (path / "trials").is_dir():
+            trials += _sweep(path, metrics, gaps)
+        else:
+            files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
+            for file in files:
+                trials += _plain(file, metrics, gaps)
+        if len(trials) == before:
+            raise ReportError(
+                f"{path}: no results in it; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf"
+                + (f" ({gaps[-1]})" if gaps else "")
+            )
+    return trials, gaps
+
+
+def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
+    from harness_ext.sweep import load
+    from harness_ext.sweep.records import scan
+
+    for corrupt, reason in scan(folder)[1].items():
+        gaps.append(f"{corrupt}: the record is corrupt and left out: {reason}")
+    for failed in sorted((folder / "failed").glob("*.json")):
+        said = _json(failed)
+        gaps.append(f"{failed}: the trial {said.get('trial')} failed and has no results: {said.get('error')}")
+    found = []
+    for record in load(folder):
+        trial = Trial(
+            source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
+            ratio=record.ratio, parameters=record.parameters, command=record.command, versions=_versions(record.results, record.pruning),
+        )  # fmt: skip
+        known = set(record.tasks)
+        trial.tasks = _tasks(
+            trial, record.results, metrics, gaps,
+            lambda task, record=record, known=known: record.samples(task) if task in known else None,  # type: ignore[misc]
+            record.items,
+        )  # fmt: skip
+        found.append(trial)
+    return found
+
+
+def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
+    results = _json(file)
+    config = results.get("config", {})
+    if not isinstance(results.get("results"), dict) or not isinstance(config, dict):
+        raise ReportError(f"{file}: not a results file of lm_eval")
+    pruning = config.get("pruning")
+    if not isinstance(pruning, dict) or "plan" not in pruning:
+        gaps.append(f"{file}: left out, there is no pruning record in it: it was not made by lm_eval --model pruned-hf")
+        return []
+    if missing := [name for name in ("dense_digest", "fingerprint", "achieved_sparsity") if name not in pruning]:
+        raise ReportError(f"{file}: its pruning record has no {missing[0]}")
+    arguments = _arguments(config.get("model_args"))
+    plan = pruning["plan"]
+    calibration = str(arguments.get("calibration", plan["calibration"])) if "calibration" in plan else None
+    trial = Trial(
+        source=str(file), pretrained=str(arguments.get("pretrained", DEFAULT_MODEL)), pruning=pruning, calibration=calibration,
+        ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=_command(results, arguments),
+        versions=_versions(results, pruning),
+    )  # fmt: skip
+    stamp = file.name.removeprefix("results_").removesuffix(".json")
+
+    def rows(task: str) -> Iterable[Mapping[str, Any]] | None:
+        samples = file.with_name(f"samples_{_sanitized(task)}_{stamp}.jsonl")
+        if not samples.is_file():
+            return None
+        try:
+            return [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines() if line]
+        except ValueError as error:
+            raise ReportError(f"{samples}: not JSON lines: {error}") from error
+
+    trial.tasks = _tasks(trial, results, metrics, gaps, rows, {})
+    return [trial]
+
+
+def _tasks(
+    trial: Trial, results: Mapping[str, Any], metrics: Sequence[str], gaps: list[str], rows: Rows, items: Mapping[str, str]
+) -> dict[str, TaskScore]:
+    found = {}
+    for task, scores in results["results"].items():
+        if task not in results.get("configs", {}):  # a group; its tasks have scores of their own
+            continue
+        chosen = next(((metric, name) for metric in metrics for name in scores if name.partition(",")[0] == metric and "," in name), None)
+        if chosen is None:
+            gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)} ({trial.name})")
+            continue
+        metric, name = chosen
+        of, value = name.partition(",")[2], scores[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
+            continue
+        stderr = scores.get(f"{metric}_stderr,{of}")
+        metadata = results["configs"][task].get("metadata") or {}
+        declared = metadata.get("chance") if metric in CHANCE_METRICS else 0.0
+        usable = isinstance(declared, int | float) and 0 <= declared < 1
+        count = scores.get("sample_len") or results.get("n-samples", {}).get(task, {}).get("effective")
+        digests = {"items": items[task]} if task in items else {}
+        if task in results.get("task_hashes", {}):
+            digests["task hash"] = str(results["task_hashes"][task])
+        found[task] = TaskScore(
+            task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=of, value=float(value),
+            stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
+            count=count, chance=float(declared) if usable and declared is not None else 0.0, chance_declared=usable, digests=digests,
+            scores=_by_item(task, rows(task), metric, of, float(value), trial, gaps),
+        )  # fmt: skip
+    return found
+
+
+def _by_item(
+    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: Trial, gaps: list[str]
+) -> dict[str, float] | None:
+    """Scores by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash."""
+    if rows is None:
+        return None
+    kept = [row for row in rows if row.get("filter", "none") == of]
+    scores = [row.get(metric) for row in kept]
+    if not kept or not all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores):
+        gaps.append(f"task {task!r}: no paired statistics, its per-sample records have no {metric} from 0 to 1 ({trial.name})")
+        return None
+    if not math.isclose(sum(map(float, scores)) / len(scores), value, abs_tol=1e-6):  # type: ignore[arg-type]
+        gaps.append(f"task {task!r}: no paired statistics, its score is not the mean of its per-sample records ({trial.name})")
+        return None
+    own = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
+    if all(isinstance(one, str | int) for one in own) and len(set(own)) == len(own):
+        ids = [f"id:{one}" for one in own]
+    else:
+        ids = [f"{task}:{row.get('doc_id')}:{row.get('doc_hash', '')}" for row in kept]
+    if len(set(ids)) < len(ids):
+        gaps.append(f"task {task!r}: no paired statistics, an item occurs twice in its per-sample records ({trial.name})")
+        return None
+    return dict(zip(ids, map(float, scores), strict=True))  # type: ignore[arg-type]
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(found, dict):
+        raise ReportError(f"{file}: not a results file of lm_eval")
+    return found
+
+
+def _arguments(given: Any) -> dict[str, Any]:
+    if isinstance(given, str):
+        return dict(part.split("=", 1) for part in given.split(",") if "=" in part)
+    return dict(given or {})
+
+
+def _ratio(text: str) -> float:
+    zeros, colon, of = text.partition(":")
+    return int(zeros) / int(of) if colon else float(text)
+
+
+def _sanitized(task: str) -> str:
+    from lm_eval.utils import sanitize_task_name
+
+    return str(sanitize_task_name(task))
+
+
+def _command(results: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
+    config = results["config"]
+    words = ["lm_eval", "--model", "pruned-hf", "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items())]
+    words += ["--tasks", ",".join(results.get("configs", {}))]
+    for name in ("limit", "batch_size", "device"):
+        if config.get(name) is not None:
+            words += [f"--{name}", f"{config[name]:g}" if isinstance(config[name], float) else str(config[name])]
+    return shlex.join(words)
+
+
+def _versions(results: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, str]:
+    found = {name: str(value) for name, value in pruning.get("environment", {}).items()}
+    for name, key in (("lm_eval", "lm_eval_version"), ("transformers", "transformers_version")):
+        if results.get(key):
+            found[name] = str(results[key])
+    plugin = pruning.get("plugin")
+    return found | ({"plugin": f"{plugin['distribution']} {plugin['version']}"} if plugin else {})

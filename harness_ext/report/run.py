@@ -1,0 +1,83 @@
+"""Makes a report: reads, computes, draws, and writes the folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness_ext.atomic import writing
+from harness_ext.report import page, tables
+from harness_ext.report.abilities import abilities
+from harness_ext.report.analysis import Analysis, analyse
+from harness_ext.report.drawing import require_matplotlib
+from harness_ext.report.figures import figures
+from harness_ext.report.reading import read
+from harness_ext.report.trials import METRICS, ReportError, merge
+from harness_ext.statistics import DROPS
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made.
+
+    Args:
+        page: the HTML file.
+        files: all files, that among them.
+        gaps: what could not be computed, and why.
+    """
+
+    page: Path
+    files: list[Path]
+    analysis: Analysis
+    gaps: list[str]
+
+
+def report(
+    paths: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    recall: Sequence[str] = (),
+    in_context: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    resamples: int = 2000,
+) -> Report:
+    """Writes the report of sweep folders and of results of ``lm_eval --model pruned-hf --output_path``.
+
+    Args:
+        paths: sweep folders, folders with ``results_*.json``, or such files.
+        out: the folder to write; by default ``report`` in the first of them (beside it, if it is a file).
+        recall, in_context: tasks, or patterns of their names, that are about that ability; by default ``*_closed``, and all others.
+        metrics: the score of a task is the first of these that it has; by default acc, then exact_match and others.
+        resamples: of the bootstrap.
+
+    Raises:
+        ReportError: nothing to report, or results that must not be put side by side.
+        WriteError: the folder cannot be written.
+    """
+    given = [Path(path) for path in paths]
+    if not given:
+        raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
+    require_matplotlib()
+    trials, gaps = read(given, tuple(metrics) or METRICS)
+    trials = merge(trials)
+    tasks = sorted({task for trial in trials for task in trial.tasks})
+    if not tasks:
+        raise ReportError(f"{given[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
+    done = analyse(trials, abilities(tasks, recall, in_context), resamples=resamples, gaps=gaps)
+    folder = Path(out) if out else (given[0] if given[0].is_dir() else given[0].parent) / "report"
+    command = ["harness-ext", "report", *map(str, given), *(["--out", str(out)] if out else [])]
+    for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics)):
+        command += [word for value in values for word in (option, value)]
+    command += [] if resamples == 2000 else ["--resamples", str(resamples)]
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = tables.tables(done)
+        names = tables.write(rows, folder)
+        drawn, undrawn = figures(done, DROPS, folder)
+        done.gaps = list(dict.fromkeys([*done.gaps, *undrawn]))
+        names += [f"{one.name}.{ending}" for one in drawn for ending in ("svg", "png")]
+        text = page.render(done, drawn, rows, DROPS, names, shlex.join(command), resamples)
+        (folder / "index.html").write_text(text, encoding="utf-8")
+    return Report(folder / "index.html", [folder / name for name in ["index.html", *names]], done, done.gaps)

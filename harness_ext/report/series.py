@@ -1,0 +1,126 @@
+"""Trials put together: one series for each model and way of pruning, from dense to the sparsest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from harness_ext.report.trials import ReportError, Trial, check_same
+
+
+@dataclass
+class Series:
+    """A model pruned in one way at several sparsities, with one calibration seed or more.
+
+    Args:
+        label: short, and different from those of the other series.
+        dense: None if there is no result of the dense model.
+        points: trials by sparsity and seed; the sparsity is the achieved one, rounded to 0.001.
+    """
+
+    model: str
+    pretrained: str
+    settings: dict[str, str]
+    dense: Trial | None
+    label: str = ""
+    points: dict[float, dict[int | None, Trial]] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> list[int | None]:
+        return sorted({seed for by_seed in self.points.values() for seed in by_seed}, key=lambda seed: (seed is not None, seed or 0))
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [by_seed[seed] for _, by_seed in sorted(self.points.items()) for seed in self.seeds if seed in by_seed]
+
+
+def dense_trials(trials: Iterable[Trial]) -> dict[str, Trial]:
+    """By the digest of their weights."""
+    return {trial.dense_digest: trial for trial in trials if trial.is_dense}
+
+
+def collect(trials: Sequence[Trial]) -> tuple[list[Series], list[str]]:
+    """The series among trials, and what could not be put into one.
+
+    Raises:
+        ReportError: results of different task versions or items are mixed, or two models have one name.
+    """
+    check_comparable(trials)
+    gaps: list[str] = []
+    dense, found = dense_trials(trials), dict[tuple[str, str], Series]()
+    for trial in trials:
+        if trial.is_dense:
+            continue
+        if trial.pattern:
+            gaps.append(f"{trial.name}: in the table and not in curves, N:M patterns are another constraint than a ratio")
+            continue
+        key = (trial.dense_digest, repr(sorted(trial.settings.items())))
+        series = found.setdefault(key, Series(trial.dense_digest, trial.pretrained, trial.settings, dense.get(trial.dense_digest)))
+        by_seed = series.points.setdefault(round(trial.achieved, 3), {})
+        if trial.seed in by_seed:
+            gaps.append(
+                f"{trial.name}: in the table and not in curves, the achieved sparsity of {trial.achieved:.3f} is also that of "
+                f"{by_seed[trial.seed].name}"
+            )
+            continue
+        by_seed[trial.seed] = trial
+    ordered = sorted(
+        found.values(), key=lambda one: (one.dense.nonzero or 0 if one.dense else 0, one.pretrained, sorted(one.settings.items()))
+    )
+    _label(ordered)
+    for digest, name in sorted({(one.model, one.pretrained) for one in ordered if one.dense is None}):
+        gaps.append(
+            f"{name} ({digest}): there is no dense trial, so retained fractions, tests, flips, critical sparsities, curves and the "
+            f"disparity cannot be computed; evaluate it with sparsity=0"
+        )
+    return ordered, gaps
+
+
+def check_comparable(trials: Sequence[Trial]) -> None:
+    """Refuses mixed results: task versions and scores over all trials, items within a model.
+
+    Raises:
+        ReportError: names both.
+    """
+    first: dict[tuple[str, str], Trial] = {}
+    anywhere: dict[str, Trial] = {}
+    names: dict[str, Trial] = {}
+    for trial in trials:
+        other = names.setdefault(trial.pretrained, trial)
+        if other.dense_digest != trial.dense_digest:
+            raise ReportError(
+                f"two models are called {trial.pretrained}, with weights {other.dense_digest} and {trial.dense_digest}: "
+                f"{other.name} and {trial.name}"
+            )
+        for task, score in trial.tasks.items():
+            same = first.setdefault((trial.dense_digest, task), trial)
+            check_same(same, same.tasks[task], trial, score)
+            model = anywhere.setdefault(task, trial)
+            compared = model.tasks[task]
+            if compared.version != score.version:
+                check_same(model, compared, trial, score)
+
+
+def _label(series: Sequence[Series]) -> None:
+    """The method, and what else differs among the series."""
+    several = len({one.model for one in series}) > 1
+    names = dict.fromkeys(name for one in series for name in one.settings if name != "pruner")
+    for one in series:
+        parts = [one.pretrained] if several else []
+        parts.append(one.settings.get("pruner", "pruned"))
+        for name in names:
+            if name in one.settings and len({other.settings.get(name) for other in series if _comparable(name, one, other)}) > 1:
+                value = one.settings[name]
+                parts.append(value.strip('"') if "." not in name else f"{name}={value}")
+        one.label = ", ".join(parts)
+    seen: dict[str, Series] = {}
+    for one in series:
+        if one.label in seen:
+            one.label += f" ({one.model[:6]})"
+        seen[one.label] = one
+
+
+def _comparable(name: str, one: Series, other: Series) -> bool:
+    """Whether a difference in a setting says anything: options of another method, and methods that read no text, do not."""
+    kind, dot, _ = name.partition(".")
+    return name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind))

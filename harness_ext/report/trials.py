@@ -1,0 +1,201 @@
+"""What a report reads: trials with the scores of their tasks, wherever they were written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness_ext.errors import HarnessExtError
+
+METRICS = ("acc", "exact_match", "acc_norm", "contains", "em", "f1")
+CHANCE_METRICS = ("acc", "acc_norm")  # what a task declares as chance is the share of items that a guess among the choices gets right
+
+
+class ReportError(HarnessExtError, ValueError):
+    """Results from which no report can be made, or that must not be put side by side."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """The score of one trial on one task.
+
+    Args:
+        task, version: as in the results.
+        metric, filter: which of the scores it is.
+        value, stderr: as lm-eval computed them; the error may be None.
+        count: the number of items.
+        chance: the score of a guess; 0 where the task does not declare it.
+        chance_declared: whether the task says what the chance is.
+        digests: of the items, by kind: two results that have a digest of the same kind are of the same items if it is equal.
+        scores: of each item by its id, None where there are no per-sample records.
+    """
+
+    task: str
+    version: str
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    count: int | None
+    chance: float
+    chance_declared: bool
+    digests: Mapping[str, str]
+    scores: Mapping[str, float] | None
+
+    @property
+    def corrected(self) -> float:
+        return (self.value - self.chance) / (1 - self.chance)
+
+
+@dataclass
+class Trial:
+    """One model, dense or pruned.
+
+    Args:
+        source: the folder or file that it was read from.
+        pretrained: the name of the model, and ``dense_digest`` of its weights.
+        plan: of the pruning record.
+        pruning: the pruning record.
+        ratio: the sparsity asked for, as a number.
+        parameters: of the model, zeros included; None if the results do not say.
+        command: that gives the same numbers.
+        versions: of what computed them.
+        tasks: by name.
+    """
+
+    source: str
+    pretrained: str
+    pruning: Mapping[str, Any]
+    calibration: str | None
+    ratio: float
+    parameters: int | None
+    command: str
+    versions: Mapping[str, str]
+    tasks: dict[str, TaskScore] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        plan: Mapping[str, Any] = self.pruning["plan"]
+        return plan
+
+    @property
+    def dense_digest(self) -> str:
+        return str(self.pruning["dense_digest"])
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.pruning["fingerprint"])
+
+    @property
+    def is_dense(self) -> bool:
+        return self.ratio == 0
+
+    @property
+    def sparsity(self) -> str:
+        return str(self.plan["sparsity"])
+
+    @property
+    def pattern(self) -> bool:
+        """Whether N of every M weights go, which is another constraint than a ratio."""
+        return ":" in self.sparsity
+
+    @property
+    def achieved(self) -> float:
+        return float(self.pruning["achieved_sparsity"])
+
+    @property
+    def seed(self) -> int | None:
+        found = self.plan.get("calibration_options", {}).get("seed")
+        return None if self.is_dense or found is None else int(found)
+
+    @property
+    def nonzero(self) -> int | None:
+        """Parameters less the zeros in the layers that were pruned."""
+        if self.parameters is None:
+            return None
+        return self.parameters - sum(int(entry.get("zeros", 0)) for entry in self.pruning.get("layers", {}).values())
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What makes one curve: all that was asked for but the sparsity and the seed."""
+        if self.is_dense:
+            return {}
+        plan, found = self.plan, {name: str(self.plan[name]) for name in ("pruner", "modules", "allocation") if name in self.plan}
+        if self.calibration is not None:
+            found["calibration"] = self.calibration
+        for kind in ("pruner", "allocation", "calibration"):
+            for name, value in plan.get(f"{kind}_options", {}).items():
+                if (kind, name) != ("calibration", "seed"):
+                    found[f"{kind}.{name}"] = json.dumps(value, default=str)
+        return found | {"precision": str(plan.get("precision", ""))}
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        if self.is_dense:
+            return f"{self.pretrained} dense ({self.source})"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{self.pretrained} {self.plan['pruner']} {self.sparsity}{seed} ({self.source})"
+
+
+def merge(trials: list[Trial]) -> list[Trial]:
+    """One trial for each setting, with all its tasks; the same result twice counts once.
+
+    Raises:
+        ReportError: two results of the same trial and task that differ.
+    """
+    found: dict[tuple[Any, ...], Trial] = {}
+    for trial in trials:
+        key = (trial.dense_digest, json.dumps(trial.settings, sort_keys=True), trial.sparsity if not trial.is_dense else "0", trial.seed)
+        first = found.setdefault(key, trial)
+        if first is trial:
+            continue
+        for task, score in trial.tasks.items():
+            other = first.tasks.get(task)
+            if other is None:
+                first.tasks[task] = score
+                continue
+            check_same(first, other, trial, score)
+            if other.value != score.value or (other.scores and score.scores and dict(other.scores) != dict(score.scores)):
+                raise ReportError(
+                    f"task {task!r}: two results of the same trial differ, {other.value:.6g} of {first.name} and {score.value:.6g} of "
+                    f"{trial.name}: name only one of them"
+                )
+            if other.scores is None and score.scores is not None:
+                first.tasks[task] = score
+    return list(found.values())
+
+
+def check_same(one: Trial, score: TaskScore, other: Trial, compared: TaskScore) -> None:
+    """Refuses to put scores of different versions of a task, or of different items, side by side.
+
+    Raises:
+        ReportError: names both.
+    """
+    both = f"{one.name} and {other.name}"
+    if score.version != compared.version:
+        raise ReportError(f"task {score.task!r}: version {score.version} and version {compared.version} are not the same task: {both}")
+    if (score.metric, score.filter) != (compared.metric, compared.filter):
+        raise ReportError(
+            f"task {score.task!r}: {score.metric} ({score.filter}) and {compared.metric} ({compared.filter}) are not the same score: {both}"
+        )
+    if score.chance != compared.chance:
+        raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")
+    if not same_items(score, compared):
+        raise ReportError(f"task {score.task!r}: {_items(score)} and {_items(compared)} are not the same items: {both}")
+
+
+def same_items(one: TaskScore, other: TaskScore) -> bool:
+    """Whether nothing that is known says that two results are of different items."""
+    if one.count is not None and other.count is not None and one.count != other.count:
+        return False
+    if any(other.digests.get(kind, digest) != digest for kind, digest in one.digests.items()):
+        return False
+    return one.scores is None or other.scores is None or one.scores.keys() == other.scores.keys()
+
+
+def _items(score: TaskScore) -> str:
+    digest = next(iter(score.digests.values()), None)
+    return f"{score.count} items" + (f" (digest {digest[:16]})" if digest else "")

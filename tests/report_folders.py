@@ -1,0 +1,112 @@
+"""Small results on disk for the tests of reports: records of a sweep, and files of ``lm_eval --output_path``, with given scores."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness_ext.sweep.identity import key
+from harness_ext.sweep.records import checksum
+
+LAYERS = ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj")
+TASKS = {"lab_facts_closed": 0.25, "icl_linear": 0.5}
+
+
+def falling(items: int, dense: float, kept: dict[float, float], seed: int = 0) -> dict[float, list[int]]:
+    """0/1 scores by sparsity: ``kept`` is the share of what the dense model gets right that is still right; a little of the rest is won."""
+    generator = np.random.default_rng(seed)
+    right, order = generator.random(items) < dense, generator.random(items)
+    return {
+        0.0: right.astype(int).tolist(),
+        **{s: np.where(right, order < share, order < 0.05).astype(int).tolist() for s, share in kept.items()},
+    }
+
+
+def pruning(sparsity: str, achieved: float, *, pruner: str = "magnitude", modules: str = "all", seed: int | None = None, dense: str = "d0"):
+    plan: dict[str, Any] = {"pruner": pruner, "pruner_options": {}, "sparsity": sparsity, "modules": modules, "allocation": "uniform"}
+    plan |= {"allocation_options": {}, "precision": "float32"}
+    if seed is not None:
+        plan |= {"calibration": "self", "calibration_options": {"samples": 8, "seed": seed}}
+    zeros = round(1000 * achieved)
+    layers = {name: {"asked": sparsity, "achieved": achieved, "zeros": zeros, "weights": 1000} for name in LAYERS} if achieved else {}
+    print_of = hashlib.sha256(json.dumps([plan, dense], sort_keys=True).encode()).hexdigest()[:16]
+    environment = {"torch": "2.13.0", "lm-eval-pruned": "0.1.0", "device": "cpu", "threads": 1}
+    record = {"plan": plan, "dense_digest": dense, "fingerprint": print_of, "achieved_sparsity": achieved, "layers": layers}
+    return record | {"environment": environment}
+
+
+def results(scores: dict[str, list[int]], record: dict[str, Any], arguments: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """``results.json`` with the mean of the scores."""
+    chance = options.get("chance", TASKS)
+    found: dict[str, Any] = {"results": {}, "configs": {}, "versions": {}, "n-samples": {}, "task_hashes": {}}
+    for task, values in scores.items():
+        error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+        found["results"][task] = {"alias": task, "sample_len": len(values), "acc,none": float(np.mean(values)), "acc_stderr,none": error}
+        found["configs"][task] = {"metadata": {"chance": chance[task]} if task in chance else {}}
+        found["versions"][task] = options.get("version", 1.0)
+        found["n-samples"][task] = {"original": len(values), "effective": len(values)}
+        found["task_hashes"][task] = options.get("items", f"items of {task}")
+    config = {"model": "pruned-hf", "model_args": arguments, "model_num_parameters": options.get("parameters", 10000), "pruning": record}
+    return found | {"config": config | {"limit": None}, "lm_eval_version": "0.4.13", "transformers_version": "5.23.0"}
+
+
+def samples(task: str, values: list[int]) -> list[dict[str, Any]]:
+    return [
+        {"doc_id": i, "doc_hash": f"{task}{i}", "filter": "none", "metrics": ["acc"], "acc": float(value)} for i, value in enumerate(values)
+    ]
+
+
+def write_trial(
+    out: Path, scores: dict[str, list[int]], sparsity: str = "0", *, pretrained: str = "tiny", logged: bool = True, **options: Any
+):
+    """A record as docs/sweep.md describes it; options are those of ``pruning`` and ``results``."""
+    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    left, colon, of = sparsity.partition(":")
+    ratio = int(left) / int(of) if colon else float(sparsity)
+    record = pruning(sparsity, ratio, **named)
+    arguments = {"pretrained": pretrained, "sparsity": sparsity}
+    contents = {"results.json": json.dumps(results(scores, record, arguments, **options)).encode()}
+    packed = {task: f"samples_{task}.jsonl.gz" for task in scores} if logged else {}
+    for task, file in packed.items():
+        contents[file] = gzip.compress("".join(json.dumps(row) + "\n" for row in samples(task, scores[task])).encode(), mtime=0)
+    settings = {
+        "limit": None,
+        "plan": record["plan"],
+        "model": pretrained,
+        "salt": sorted(scores),
+        **{k: str(v) for k, v in options.items()},
+    }
+    described = {
+        "format": 1, "key": key(settings), "settings": settings, "arguments": arguments, "command": f"lm_eval --sparsity {sparsity}",
+        "ratio": ratio, "pruning": record, "items": {task: options.get("items", task) for task in scores},
+        "parameters": options.get("parameters", 10000), "seconds": {"pruning": 1.0, "evaluation": 1.0}, "cost": 1.0, "samples": packed,
+        "files": {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()},
+    }  # fmt: skip
+    folder = out / "trials" / key(settings)
+    folder.mkdir(parents=True)
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
+    (folder / "trial.json").write_text(json.dumps({"checksum": checksum(described), **described}), encoding="utf-8")
+    return folder
+
+
+def write_plain(
+    folder: Path, scores: dict[str, list[int]], sparsity: str = "0", *, stamp: str, logged: bool = True, **options: Any
+) -> Path:
+    """What ``lm_eval --output_path`` writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    found = results(scores, pruning(sparsity, float(sparsity), **named), {"pretrained": "tiny", "sparsity": sparsity}, **options)
+    if not logged:
+        found["task_hashes"] = {}
+    file = folder / f"results_{stamp}.json"
+    file.write_text(json.dumps(found), encoding="utf-8")
+    for task in scores if logged else ():
+        lines = [json.dumps({**row, "doc": {"question": "?"}}) + "\n" for row in samples(task, scores[task])]
+        (folder / f"samples_{task}_{stamp}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return file
