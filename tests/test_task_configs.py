@@ -46,7 +46,8 @@ def used_in(documentation):
     blocks = re.findall(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)
     for block in blocks:
         text = text.replace(block, "")
-    return set(re.findall(r"\w+", " ".join([*blocks, *re.findall(r"`[^`]+`", text)])))
+    code = " ".join([*blocks, *re.findall(r"`[^`]+`", text)])
+    return set(re.findall(r"\b\w+\b(?!\*)", code))  # icl_* is a pattern and not a name
 
 
 def duplicates(node):
