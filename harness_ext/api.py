@@ -31,6 +31,7 @@ def prune(
     calibration: str | Calibration | torch.Tensor = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
+    true_sequential: bool = False,
     resume: str | Path | None = None,
     device: str | torch.device | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -49,6 +50,8 @@ def prune(
         calibration: int64 token ids [samples, length], the name of a registered source, a text file, or an instance.
         allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        true_sequential: measure each layer behind all layers that are pruned before it, those of its own decoder block included, in the
+            order of their use; one forward pass where there are two otherwise, for the memory of a block's activations of all tokens.
         resume: a folder for checkpoints, one for each decoder block; a run that was killed goes on from there and ends with the same bits.
         device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
         tokenizer: for calibration sources that read text.
@@ -67,7 +70,7 @@ def prune(
     plugins = Plugins()
     plan = make_plan(
         plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
-        allocation=allocation, precision=precision, resume=resume,
+        allocation=allocation, precision=precision, true_sequential=true_sequential, resume=resume,
         pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
     training = model.training

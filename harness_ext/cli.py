@@ -114,6 +114,9 @@ def prune(
     device: Annotated[Optional[str], typer.Option(help="Such as cuda; by default that, where there is one.")] = None,  # noqa: UP045
     masks_only: Annotated[bool, typer.Option("--masks-only", help="Write masks, one bit a weight, for pruner=stored.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Hold one decoder block in memory, for models that are larger.")] = False,
+    true_sequential: Annotated[
+        bool, typer.Option("--true-sequential", help="Measure each layer behind those of its own block that are pruned before it as well.")
+    ] = False,
     resume: Annotated[Optional[Path], typer.Option(help="Keep a checkpoint of each block here, and go on from them.")] = None,  # noqa: UP045
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if it was written by this command.")] = False,
     revision: Annotated[Optional[str], typer.Option(help="Of the model on the hub.")] = None,  # noqa: UP045
@@ -130,7 +133,7 @@ def prune(
         "allocation": allocation,
         "calibration": calibration,
     }
-    given |= {"precision": precision, "resume": resume}
+    given |= {"precision": precision, "resume": resume, "true_sequential": true_sequential or None}
     try:
         arguments = {name: value for name, value in given.items() if value is not None} | prune_command.parse_options(option or [])
         job = prune_command.Job(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,12 +24,11 @@ from harness_ext.statistic import Hessian, Statistic
 from harness_ext.stopwatch import Stopwatch
 from harness_ext.structured import reshape
 from harness_ext.terminal import progress
-from harness_ext.walk import Walk
+from harness_ext.true_sequential import stages
+from harness_ext.walk import Stages, Walk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Statistics = Callable[[Layer], list[Statistic]]
 
 
 def apply(
@@ -133,10 +133,10 @@ class _Run:
             kind = allocation.measures(pruner)
             shapes = {shape.name: shape for shape in self.shapes}
 
-            def look(index: int, block: Block, statistics: Statistics) -> None:
+            def look(index: int, block: Block, measured_layers: Stages) -> None:
+                of = {layer.name: next(iter(statistics), None) for layers, statistics in measured_layers for layer in layers}
                 measured = [
-                    Measured(shapes[layer.name], layer.weight.to(self.dtype).contiguous(), next(iter(statistics(layer)), None))
-                    for layer in block.layers
+                    Measured(shapes[layer.name], layer.weight.to(self.dtype).contiguous(), of[layer.name]) for layer in block.layers
                 ]
                 with self.stopwatch("allocation"):
                     found[index] = allocation.measure(measured, pruner)
@@ -163,9 +163,8 @@ class _Run:
             kinds.append(Hessian)
         checkpoints = Checkpoints(self.plan.resume, fingerprint) if self.plan.resume and ranks.is_first() else None
 
-        def prune(index: int, block: Block, statistics: Statistics) -> None:
-            for layers in _sharing(block, statistics):
-                found = statistics(layers[0])
+        def prune(index: int, block: Block, measured: Stages) -> None:
+            for layers, found in measured:
                 for group in [layers] if pruner.rung() == "prune_together" else [[layer] for layer in layers]:
                     self._replace(group, found)
                 found.clear()
@@ -186,7 +185,7 @@ class _Run:
         input_ids: torch.Tensor | None,
         kinds: list[type[Statistic]],
         title: str,
-        act: Callable[[int, Block, Statistics], None],
+        act: Callable[[int, Block, Stages], None],
         *,
         write: bool,
         checkpoints: Checkpoints | None = None,
@@ -201,9 +200,15 @@ class _Run:
             for index, block in enumerate(self.blocks[: last + 1]):
                 if block.layers or walk:
                     with self.residency.holding(block, write=write and bool(block.layers)):
-                        if block.layers and not (write and self._restore(index, block, checkpoints)):
-                            act(index, block, walk.measure(index, kinds) if walk else _nothing)
-                        if walk and index < last:
+                        wanted = block.layers and not (write and self._restore(index, block, checkpoints))
+                        at_once = wanted and walk and write and self.plan.true_sequential
+                        if wanted and walk:
+                            measured = stages(walk, index, kinds, finish=index < last) if at_once else walk.measure(index, kinds)
+                            with closing(measured):
+                                act(index, block, measured)
+                        elif wanted:
+                            act(index, block, (([layer], []) for layer in block.layers))
+                        if walk and index < last and not at_once:
                             walk.advance(index)
                 advance()
 
@@ -277,20 +282,6 @@ class _Run:
         self.record[layer.name] = {**notes, **counts}
         entry: dict[str, Any] = self.record[layer.name]
         return entry
-
-
-def _nothing(_: Layer) -> list[Statistic]:
-    """The statistics of a layer of which nothing is measured."""
-    return []
-
-
-def _sharing(block: Block, statistics: Statistics) -> list[list[Layer]]:
-    """The selected layers of a block, those together that share their statistics; each alone where nothing is measured."""
-    groups: dict[Any, list[Layer]] = {}
-    for layer in block.layers:
-        found = statistics(layer)
-        groups.setdefault(id(found) if found else layer.name, []).append(layer)
-    return list(groups.values())
 
 
 def output_error(dense: torch.Tensor, pruned: torch.Tensor, hessian: torch.Tensor) -> float:

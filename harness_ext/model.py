@@ -34,6 +34,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
         allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
         resume: a folder for checkpoints of the pruning, one for each decoder block.
         pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
 

@@ -46,6 +46,7 @@ def command(record: Mapping[str, Any], base: str, out: str) -> str:
     for option in ("allocation", "calibration", "precision"):
         if plan.get(option):
             words += [f"--{option}", str(plan[option])]
+    words += ["--true-sequential"] if plan.get("true_sequential") else []
     for kind in ("pruner", "allocation", "calibration"):
         for name, value in plan.get(f"{kind}_options", {}).items():
             words += ["-o", f"{kind}.{name}={_value(value)}"]

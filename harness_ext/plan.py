@@ -21,7 +21,7 @@ P = TypeVar("P", Pruner, Allocation, Calibration)
 
 PRUNER, CALIBRATION, ALLOCATION, PRECISION = "sparsegpt", "self", "uniform", "float32"
 PRECISIONS = ("float32", "float64")
-ARGUMENTS = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "resume")
+ARGUMENTS = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume")
 PREFIXES = ("pruner.", "calibration.", "allocation.")
 
 
@@ -36,6 +36,8 @@ class Plan:
     allocation: Allocation
     precision: str = PRECISION
     """The dtype of statistics and arithmetic: ``float32`` or ``float64``."""
+    true_sequential: bool = False
+    """Whether a layer is measured behind the pruned layers of its own block as well, not only of the blocks before."""
     resume: Path | None = None
     """Where checkpoints of the run are kept, one for each decoder block."""
     pruner_origin: Origin | None = None
@@ -63,6 +65,8 @@ class Plan:
             "allocation_options": self.allocation.options(),
             "precision": self.precision,
         }
+        if self.true_sequential:
+            description["true_sequential"] = True
         if self.needs_calibration:
             if isinstance(self.calibration, torch.Tensor):
                 description |= {"calibration": "input_ids", "calibration_options": {}}
@@ -80,6 +84,7 @@ def make_plan(
     calibration: str | Calibration | torch.Tensor = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
+    true_sequential: bool = False,
     resume: str | Path | None = None,
     pruner_options: Mapping[str, Any] | None = None,
     calibration_options: Mapping[str, Any] | None = None,
@@ -103,6 +108,10 @@ def make_plan(
     calibration, calibration_origin = _calibration(plugins, calibration, calibration_options)
     if modules != "all" and pruner.rung() == "prune_model" and not pruner.structured:
         raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
+    if not isinstance(true_sequential, bool):
+        raise BadOptionError(f"true_sequential={true_sequential!r}: want True or False")
+    if true_sequential and (pruner.rung() == "prune_model" or pruner.measures() is None):
+        raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
     if pruner.structured and parsed.pattern:
         raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
     if resume is not None:
@@ -112,7 +121,7 @@ def make_plan(
             raise BadOptionError(f"resume={str(resume)!r}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints")
     check_allocation(allocation, pruner, parsed)
     return Plan(
-        pruner, parsed, modules, calibration, allocation, precision, Path(resume).expanduser() if resume else None,
+        pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,
         pruner_origin, calibration_origin, allocation_origin,
     )  # fmt: skip
 

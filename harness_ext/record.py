@@ -49,5 +49,6 @@ def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, str])
         decisive |= {key: record.get(key) for key in ("plugin", "environment")} | {key: record["plan"][key] for key in DECISIVE}
         decisive["notes"] = record.get("notes")  # of pruners that treat the model as a whole: what went, or which masks were applied
         decisive["asked"] = dict(asked) or {key: record["plan"][key] for key in ("sparsity", "modules")}
+        decisive |= {"true_sequential": True} if plan.true_sequential else {}
         decisive["calibration"] = record["calibration"]["digest"] if plan.needs_calibration else None
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

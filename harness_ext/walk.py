@@ -24,6 +24,8 @@ BATCH_TOKENS = 1024  # that go through a block at once: on a CPU, what larger ba
 BATCH_TOKENS_ON_DEVICE = 16384  # what keeps an accelerator busy
 
 Kinds = list[type[Statistic]]
+Stages = Iterator[tuple[list[Layer], list[Statistic]]]
+"""Layers that read one tensor, and the statistics of it; these are to be let go of before the next are asked for."""
 
 
 class Call(NamedTuple):
@@ -52,30 +54,53 @@ class Walk:
         self, residency: Residency, blocks: list[Block], input_ids: torch.Tensor, dtype: torch.dtype, stopwatch: Stopwatch
     ) -> None:
         self.residency, self.blocks, self.dtype, self.stopwatch = residency, blocks, dtype, stopwatch
+        self._finite = True
         tokens = BATCH_TOKENS if residency.device.type == "cpu" else BATCH_TOKENS_ON_DEVICE
         batches = torch.split(ranks.share(input_ids).to(residency.device), max(1, tokens // input_ids.shape[1]))
         with stopwatch("forward"):
             self.hidden, self._calls = _record_calls(residency, blocks, batches)
         give_back()
 
-    def measure(self, index: int, kinds: Kinds) -> Callable[[Layer], list[Statistic]]:
-        """Runs a block, which must be in place, as far as its last selected layer, and gives the statistics of each of them.
+    def measure(self, index: int, kinds: Kinds) -> Stages:
+        """Runs a block, which must be in place, as far as its last selected layer, and gives the layers that read one tensor, together
+        with the statistics of it.
 
         Args:
             index: the number of the block.
-            kinds: what to measure. Layers that read the very same tensor share one list of statistics.
+            kinds: what to measure.
 
         Raises:
             NumericalError: an input is NaN or infinite; names the layer.
+            UnsupportedModelError: a layer was not called.
         """
         block = self.blocks[index]
-        with self.stopwatch("forward"), _Listening(block, self._new_statistics(kinds), self.dtype, self.stopwatch) as listening:
-            for batch, states in enumerate(self.hidden):
+        with self.stopwatch("forward"), _Listening(block, lambda layer: self.new_reading(layer, kinds), self.stopwatch) as listening:
+            for batch in range(len(self.hidden)):
                 with torch.no_grad(), listening.one_batch():
-                    _call(block, states, self._calls[batch][index])
+                    self.call(index, batch)
         give_back()
+        groups = listening.groups()
         with self.stopwatch("statistics"):
-            return listening.statistics()
+            measured = [(layers, listening.readings.pop(owner).finish()) for owner, layers in groups.items()]
+        while measured:
+            yield measured.pop(0)
+
+    def order(self, index: int) -> dict[str, list[Layer]]:
+        """The selected layers of a block in the order of their use, those together that read one tensor, by the first of them; seen in one
+        batch.
+
+        Raises:
+            UnsupportedModelError: a layer was not called, or was more than once.
+        """
+        block = self.blocks[index]
+        listening = _Listening(block, lambda layer: self.new_reading(layer, []), self.stopwatch)
+        with self.stopwatch("forward"), listening, torch.no_grad(), listening.one_batch():
+            self.call(index, 0)
+        groups = listening.groups()
+        if not listening.once:
+            repeated = next(name for name, count in listening.calls.items() if count > 1)
+            raise UnsupportedModelError(f"{repeated} is used more than once in its block: true_sequential has no order for it")
+        return groups
 
     def advance(self, index: int) -> None:
         """Runs a block, which must be in place, to its end: its output is the next block's input.
@@ -83,20 +108,37 @@ class Walk:
         Raises:
             NumericalError: the output has NaN or infinite values; names the block.
         """
-        block, finite = self.blocks[index], True
         with self.stopwatch("forward"), torch.no_grad():
-            for batch, states in enumerate(self.hidden):
-                result = _call(block, states, self._calls[batch][index])
-                output: torch.Tensor = result[0] if isinstance(result, tuple) else result
-                # A sum is read faster than every element, and is not finite if one of them is not; a sum too large is looked at again.
-                finite = finite and bool(output.sum().isfinite() or output.isfinite().all())
-                states.copy_(output)  # in place: freed pieces of this size would be kept until they are as much again
-        give_back()
-        if not ranks.everywhere(finite):
-            raise NumericalError(f"{block.name}: the output has NaN or infinite values")
+            for batch in range(len(self.hidden)):
+                self.put(batch, self.call(index, batch))
+        self.check(index)
 
-    def _new_statistics(self, kinds: Kinds) -> Callable[[Layer], list[Statistic]]:
-        return lambda layer: [kind(layer.in_features, self.residency.device, self.dtype) for kind in kinds]
+    def call(self, index: int, batch: int) -> torch.Tensor:
+        """What a block, which must be in place, makes of a batch."""
+        result = _call(self.blocks[index], self.hidden[batch], self._calls[batch][index])
+        output: torch.Tensor = result[0] if isinstance(result, tuple) else result
+        return output
+
+    def put(self, batch: int, output: torch.Tensor) -> None:
+        """Takes the output of a block for the next one's input, in place: freed pieces of this size would be kept until they are as much
+        again."""
+        # A sum is read faster than every element, and is not finite if one of them is not; a sum too large is looked at again.
+        self._finite = self._finite and bool(output.sum().isfinite() or output.isfinite().all())
+        self.hidden[batch].copy_(output)
+
+    def check(self, index: int) -> None:
+        """To be called when all batches have left a block.
+
+        Raises:
+            NumericalError: an output has NaN or infinite values; names the block.
+        """
+        give_back()
+        if not ranks.everywhere(self._finite):
+            raise NumericalError(f"{self.blocks[index].name}: the output has NaN or infinite values")
+
+    def new_reading(self, layer: Layer, kinds: Kinds) -> Reading:
+        """Nothing measured yet of what a layer reads."""
+        return Reading(layer, [kind(layer.in_features, self.residency.device, self.dtype) for kind in kinds], self.dtype)
 
 
 def _call(block: Block, hidden: torch.Tensor, call: Call) -> Any:
@@ -176,18 +218,54 @@ class _Enough(Exception):
     """All selected layers of a block have read this batch."""
 
 
+class Reading:
+    """The statistics of the layers that read one tensor, while batches of it come in.
+
+    Args:
+        layer: the first of them.
+        dtype: of the statistics.
+    """
+
+    def __init__(self, layer: Layer, statistics: list[Statistic], dtype: torch.dtype) -> None:
+        self.layer, self.statistics, self.dtype = layer, statistics, dtype
+        self.finite = True
+
+    def update(self, inputs: torch.Tensor) -> None:
+        """Adds a batch, [..., in_features] of any floating dtype."""
+        tokens = inputs.reshape(-1, self.layer.in_features).to(self.dtype)
+        for statistic in self.statistics:
+            if not statistic.additive and not tokens.isfinite().all():  # the others show it in what they add up
+                self.finite = False
+            statistic.update(tokens)
+
+    def finish(self) -> list[Statistic]:
+        """Adds the statistics up over all processes and checks them.
+
+        Raises:
+            NumericalError: an input is NaN or infinite; names the layer.
+        """
+        for statistic in self.statistics:
+            ranks.add_up(statistic, self.layer.name)
+            try:
+                statistic.check()
+            except (NumericalError, PluginError) as error:
+                raise type(error)(f"{self.layer.name}: {error}") from error
+        if not ranks.everywhere(self.finite):
+            raise NumericalError(f"{self.layer.name}: the input has NaN or infinite values")
+        return self.statistics
+
+
 class _Listening:
     """Listens to the inputs of a block's selected layers."""
 
-    def __init__(self, block: Block, new_statistics: Callable[[Layer], list[Statistic]], dtype: torch.dtype, stopwatch: Stopwatch) -> None:
-        self.block, self.new_statistics, self.dtype, self.stopwatch = block, new_statistics, dtype, stopwatch
+    def __init__(self, block: Block, new_reading: Callable[[Layer], Reading], stopwatch: Stopwatch) -> None:
+        self.block, self.new_reading, self.stopwatch = block, new_reading, stopwatch
         self.owners: dict[str, str] = {}  # layer -> the first layer that reads the same tensor
-        self.lists: dict[str, list[Statistic]] = {}  # by owner
+        self.readings: dict[str, Reading] = {}  # by owner
         self.calls: dict[str, int] = {layer.name: 0 for layer in block.layers}  # in this batch
         self.once = False  # whether the first batch went through each layer exactly once, so that later ones can stop at the last
         self.tensor: Any = None  # the last one read, and by whom
         self.owner = ""
-        self.finite: dict[str, bool] = {}
 
     def __enter__(self) -> _Listening:
         self.handles = [layer.module.register_forward_pre_hook(self._hook(layer)) for layer in self.block.layers]
@@ -218,33 +296,24 @@ class _Listening:
             self.tensor, self.owner = inputs, owner
             if owner == layer.name:
                 with self.stopwatch("statistics"):
-                    self._update(layer, inputs)
+                    if owner not in self.readings:
+                        self.readings[owner] = self.new_reading(layer)
+                    self.readings[owner].update(inputs)
             if self.once and all(self.calls.values()):
                 raise _Enough
 
         return hook
 
-    def _update(self, layer: Layer, inputs: torch.Tensor) -> None:
-        if layer.name not in self.lists:
-            self.lists[layer.name] = self.new_statistics(layer)
-        tokens = inputs.reshape(-1, layer.in_features).to(self.dtype)
-        for statistic in self.lists[layer.name]:
-            if not statistic.additive and not tokens.isfinite().all():  # the others show it in what they add up
-                self.finite[layer.name] = False
-            statistic.update(tokens)
+    def groups(self) -> dict[str, list[Layer]]:
+        """The layers that read one tensor, by the first of them, in the order in which they were called.
 
-    def statistics(self) -> Callable[[Layer], list[Statistic]]:
-        """Adds the statistics up over all processes and checks them."""
+        Raises:
+            UnsupportedModelError: a layer was not called, by this process or another.
+        """
         if not ranks.everywhere(len(self.owners) == len(self.block.layers)):
             idle = [layer.name for layer in self.block.layers if layer.name not in self.owners] or ["a layer of another process"]
             raise UnsupportedModelError(f"{idle[0]} was not used by the calibration tokens: it cannot be pruned from statistics")
-        for owner, found in self.lists.items():
-            for statistic in found:
-                ranks.add_up(statistic, owner)
-                try:
-                    statistic.check()
-                except (NumericalError, PluginError) as error:
-                    raise type(error)(f"{owner}: {error}") from error
-            if not ranks.everywhere(self.finite.get(owner, True)):
-                raise NumericalError(f"{owner}: the input has NaN or infinite values")
-        return lambda layer: self.lists[self.owners[layer.name]]
+        found: dict[str, list[Layer]] = {owner: [] for owner in self.owners.values()}
+        for layer in self.block.layers:
+            found[self.owners[layer.name]].append(layer)
+        return found

@@ -8,7 +8,7 @@
 The model is random, of the shape of OPT-125M, and the tokens are random. The least is two passes through the blocks (one that measures,
 one that feeds the pruned block's outputs on) and, for SparseGPT, each distinct Hessian once as a symmetric product and one
 factorisation of it, all at the rate of the fastest matrix product measured in this run, before and after. The output error is that of the
-pruned layers on the dense model's inputs, ``||dW X||^2 / ||W X||^2``.
+pruned layers on the dense model's inputs, ``||dW X||^2 / ||W X||^2``, and that of the whole model: of the last hidden states.
 """
 
 from __future__ import annotations
@@ -116,13 +116,30 @@ def output_errors(dense: Any, candidates: list[dict[str, torch.Tensor]], input_i
     return [statistics.fmean(of[1 + index] / of[0] for of in energy.values()) for index in range(len(candidates))]
 
 
+@torch.no_grad()
+def model_errors(dense: Any, candidates: list[dict[str, torch.Tensor]], input_ids: torch.Tensor) -> list[float]:
+    """For each candidate, ``||dY||^2 / ||Y||^2`` with the dense model's last hidden states ``Y``; arguments as of ``output_errors``."""
+    model, found = copy.deepcopy(dense), []
+
+    def states(of: Any) -> list[torch.Tensor]:
+        return [of.model(row[None], use_cache=False).last_hidden_state.float() for row in input_ids]
+
+    expected = states(dense)
+    for candidate in candidates:
+        for name, weight in candidate.items():
+            model.get_submodule(name).weight.copy_(weight)
+        changes = [new - old for new, old in zip(states(model), expected, strict=True)]
+        found.append(sum(float(change.square().sum()) for change in changes) / sum(float(old.square().sum()) for old in expected))
+    return found
+
+
 def linear_weights(model: Any) -> dict[str, torch.Tensor]:
     return {layer.name: layer.weight.clone() for block in harness_ext.find_blocks(model) for layer in block.layers}
 
 
-def time_ours(dense: Any, pruner: str, sparsity: str, ids: torch.Tensor) -> Timed:
+def time_ours(dense: Any, pruner: str, sparsity: str, ids: torch.Tensor, true_sequential: bool = False) -> Timed:
     model = copy.deepcopy(dense)
-    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids)
+    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, true_sequential=true_sequential)
     return {"total": record["seconds_pruning"], **record.get("seconds_parts", {})}, linear_weights(model)
 
 
@@ -179,6 +196,7 @@ def main(
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 64,
     length: Annotated[int, typer.Option(help="Tokens in each.")] = 512,
     sparsity: str = "0.5",
+    true_sequential: Annotated[bool, typer.Option("--true-sequential", help="Also time ours with true_sequential=True.")] = False,
     repeat: Annotated[int, typer.Option(help="Rounds; each times all, in turn, and the medians are shown.")] = 1,
     error_samples: Annotated[int, typer.Option(help="Sequences on which the output error is measured.")] = 8,
     save: Annotated[Path | None, typer.Option(help="Keep the model and the tokens there, for bench_llmcompressor.py.")] = None,
@@ -188,6 +206,8 @@ def main(
     dense = build(layers, kind, width)
     ids = torch.randint(0, dense.config.vocab_size, (samples, length), generator=rng)
     contenders: dict[str, Callable[[Any, torch.Tensor], Timed]] = {"ours": lambda model, tokens: time_ours(model, pruner, sparsity, tokens)}
+    if true_sequential:
+        contenders["ours, true sequential"] = lambda model, tokens: time_ours(model, pruner, sparsity, tokens, True)
     if reference:
         wrapper = {"sparsegpt": load_sparsegpt, "wanda": load_wanda}[pruner](reference)
         contenders["the authors'"] = lambda model, tokens: time_reference(model, pruner, sparsity, tokens, wrapper)
@@ -208,23 +228,30 @@ def main(
     best = {name: max(before[name], after[name]) for name in kinds}
     least = limit(pruner, layers, width, samples, length, (best[dtype], best["float32"]))
     errors = dict(zip(weights, output_errors(dense, list(weights.values()), ids[:error_samples]), strict=True))
+    of_model = dict(zip(weights, model_errors(dense, list(weights.values()), ids[:error_samples]), strict=True))
     print(f"{pruner} {sparsity}, {dtype}, {layers} layers of {width}, {samples} x {length} tokens, {torch.get_num_threads()} threads\n")
     for name in kinds:
         print(f"GFLOP/s in {name}: {before[name] / 1e9:.1f} before, {after[name] / 1e9:.1f} after\n")
-    print("| | seconds: median | each round | parts of the last | output error |\n|---|---|---|---|---|")
+    print("| | seconds: median | each round | parts of the last | output error | of the model |\n|---|---|---|---|---|---|")
     medians = {name: statistics.median(seconds["total"] for seconds in of) for name, of in rounds.items()}
     for name, of in rounds.items():
         each = ", ".join(f"{seconds['total']:.1f}" for seconds in of)
-        print(f"| {name} | {medians[name]:.1f} | {each} | {said(of[-1])} | {errors[name]:.6f} |")
-    print(f"| the limit | {least['total']:.1f} | | {said(least)} | |\n")
+        print(f"| {name} | {medians[name]:.1f} | {each} | {said(of[-1])} | {errors[name]:.6f} | {of_model[name]:.6f} |")
+    print(f"| the limit | {least['total']:.1f} | | {said(least)} | | |\n")
     if about := rounds.get("llm-compressor", [{}])[-1].get("about"):
         print(f"- llm-compressor: {about}")
     print(f"- ours / limit: {against(medians['ours'] / least['total'], LIMIT_BAR, least=False)}")
-    for name in list(contenders)[1:]:
+    if true_sequential:
+        print(f"- ours / ours, true sequential: {medians['ours'] / medians['ours, true sequential']:.2f}")
+    for name in [name for name in contenders if not name.startswith("ours")]:
         bar = LLMCOMPRESSOR_BAR if name == "llm-compressor" else BARS.get((pruner, dtype))
         print(f"- seconds of {name} / ours: {against(medians[name] / medians['ours'], bar)}")
         print(f"- seconds of {name} / the limit: {medians[name] / least['total']:.2f}, the ratio to a run at the limit")
         print(f"- output error of ours / {name}: {against(errors['ours'] / errors[name], 1.0, least=False)}")
+        if true_sequential:
+            own, error = medians["ours, true sequential"], errors["ours, true sequential"]
+            print(f"- seconds of {name} / ours, true sequential: {against(medians[name] / own, bar)}")
+            print(f"- output error of ours, true sequential / {name}: {against(error / errors[name], 1.0, least=False)}")
 
 
 if __name__ == "__main__":

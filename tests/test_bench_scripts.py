@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -194,6 +195,18 @@ def test_the_output_error_is_none_for_the_dense_weights_and_one_for_no_weights(o
     half = {name: weight / 2 for name, weight in weights.items()}
     errors = bench_speed.output_errors(opt, [weights, gone, half], torch.arange(20).reshape(2, 10))
     assert errors == pytest.approx([0, 1, 0.25])
+
+
+def test_the_error_of_a_model_is_none_for_the_dense_weights_and_in_proportion_for_a_change_of_one_layer(opt):
+    weights = bench_speed.linear_weights(opt)
+    changed = {name: weight * (2 if name.endswith("1.fc2") else 1) for name, weight in weights.items()}
+    ids = torch.arange(20).reshape(2, 10)
+    errors = bench_speed.model_errors(opt, [weights, changed], ids)
+    assert errors[0] == 0
+    other = copy.deepcopy(opt)
+    other.get_submodule(next(name for name in weights if name.endswith("1.fc2"))).weight.data.mul_(2)
+    states = [model.model(ids).last_hidden_state for model in (opt, other)]
+    assert errors[1] == pytest.approx(float((states[1] - states[0]).square().sum() / states[0].square().sum()), rel=1e-4)
 
 
 def test_speed_prints_both_rates_the_limit_and_the_verdicts(monkeypatch, capsys):

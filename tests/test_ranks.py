@@ -51,6 +51,9 @@ for pruner in ("sparsegpt", "wanda", "magnitude"):
 owl = tiny.model(layers=3)
 prune(owl, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(7), allocation="owl")
 out["owl", "torch.float32"] = tiny.weights(owl), ""
+ordered = tiny.model(layers=3)
+prune(ordered, sparsity=0.5, calibration=tiny.token_ids(7), true_sequential=True)
+out["true_sequential", "torch.float32"] = tiny.weights(ordered), ""
 out["few"] = attempt(calibration=tiny.token_ids(1))
 out["lonely"] = attempt(pruner=Lonely(), calibration=tiny.token_ids(4))
 out["different"] = attempt(model=tiny.model(seed=rank))
@@ -97,6 +100,15 @@ def test_both_end_with_the_same_bits_which_are_those_of_one_process_up_to_roundi
 
 def test_an_allocation_is_the_same_for_both(both):
     assert tiny.same(*(results["owl", "torch.float32"][0] for results in both))
+
+
+def test_layers_in_the_order_of_their_use_are_the_same_for_both(both):
+    (first, _), (second, _) = (results["true_sequential", "torch.float32"] for results in both)
+    assert tiny.same(first, second)
+    model = tiny.model(layers=3)
+    prune(model, sparsity=0.5, calibration=tiny.token_ids(7), true_sequential=True)
+    alone = tiny.weights(model)
+    assert min(float(((alone[name] == 0) == (first[name] == 0)).float().mean()) for name in alone) >= 0.99
 
 
 def test_fewer_sequences_than_processes_are_refused_by_both(both):
