@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from harness_ext.errors import NumericalError, PluginError
+from harness_ext.layers import Layer
 from harness_ext.pruner import Pruned
 from harness_ext.sparsity import Sparsity
 
@@ -75,3 +79,66 @@ def check_pattern(weight: torch.Tensor, sparsity: Sparsity, blame: str) -> None:
         n, m = pattern
         if ((weight.reshape(-1, m) == 0).sum(1) < n).any():
             raise PluginError(f"{blame}: want {n} zeros in every {m} inputs")
+
+
+@contextmanager
+def untouched(tensors: Iterable[torch.Tensor], what: str, blame: str) -> Iterator[None]:
+    """Around the code of a plugin that may read these tensors and must not write into them.
+
+    Goes by the version counters of torch, which cost nothing; a write through ``.data`` or NumPy does not count.
+
+    Args:
+        what: the tensors are, in words.
+        blame: the start of a message: whose mistake it is.
+
+    Raises:
+        PluginError: it wrote into one of them.
+    """
+    before = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]  # which have no counter
+    yield
+    if any(tensor._version != version for tensor, version in before):
+        raise PluginError(f"{blame}: it wrote into {what}")
+
+
+def tensors_of(statistic: Any) -> list[torch.Tensor]:
+    """The tensors that a statistic holds; none where there is none."""
+    return [value for value in vars(statistic).values() if isinstance(value, torch.Tensor)] if statistic is not None else []
+
+
+def marks(model: nn.Module, besides: Iterable[str]) -> dict[str, tuple[str, tuple[int, ...], int]]:
+    """The dtype, the shape and a checksum of each parameter and buffer, to be compared with :func:`check_marks`.
+
+    Args:
+        besides: names of those that are left out: what a pruner may change.
+    """
+    left_out = set(besides)
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {name: (str(tensor.dtype), tuple(tensor.shape), _checksum(tensor)) for name, tensor in named if name not in left_out}
+
+
+def check_marks(before: Mapping[str, Any], after: Mapping[str, Any], blame: str) -> None:
+    """Compares two results of :func:`marks`.
+
+    Raises:
+        PluginError: a tensor was changed, added or taken away.
+    """
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            raise PluginError(f"{blame}: it changed {name}, which is not the weight of a linear layer to be pruned")
+
+
+def check_modules(model: nn.Module, layers: Iterable[Layer], blame: str) -> None:
+    """Looks for layers that are no longer in the model, whose weights nobody would use.
+
+    Raises:
+        PluginError: another module is in the place of one of them, or none.
+    """
+    modules = dict(model.named_modules())
+    for layer in layers:
+        if modules.get(layer.name) is not layer.module:
+            raise PluginError(f"{blame}: it replaced the module {layer.name}: write a new weight into it instead")
+
+
+def _checksum(tensor: torch.Tensor) -> int:
+    content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    return zlib.crc32(content.numpy().data)

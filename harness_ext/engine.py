@@ -106,7 +106,9 @@ def _input_ids(plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenize
     if isinstance(plan.calibration, torch.Tensor):
         ids, source = plan.calibration, "calibration"
     else:
-        ids, source = plan.calibration.input_ids(model, tokenizer), f"calibration {plan.calibration.name!r}"
+        source = f"calibration {plan.calibration.name!r}"
+        with contract.untouched(model.parameters(), "the model's weights", f"{source} broke its contract"):
+            ids = plan.calibration.input_ids(model, tokenizer)
     check_ids(ids, model, source)
     return ranks.of_first(ids.cpu())
 
@@ -138,7 +140,11 @@ class _Run:
                 measured = [
                     Measured(shapes[layer.name], layer.weight.to(self.dtype).contiguous(), of[layer.name]) for layer in block.layers
                 ]
-                with self.stopwatch("allocation"):
+                read = [layer.weight for layer in measured] + [
+                    tensor for layer in measured for tensor in contract.tensors_of(layer.statistic)
+                ]
+                blame = f"allocation {allocation.name!r} broke its contract on {block.name}"
+                with self.stopwatch("allocation"), contract.untouched(read, "a weight or a statistic that it was given", blame):
                     found[index] = allocation.measure(measured, pruner)
 
             self._visit(input_ids, [kind] if kind else [], f"allocation {allocation.name}", look, write=False)
@@ -154,7 +160,13 @@ class _Run:
         pruner = self.plan.pruner
         if pruner.rung() == "prune_model":
             before = sum(int((layer.weight == 0).sum()) for layer in self.layers)
-            notes = pruner.prune_model(model, self.plan.sparsity, input_ids if self.plan.needs_calibration else None)
+            weights = [f"{layer.name}.weight" for layer in self.layers]
+            marks, who = contract.marks(model, weights), f"{self._who()} broke its contract"
+            read = [input_ids] if input_ids is not None else []
+            with contract.untouched(read, "the calibration tokens", who):
+                notes = pruner.prune_model(model, self.plan.sparsity, input_ids if self.plan.needs_calibration else None)
+            contract.check_marks(marks, contract.marks(model, weights), who)
+            contract.check_modules(model, self.layers, who)
             self._check_model(before)
             self.notes = contract.json_notes(notes, self._who())
             return self.record
@@ -231,15 +243,8 @@ class _Run:
         sparsities = [self.sparsities[layer.name] for layer in layers]
         statistic = statistics[0] if statistics and pruner.measures() else None
         began = time.perf_counter()
-        try:
-            with self.stopwatch("pruning"):
-                if pruner.rung() == "prune_together":
-                    results: Any = pruner.prune_together(given, sparsities, statistic)
-                else:
-                    results = [pruner.prune(given[0], sparsities[0], statistic)]
-        except HarnessExtError as error:
-            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}"
-            raise type(error)(f"pruner {pruner.name!r} on {names}: {error}") from error
+        with contract.untouched(contract.tensors_of(statistic), "the statistic that it was given", self._blame(layers[0])):
+            results = self._results(layers, given, sparsities, statistic)
         if not isinstance(results, Sequence) or len(results) != len(layers):
             raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from prune_together")
         seconds = round((time.perf_counter() - began) / len(layers), 4)
@@ -252,6 +257,18 @@ class _Run:
             if self.measure_error:
                 hessian = next(statistic for statistic in statistics if isinstance(statistic, Hessian))
                 entry["output_error"] = output_error(weight, layer.weight.to(self.dtype), hessian.matrix)  # ``was`` may be the layer's own
+
+    def _results(self, layers: list[Layer], given: list[torch.Tensor], sparsities: list[Sparsity], statistic: Statistic | None) -> Any:
+        """What the pruner makes of the layers; its errors name them."""
+        pruner = self.plan.pruner
+        try:
+            with self.stopwatch("pruning"):
+                if pruner.rung() == "prune_together":
+                    return pruner.prune_together(given, sparsities, statistic)
+                return [pruner.prune(given[0], sparsities[0], statistic)]
+        except HarnessExtError as error:
+            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}"
+            raise type(error)(f"pruner {pruner.name!r} on {names}: {error}") from error
 
     def _check_model(self, zeros_before: int) -> None:
         """Checks what ``prune_model`` left, over all layers together: it may spread the zeros over them as it likes."""

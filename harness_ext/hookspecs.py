@@ -33,6 +33,19 @@ def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
     """Registers pruning methods, to be chosen by ``pruner=<name>``.
 
     :param register: call it with each subclass of :class:`harness_ext.Pruner`; its ``name`` is what users type.
+
+    .. code-block:: python
+
+        from harness_ext import Pruner, hookimpl
+
+        class LastColumns(Pruner):
+            name = "last-columns"
+            def score(self, weight, statistic):
+                return weight.new_ones(weight.shape).cumsum(1)
+
+        @hookimpl
+        def register_pruners(register):
+            register(LastColumns)
     """
 
 
@@ -41,6 +54,20 @@ def register_calibrations(register: Callable[[type[Calibration]], None]) -> None
     """Registers sources of calibration text, to be chosen by ``calibration=<name>``.
 
     :param register: call it with each subclass of :class:`harness_ext.Calibration`.
+
+    .. code-block:: python
+
+        from harness_ext import Calibration, hookimpl
+
+        class Alphabet(Calibration):
+            name = "alphabet"
+            def texts(self):
+                while True:
+                    yield "a b c d e f g h i j k l m n o p q r s t u v w x y z "
+
+        @hookimpl
+        def register_calibrations(register):
+            register(Alphabet)
     """
 
 
@@ -49,6 +76,16 @@ def register_models(register: Callable[[str, Path], None]) -> None:
     """Registers short names for model folders, to be used as ``pretrained=<name>``.
 
     :param register: call it with a name and the folder that ``from_pretrained`` is to load. The folder need not exist until then.
+
+    .. code-block:: python
+
+        from pathlib import Path
+
+        from harness_ext import hookimpl
+
+        @hookimpl
+        def register_models(register):
+            register("our-1b", Path("/models/our-1b"))
     """
 
 
@@ -57,6 +94,16 @@ def register_tasks(register: Callable[[Path], None]) -> None:
     """Registers folders of lm-eval task YAMLs. Not called where lm-eval was asked to leave its default tasks out.
 
     :param register: call it with each folder; it is searched as lm-eval's own ``--include_path`` is, and that wins over it.
+
+    .. code-block:: python
+
+        from pathlib import Path
+
+        from harness_ext import hookimpl
+
+        @hookimpl
+        def register_tasks(register):
+            register(Path(__file__).parent)  # the folder with the YAML files
     """
 
 
@@ -65,4 +112,17 @@ def register_allocations(register: Callable[[type[Allocation]], None]) -> None:
     """Registers ways to spread the sparsity over the layers, to be chosen by ``allocation=<name>``.
 
     :param register: call it with each subclass of :class:`harness_ext.Allocation`.
+
+    .. code-block:: python
+
+        from harness_ext import Allocation, hookimpl
+
+        class Same(Allocation):
+            name = "same"
+            def spread(self, sparsity, layers, measured):
+                return {layer.name: sparsity for layer in layers}
+
+        @hookimpl
+        def register_allocations(register):
+            register(Same)
     """

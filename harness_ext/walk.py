@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
-from harness_ext import ranks
+from harness_ext import contract, ranks
 from harness_ext.errors import NumericalError, PluginError, UnsupportedModelError
 from harness_ext.layers import Block, Layer
 from harness_ext.memory import give_back
@@ -236,7 +236,9 @@ class Reading:
         for statistic in self.statistics:
             if not statistic.additive and not tokens.isfinite().all():  # the others show it in what they add up
                 self.finite = False
-            statistic.update(tokens)
+            blame = f"statistic {type(statistic).__qualname__} broke its contract on {self.layer.name}"
+            with contract.untouched([tokens], "the inputs that it was given", blame):
+                statistic.update(tokens)
 
     def finish(self) -> list[Statistic]:
         """Adds the statistics up over all processes and checks them.

@@ -2,6 +2,8 @@
 
 ``check_static`` needs the YAML alone; ``check_documents``, ``check_oracle`` and ``check_random`` build the task. The pytest fixtures
 ``tiny_lm``, ``oracle_lm`` and ``random_lm`` are there wherever the package is installed.
+
+``PrunerContract``, ``AllocationContract``, ``CalibrationContract`` and ``TaskFolderContract`` are tests of plugins, to be inherited.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness_ext.testing.built import Built, NeedsDownloadError
+    from harness_ext.testing.contracts.allocation import AllocationContract
+    from harness_ext.testing.contracts.calibration import CalibrationContract
+    from harness_ext.testing.contracts.pruner import PrunerContract
+    from harness_ext.testing.contracts.tasks import TaskFolderContract
     from harness_ext.testing.documents import check_documents
     from harness_ext.testing.findings import Finding, NotCheckedError
     from harness_ext.testing.models import OracleLM, RandomLM, make_tiny_lm
@@ -19,6 +25,10 @@ if TYPE_CHECKING:
     from harness_ext.testing.static import check_static, names_below
 
 _HOME = {
+    "AllocationContract": "contracts.allocation",
+    "CalibrationContract": "contracts.calibration",
+    "PrunerContract": "contracts.pruner",
+    "TaskFolderContract": "contracts.tasks",
     "Finding": "findings",
     "check_static": "static",
     "names_below": "static",
@@ -37,12 +47,16 @@ _HOME = {
 }
 
 __all__ = [
+    "AllocationContract",
     "Built",
+    "CalibrationContract",
     "Finding",
     "NeedsDownloadError",
     "NotCheckedError",
     "OracleLM",
+    "PrunerContract",
     "RandomLM",
+    "TaskFolderContract",
     "check_documents",
     "check_oracle",
     "check_random",

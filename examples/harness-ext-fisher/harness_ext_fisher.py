@@ -1,0 +1,39 @@
+"""A pruner that looks at the model as a whole: it needs the gradients of the loss."""
+
+import torch
+
+from harness_ext import Pruner, find_blocks, hookimpl
+
+
+class Fisher(Pruner):
+    """Removes the weights with the lowest ``w^2 * sum g^2`` of their layer, ``g`` the gradient of the loss of one calibration sequence.
+
+    The sum is the diagonal of the empirical Fisher information, up to a constant: what removing one weight adds to the loss, as optimal
+    brain damage (LeCun et al., 1989) would have it with that in the place of the second derivative.
+    """
+
+    name = "fisher"
+    calibrated = True
+
+    def prune_model(self, model, sparsity, calibration, modules="all"):
+        layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
+        weights = [layer.module.weight for layer in layers]
+        wanted = [weight.requires_grad for weight in weights]
+        squares = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        with torch.enable_grad():
+            for weight in weights:
+                weight.requires_grad_(True)
+            for ids in calibration.to(model.device).split(1):
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+                for square, gradient in zip(squares, torch.autograd.grad(loss, weights), strict=True):
+                    square.add_(gradient.float().square())
+        for layer, weight, square, was in zip(layers, weights, squares, wanted, strict=True):
+            weight.requires_grad_(was)
+            information = square if isinstance(layer.module, torch.nn.Linear) else square.T  # GPT-2 stores its weights transposed
+            layer.write(layer.weight.masked_fill(sparsity.mask(layer.weight.float().square() * information), 0))
+        return {"sequences": len(calibration)}
+
+
+@hookimpl
+def register_pruners(register):
+    register(Fisher)

@@ -1,0 +1,1 @@
+"""Tests for the authors of plugins, to be inherited: ``class TestMine(PrunerContract): pruner = Mine``."""

@@ -1,0 +1,167 @@
+"""What every allocation has to keep to, as tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from harness_ext.allocation import Allocation, LayerShape, Measured
+from harness_ext.contract import tensors_of, untouched
+from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.layers import find_blocks
+from harness_ext.pruner import Pruner
+from harness_ext.sparsity import Sparsity
+from harness_ext.testing.contracts import degenerate, given
+from harness_ext.testing.contracts.given import fail, told_in_one_line
+
+
+class AllocationContract:
+    """Tests of an allocation, to be inherited by a class whose name begins with ``Test``::
+
+        class TestMine(AllocationContract):
+            allocation = Mine
+
+    The sparsity is spread over a small model of random weights, by the engine that does it in a run.
+    """
+
+    allocation: Any = None
+    """The class, the name that a plugin registered it under (which tests the entry point too), or a method that returns an instance."""
+    options: Mapping[str, Any] = {}
+    """Options of the allocation, for a class or a name."""
+    pruner: Any = "magnitude"
+    """A pruner that goes with it."""
+    ratios: tuple[float, ...] = (0.1, 0.5, 0.9)
+    patterns: tuple[str, ...] = ("1:4", "2:4")
+
+    def allocation_for(self, model: Any, sparsity: Sparsity) -> Allocation:
+        """The allocation under test. Override this where its options depend on the model or the sparsity."""
+        return given.make(Allocation, given.plugins().allocations, self.allocation, self.options)
+
+    # --- the rules
+
+    def test_it_has_a_name_and_a_docstring_and_overrides_spread(self) -> None:
+        allocation = self._allocation()
+        with told_in_one_line():
+            allocation.check_contract()
+        given.check_description(allocation)
+
+    def test_its_options_are_checked_and_come_back(self) -> None:
+        given.check_options(self._allocation())
+
+    def test_the_layers_add_up_to_what_was_asked_for(self) -> None:
+        self._spread_all(self.ratios)
+
+    def test_it_spreads_patterns_or_refuses_them(self) -> None:
+        if self._allocation().patterns:
+            self._spread_all(self.patterns)
+            return
+        for pattern in self.patterns:
+            self._check_refused(pattern)
+
+    def test_it_refuses_a_pattern_that_does_not_divide_the_row(self) -> None:
+        self._check_refused("2:7")
+
+    def test_it_spreads_over_a_part_of_the_model(self) -> None:
+        for modules in ("ffn", "*.q_proj", "*.layers.1.*"):
+            with told_in_one_line(f"modules={modules}"):
+                self._prune(given.small_model(), 0.5, modules=modules)
+
+    def test_it_writes_into_nothing_that_it_is_given(self) -> None:
+        pruner = self._pruner()
+        with told_in_one_line():
+            allocation, layers, blocks = self._allocation(), [], {}
+            for index, block in enumerate(find_blocks(given.small_model())):
+                kind = allocation.measures(pruner)
+                looked_at = [_measured(index, layer, kind) for layer in block.layers]
+                tensors = [tensor for measured in looked_at for tensor in (measured.weight, *tensors_of(measured.statistic))]
+                if allocation.reads_weights():
+                    with untouched(tensors, "the weights or the statistics that it was given", f"allocation {allocation.name!r}"):
+                        blocks[index] = allocation.measure(looked_at, pruner)
+                layers += [measured.layer for measured in looked_at]
+            order, keys = list(layers), list(blocks)
+            allocation.spread(Sparsity(0.5), layers, blocks)
+            if layers != order or list(blocks) != keys:
+                fail(f"allocation {allocation.name!r}: it wrote into the layers or the measurements that spread was given")
+
+    def test_it_gives_the_same_sparsities_twice(self) -> None:
+        found = []
+        for seed in (1, 2):
+            with given.global_seed(seed), told_in_one_line():
+                states = given.generator_states()
+                found.append(self._asked(self._prune(given.small_model(), 0.5)))
+                if given.generator_states() != states:
+                    fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
+        if name := next((name for name in found[0] if found[0][name] != found[1][name]), None):
+            fail(f"{self._who()}: {name} gets {found[0][name]}, and {found[1][name]} when it is done again")
+
+    def test_it_takes_inputs_that_are_always_zero(self) -> None:
+        self._take(degenerate.dead_inputs)
+
+    def test_it_takes_rows_that_are_zero(self) -> None:
+        self._take(degenerate.zero_rows)
+
+    def test_it_takes_inputs_that_never_change(self) -> None:
+        self._take(degenerate.constant_inputs)
+
+    def test_it_takes_fewer_tokens_than_inputs(self) -> None:
+        self._take(degenerate.few_tokens)
+
+    # --- how they are tested
+
+    def _allocation(self) -> Allocation:
+        return self.allocation_for(given.small_model(), Sparsity(0.5))
+
+    def _pruner(self) -> Pruner:
+        return given.make(Pruner, given.plugins().pruners, self.pruner, {})
+
+    def _who(self) -> str:
+        return f"allocation {self._allocation().name!r}"
+
+    def _prune(self, model: Any, sparsity: float | str, ids: torch.Tensor | None = None, modules: str = "all") -> Mapping[str, Any]:
+        allocation = self.allocation_for(model, Sparsity.parse(sparsity))
+        ids = given.token_ids() if ids is None else ids
+        return given.prune(model, pruner=self._pruner(), sparsity=sparsity, allocation=allocation, calibration=ids, modules=modules)
+
+    def _asked(self, record: Mapping[str, Any]) -> dict[str, str]:
+        return {name: entry["asked"] for name, entry in record["layers"].items()}
+
+    def _take(self, case: Callable[[], tuple[Any, torch.Tensor]]) -> None:
+        model, ids = case()
+        with told_in_one_line():
+            self._prune(model, 0.5, ids)
+
+    def _spread_all(self, sparsities: tuple[float | str, ...]) -> None:
+        """Spreads each, which the engine checks the total of; it may refuse some, not all."""
+        refused = []
+        for sparsity in sparsities:
+            try:
+                self._prune(given.small_model(), sparsity)
+            except BadOptionError as error:
+                refused.append(str(error))
+            except HarnessExtError as error:
+                fail(f"sparsity={sparsity}: {type(error).__name__}: {error}")
+        if len(refused) == len(sparsities):
+            fail(f"{self._who()}: every sparsity was refused: {refused[0]}")
+
+    def _check_refused(self, pattern: str) -> None:
+        model = given.small_model()
+        before = given.snapshot(model)
+        try:
+            self._prune(model, pattern)
+        except BadOptionError:
+            if name := given.first_difference(before, given.snapshot(model)):
+                fail(f"{self._who()}: sparsity={pattern} was refused after {name} was changed")
+            return
+        except HarnessExtError as error:
+            fail(f"{self._who()}: sparsity={pattern}: want a BadOptionError, not {type(error).__name__}: {error}")
+        fail(f"{self._who()}: sparsity={pattern} was accepted: want a BadOptionError")
+
+
+def _measured(index: int, layer: Any, kind: Any) -> Measured:
+    statistic = None
+    if kind is not None:
+        statistic = kind(layer.in_features, layer.weight.device)
+        statistic.update(torch.randn(64, layer.in_features, generator=torch.Generator().manual_seed(index)))
+    return Measured(LayerShape(layer.name, index, layer.kind, *layer.weight.shape), layer.weight.clone(), statistic)

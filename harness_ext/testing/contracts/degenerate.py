@@ -1,0 +1,53 @@
+"""Models and tokens on which statistics are degenerate, as they are now and then in real models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness_ext.pruner import Pruner
+from harness_ext.testing.contracts.given import LONGEST, layers_of, small_model, token_ids
+
+Case = tuple[Any, torch.Tensor]
+
+
+def measured(pruner: Pruner, inputs: torch.Tensor) -> Any:
+    """The statistic that the pruner declares, of inputs [tokens, in_features]; None if it declares none."""
+    if (kind := pruner.measures()) is None:
+        return None
+    statistic = kind(inputs.shape[1], inputs.device, inputs.dtype)
+    statistic.update(inputs)
+    statistic.check()
+    return statistic
+
+
+def dead_inputs() -> Case:
+    """Every layer has inputs that are zero in every token, and one has no other."""
+    model = small_model()
+    with torch.no_grad():
+        for block in model.model.layers:
+            block.input_layernorm.weight[[0, 3]] = 0
+            block.post_attention_layernorm.weight[[1, 2]] = 0
+            block.self_attn.v_proj.weight[[4, 5]] = 0
+            block.mlp.up_proj.weight[[0, 7]] = 0
+        model.model.layers[1].self_attn.v_proj.weight.zero_()
+    return model, token_ids()
+
+
+def zero_rows() -> Case:
+    """Every layer has rows of zeros."""
+    model = small_model()
+    for layer in layers_of(model):
+        layer.weight[[1, 4]] = 0
+    return model, token_ids()
+
+
+def constant_inputs() -> Case:
+    """Every layer sees the same input in every token."""
+    return small_model(), torch.full((2, LONGEST), 5)
+
+
+def few_tokens() -> Case:
+    """A Hessian of rank 4 or less."""
+    return small_model(), token_ids(samples=2, length=2)

@@ -1,0 +1,105 @@
+"""Writes docs/hooks.md, the reference of the hooks, from ``harness_ext/hookspecs.py`` and the tests:
+
+python scripts/write_hook_reference.py
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, StrictUndefined
+
+from harness_ext import hookspecs
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "hooks.md"
+TEMPLATE = """\
+# Hooks
+
+Made from `harness_ext/hookspecs.py` by `python scripts/write_hook_reference.py`.
+[plugins.md](plugins.md) says how a plugin is written, tested and published.
+
+{{ introduction }}
+{% for hook in hooks %}
+
+## {{ hook.name }}
+
+```text
+{{ hook.signature }}
+```
+
+{{ hook.summary }}
+
+| argument | |
+|---|---|
+{% for name, text in hook.parameters.items() %}
+| `{{ name }}` | {{ text }} |
+{% endfor %}
+
+```python
+{{ hook.example }}
+```
+
+Tested by `{{ hook.test }}`.
+{% endfor %}
+"""
+
+
+class Hook(NamedTuple):
+    name: str
+    signature: str
+    summary: str
+    parameters: dict[str, str]
+    example: str
+    test: str
+
+
+def hooks() -> list[Hook]:
+    """Every hook in the order of the file; what is missing is empty."""
+    named = [(name, value) for name, value in vars(hookspecs).items() if hasattr(value, f"{hookspecs.NAME}_spec")]
+    return [read(name, value) for name, value in named]
+
+
+def read(name: str, spec: object) -> Hook:
+    """What the docstring of a hook says, and where its test is."""
+    text, _, code = (inspect.getdoc(spec) or "").partition(".. code-block:: python\n")
+    summary, *parameters = re.split(r"^:param ", text, flags=re.MULTILINE)
+    described = {argument: markdown(words) for argument, _, words in (part.partition(":") for part in parameters)}
+    signature = f"{name}{inspect.signature(spec)}".replace("'", "")  # type: ignore[arg-type]
+    return Hook(name, signature, markdown(summary), described, textwrap.dedent(code).strip(), find_test(f"test_hook_{name}"))
+
+
+def markdown(text: str) -> str:
+    """One paragraph of reStructuredText."""
+    return " ".join(re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`").split())
+
+
+def find_test(name: str) -> str:
+    """``tests/FILE.py::NAME``; empty where there is none."""
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        if name in text and any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(text).body):
+            return f"{file.relative_to(ROOT).as_posix()}::{name}"
+    return ""
+
+
+def page() -> str:
+    """The whole of docs/hooks.md."""
+    introduction = inspect.getdoc(hookspecs) or ""
+    before, _, rest = introduction.partition(".. code-block:: toml\n")
+    toml = [line for line in rest.splitlines() if line.startswith("    ")]
+    prose = [line for line in rest.splitlines() if not line.startswith("    ")]
+    block = textwrap.dedent("\n".join(toml))
+    shown = f"{markdown(before)}\n\n```toml\n{block}\n```\n\n{markdown(' '.join(prose))}"
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    return re.sub(r"\n{3,}", "\n\n", environment.from_string(TEMPLATE).render(introduction=shown, hooks=hooks()))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
