@@ -212,6 +212,7 @@ def report(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="The score of a task is the first of these; by default acc, exact_match, ..."),
     ] = None,
+    limit: Annotated[Optional[str], typer.Option(help="Only results of this --limit; all is those without one.")] = None,  # noqa: UP045
     resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 2000,
 ) -> None:
     """Write one page with figures, tables and what was and was not shown."""
@@ -220,13 +221,31 @@ def report(
 
     lists = [[name for part in given or [] for name in part.split(",") if name] for given in (recall, in_context, metric)]
     try:
-        made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], resamples=resamples)
+        made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, resamples=resamples)
     except HarnessExtError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error
     for gap in made.gaps:
         typer.echo(f"not computed: {gap}", err=True)
     typer.echo(str(made.page))
+
+
+@app.command()
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What users will type, such as first-columns.")],
+    kind: Annotated[str, typer.Option(help="pruner, allocation, calibration or tasks.")] = "pruner",
+    out: Annotated[Path, typer.Option(help="The folder to write the package into.")] = Path(),
+) -> None:
+    """Write a package with a plugin and its test, to begin with."""
+    from harness_ext import new_plugin as skeleton
+    from harness_ext.errors import HarnessExtError
+
+    try:
+        folder = skeleton.write(name, kind, out)
+    except HarnessExtError as error:
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(f"{folder}: pip install -e '{folder}[test]' && pytest {folder}")
 
 
 def _registers(row: dict[str, Any]) -> str:

@@ -54,6 +54,12 @@ def json_notes(notes: Mapping[str, Any] | None, blame: str) -> dict[str, Any]:
     return dict(notes or {})
 
 
+def bounds(sparsity: Sparsity, weight: torch.Tensor) -> tuple[int, int]:
+    """How few and how many zeros a sparsity asks for, as it is counted: in whole weights of the matrix, or of each row."""
+    counts = sparsity.removed_of(weight.numel()), weight.shape[0] * sparsity.removed_of(weight.shape[1])
+    return min(counts), max(counts)
+
+
 def check_zeros(weight: torch.Tensor, sparsity: Sparsity, zeros_before: int, blame: str) -> None:
     """Counts the zeros of a new weight. Those that were there before may come on top of what was asked for, and so may one in ten thousand
     that a correction of the remaining weights happens to cancel.
@@ -61,9 +67,7 @@ def check_zeros(weight: torch.Tensor, sparsity: Sparsity, zeros_before: int, bla
     Raises:
         PluginError: there are fewer or more, or they are not spread as the pattern wants.
     """
-    zeros, (rows, columns) = int((weight == 0).sum()), weight.shape
-    by_row, by_matrix = rows * sparsity.removed_of(columns), sparsity.removed_of(weight.numel())
-    low, high = min(by_row, by_matrix), max(by_row, by_matrix)
+    zeros, (low, high) = int((weight == 0).sum()), bounds(sparsity, weight)
     if not low <= zeros <= high + zeros_before + weight.numel() // 10_000:
         raise PluginError(f"{blame}: sparsity {sparsity} is {high} zeros of {weight.numel()}, it left {zeros}")
     check_pattern(weight, sparsity, blame)

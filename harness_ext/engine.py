@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,14 @@ from harness_ext.stopwatch import Stopwatch
 from harness_ext.structured import reshape
 from harness_ext.terminal import progress
 from harness_ext.true_sequential import stages
-from harness_ext.walk import Stages, Walk
+from harness_ext.walk import Walk
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Measurements = Iterable[tuple[list[Layer], list[Statistic]]]
+"""Layers that read one tensor, and the statistics of it."""
 
 
 def apply(
@@ -135,7 +139,7 @@ class _Run:
             kind = allocation.measures(pruner)
             shapes = {shape.name: shape for shape in self.shapes}
 
-            def look(index: int, block: Block, measured_layers: Stages) -> None:
+            def look(index: int, block: Block, measured_layers: Measurements) -> None:
                 of = {layer.name: next(iter(statistics), None) for layers, statistics in measured_layers for layer in layers}
                 measured = [
                     Measured(shapes[layer.name], layer.weight.to(self.dtype).contiguous(), of[layer.name]) for layer in block.layers
@@ -175,7 +179,7 @@ class _Run:
             kinds.append(Hessian)
         checkpoints = Checkpoints(self.plan.resume, fingerprint) if self.plan.resume and ranks.is_first() else None
 
-        def prune(index: int, block: Block, measured: Stages) -> None:
+        def prune(index: int, block: Block, measured: Measurements) -> None:
             for layers, found in measured:
                 for group in [layers] if pruner.rung() == "prune_together" else [[layer] for layer in layers]:
                     self._replace(group, found)
@@ -197,7 +201,7 @@ class _Run:
         input_ids: torch.Tensor | None,
         kinds: list[type[Statistic]],
         title: str,
-        act: Callable[[int, Block, Stages], None],
+        act: Callable[[int, Block, Measurements], None],
         *,
         write: bool,
         checkpoints: Checkpoints | None = None,
@@ -278,9 +282,10 @@ class _Run:
             if not layer.weight.isfinite().all():
                 raise NumericalError(f"{self._blame(layer)}: the new weight has NaN or infinite values")
             contract.check_pattern(layer.weight, self.plan.sparsity, self._blame(layer))
-        asked = sum(self.plan.sparsity.removed_of(layer.weight.numel()) for layer in self.layers)
+        counts = [contract.bounds(self.plan.sparsity, layer.weight) for layer in self.layers]
+        low, asked = (sum(bounds) for bounds in zip(*counts, strict=True))
         off = slack(len(self.layers), asked)
-        if not asked - off <= zeros <= asked + off + zeros_before:
+        if not low - off <= zeros <= asked + off + zeros_before:
             raise PluginError(
                 f"{self._who()} broke its contract: sparsity {self.plan.sparsity} is {asked} zeros in the linear "
                 f"layers from {self.layers[0].name} to {self.layers[-1].name}, it left {zeros}"

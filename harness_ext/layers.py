@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KINDS = ("all", "attention", "ffn")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)  # what quantisation libraries pack weights into
+ONE_DEVICE = "load the whole model onto one device, or write it with harness-ext prune --stream, and load what that wrote"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len(module) == depth and any(True for _ in _linear_layers(name, module))
     ]
     lists = [(name, module) for name, module in lists if not any(name.startswith(outer + ".") for outer, _ in lists if outer != name)]
+    if len(lists) > 1 and model.config.get_text_config() is not model.config:  # a multimodal model: its text decoder is meant
+        inside = {id(module) for module in model.get_decoder().modules()}
+        lists = [(name, module) for name, module in lists if id(module) in inside]
     if len(lists) != 1:
         raise UnsupportedModelError(
             f"{type(model).__name__} cannot be walked: want one list of {depth} decoder layers with linear layers in them, "
@@ -110,12 +114,16 @@ def check_coverage(model: PreTrainedModel, blocks: list[Block], *, in_memory: bo
         in_memory: whether the weights should be there by now.
 
     Raises:
-        UnsupportedModelError: for example fused experts, quantised layers, a weight that is shared, or one that is not in memory.
+        UnsupportedModelError: for example fused experts, quantised layers, a weight that is shared, one that is not in memory, or several
+            devices.
     """
+    if in_memory:
+        _check_devices(blocks)
     holders: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         holders.setdefault(id(parameter), []).append(name)
     for block in blocks:
+        _check_adapters(block)
         plain = {id(layer.module.weight) for layer in _linear_layers(block.name, block.module)}
         for name, parameter in block.module.named_parameters():
             if parameter.ndim >= 2 and id(parameter) not in plain:
@@ -134,7 +142,21 @@ def check_coverage(model: PreTrainedModel, blocks: list[Block], *, in_memory: bo
                 kind = weight.dtype if weight.dtype not in DTYPES else type(weight.data).__name__
                 raise UnsupportedModelError(f"{layer.name} has a weight of {kind}: load the model in bf16, fp16 or fp32")
             if in_memory and weight.is_meta:
-                raise UnsupportedModelError(f"{layer.name} is not in memory (it was offloaded): load the whole model onto one device")
+                raise UnsupportedModelError(f"{layer.name} is not in memory (it was offloaded): {ONE_DEVICE}")
+
+
+def _check_devices(blocks: list[Block]) -> None:
+    devices = sorted({str(layer.module.weight.device) for block in blocks for layer in block.layers} - {"meta"})
+    if len(devices) > 1:
+        raise UnsupportedModelError(f"the decoder layers are on {' and '.join(devices)}: {ONE_DEVICE}")
+
+
+def _check_adapters(block: Block) -> None:
+    for name, module in block.module.named_modules():
+        if isinstance(getattr(module, "base_layer", None), nn.Module):  # what adapter libraries call the layer that they wrap
+            raise UnsupportedModelError(
+                f"{block.name}.{name} carries an adapter: merge it into the weights first (model = model.merge_and_unload() in peft)"
+            )
 
 
 def _selects(modules: str, layer: Layer) -> bool:

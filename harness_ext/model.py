@@ -10,12 +10,14 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
+from harness_ext.adapters import check_adapter, merged
 from harness_ext.cache import separate, table_name
 from harness_ext.engine import apply
 from harness_ext.errors import BadOptionError, PluginError, did_you_mean
 from harness_ext.options import Configurable
 from harness_ext.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.plugins import Plugins
+from harness_ext.preflight import check_arguments, check_config, check_layers
 
 log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="PrunedHFLM")
@@ -28,6 +30,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     Args:
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
+        peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
         pruner: the name of a registered pruner (default ``sparsegpt``).
         sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names.
@@ -40,6 +43,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     Raises:
         BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
+        UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
     """
 
     def __init__(self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, **arguments: Any) -> None:
@@ -50,13 +54,32 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             pretrained = _registered_folder(plugins, pretrained)
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-        self._decisive_arguments = dict(arguments)
+        self._plan, self._decisive_arguments = plan, dict(arguments)
+        if self._prunes:
+            check_arguments(arguments)
+        adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores it beside a model
+        if adapter:
+            check_adapter(adapter, arguments.get("revision", "main"))
         super().__init__(pretrained=pretrained, **arguments)
+        if adapter:
+            self._model = merged(self.model, adapter)
         self.pruning_record = apply(plan, self.model, self.tokenizer)
         log.info(
             "%s: sparsity %.4f achieved, fingerprint %s",
             plan.pruner.name, self.pruning_record["achieved_sparsity"], self.pruning_record["fingerprint"],
         )  # fmt: skip
+
+    @property
+    def _prunes(self) -> bool:
+        return self._plan.sparsity.ratio > 0
+
+    def _get_config(self, pretrained: str, *, trust_remote_code: bool = False, **others: Any) -> None:
+        """As in lm-eval, which calls it before all else that it loads; refuses what cannot be pruned."""
+        super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
+        if self._prunes:
+            check_config(self._config, pretrained)
+            modules = "all" if self._plan.pruner.structured else self._plan.modules
+            check_layers(self._config, modules, trust_remote_code=trust_remote_code)
 
     @classmethod
     def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
@@ -66,7 +89,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             if key == "batch_size" and _is_default_batch_size(config[key]):
                 del config[key]
             else:
-                raise BadOptionError(f"{key} is given twice, in the model arguments and beside them")
+                hint = ": lm-eval's command has --device cuda:0 unless another is given there" if key == "device" else ""
+                raise BadOptionError(f"{key} is given twice, in the model arguments and beside them{hint}")
         choose = "batch_size" not in arg_dict and _is_default_batch_size(config.get("batch_size", 1))
         lm = cls(**config, **arg_dict)
         if choose:

@@ -119,6 +119,8 @@ def make_plan(
             raise BadOptionError(f"resume={resume!r}: want a folder for the checkpoints of the run")
         if pruner.rung() == "prune_model":
             raise BadOptionError(f"resume={str(resume)!r}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints")
+    if parsed.ratio > 0:
+        pruner.check_sparsity(parsed)
     check_allocation(allocation, pruner, parsed)
     return Plan(
         pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,

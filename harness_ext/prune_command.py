@@ -15,10 +15,12 @@ from harness_ext.atomic import check_out, whole_folder
 from harness_ext.calibration import Calibration
 from harness_ext.checkpoint import describe, save
 from harness_ext.engine import apply
-from harness_ext.errors import BadOptionError, CalibrationError, PluginError, UnsupportedModelError, did_you_mean
+from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean
 from harness_ext.masks import save_masks
+from harness_ext.model_folder import model_folder
 from harness_ext.plan import ARGUMENTS, PREFIXES, Plan, take_plan
 from harness_ext.plugins import Plugins
+from harness_ext.preflight import check_config, check_layers
 from harness_ext.shards import Shards
 
 if TYPE_CHECKING:
@@ -89,9 +91,12 @@ def run(job: Job) -> dict[str, Any]:
         raise BadOptionError(f"no argument {name!r}.{did_you_mean(name, ARGUMENTS)}")
     _check(job, plan)
     check_out(job.out, job.force)
-    folder = _folder(plugins, job.pretrained)
+    folder = model_folder(plugins, job.pretrained)
     with _quiet():
         config = _config(job, folder)
+        if plan.sparsity.ratio > 0:
+            check_config(config, f"--pretrained {job.pretrained}")
+            check_layers(config, "all" if plan.pruner.structured else plan.modules, trust_remote_code=job.trust_remote_code)
         tokenizer = _tokenizer(job, folder)
         if tokenizer is None and _reads_text(plan):
             raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")
@@ -164,32 +169,6 @@ def _stream(job: Job, plan: Plan, folder: str, config: PretrainedConfig, tokeniz
 def _described(job: Job) -> dict[str, Any]:
     given = {"revision": job.revision, "trust_remote_code": job.trust_remote_code, "masks_only": job.masks_only, "stream": job.stream}
     return {"pretrained": job.pretrained, "dtype": job.dtype} | {name: value for name, value in given.items() if value}
-
-
-def _folder(plugins: Plugins, pretrained: str) -> str:
-    """A folder, or a name on the hub.
-
-    Raises:
-        PluginError: a registered name whose folder is not there.
-        BadOptionError: what looks like a path, and is no folder.
-    """
-    if pretrained in plugins.models.items:
-        folder, origin = plugins.models.get(pretrained)
-        if not folder.is_dir():
-            raise PluginError(f"pretrained={pretrained!r}: {origin} registers it as {folder}, where there is no folder")
-        return str(folder)
-    path = Path(pretrained).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BadOptionError(f"--pretrained {pretrained}: there is no config.json in this folder")
-        return str(path)
-    hint = did_you_mean(pretrained, plugins.models.items)
-    if hint or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
-        raise BadOptionError(
-            f"--pretrained {pretrained}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
-            f"a name on the hub.{hint}"
-        )
-    return pretrained
 
 
 def _config(job: Job, folder: str) -> PretrainedConfig:

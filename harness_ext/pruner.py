@@ -46,6 +46,13 @@ class Pruner(Configurable):
         """What is measured: ``statistic``, for methods where that does not depend on an option."""
         return self.statistic
 
+    def check_sparsity(self, sparsity: Sparsity) -> None:
+        """Override it to refuse a sparsity before the model is loaded; it is not called for the dense model.
+
+        Raises:
+            BadOptionError: the method cannot remove that, with the options that it has.
+        """
+
     def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
         """Ranks the weights of a layer; larger scores are kept.
 

@@ -72,7 +72,7 @@ class Shards(Residency):
             UnsupportedModelError: no safetensors there, a model that cannot be walked, or tensors that are missing, left over or of another
                 shape than the model's.
         """
-        from accelerate import init_empty_weights  # type: ignore[import-untyped]
+        from accelerate import init_empty_weights
         from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from harness_ext import ranks
 from harness_ext.errors import BadOptionError
 from harness_ext.sweep.display import clock
 from harness_ext.sweep.estimate import BASIS
 from harness_ext.sweep.fields import read, sweep_from
+from harness_ext.sweep.processes import asked_for, join
 from harness_ext.sweep.run import Engine, Prepared, Summary, preview, run
 
 
@@ -37,20 +38,20 @@ def sweep(
     out = Path(str(fields["out"])).expanduser()
     if engine == "ray" and share["gpus"] > 0:
         fields.setdefault("device", "cuda")  # of the workers; the driver may have none
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BadOptionError(
-            "a sweep is one process: for trials on several devices take --engine ray, and for one trial over several devices "
-            "accelerate launch -m lm_eval with the arguments that trial.json names"
-        )
+    if engine == "ray" and asked_for() > 1:
+        raise BadOptionError("--engine ray: want one process; accelerate launch is for one trial at a time over several devices")
     asked = sweep_from(fields)
     chosen = None if dry_run and engine == "ray" else _engine(engine, address, share)
+    join()
     prepared = Prepared(asked)
     console = Console(markup=False, emoji=False, highlight=False)
     if dry_run:
-        _print_preview(console, prepared, out)
+        if ranks.is_first():
+            _print_preview(console, prepared, out)
         return 0
     summary: Summary = run(prepared, out, chosen)
-    console.print(str(summary), soft_wrap=True)
+    if ranks.is_first():
+        console.print(str(summary), soft_wrap=True)
     return 1 if summary.failed else 0
 
 

@@ -43,12 +43,12 @@ def stages(walk: Walk, index: int, kinds: Kinds, *, finish: bool) -> Stages:
             reading = walk.new_reading(first[owner], kinds)
             for run in runs:
                 with walk.stopwatch("forward"), torch.no_grad():
-                    at, inputs = run.switch() or (None, None)
-                if at != owner:
+                    stop = run.switch()  # None at the end of the block
+                if stop is None or stop[0] != owner:
                     raise UnsupportedModelError(f"{owner} is not used in the same order in all batches: true_sequential has none for it")
                 with walk.stopwatch("statistics"):
-                    reading.update(inputs)
-                del inputs
+                    reading.update(stop[1])
+                del stop
             with walk.stopwatch("statistics"):
                 found = reading.finish()
             del reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,7 @@ BATCH_TOKENS = 1024  # that go through a block at once: on a CPU, what larger ba
 BATCH_TOKENS_ON_DEVICE = 16384  # what keeps an accelerator busy
 
 Kinds = list[type[Statistic]]
-Stages = Iterator[tuple[list[Layer], list[Statistic]]]
+Stages = Generator[tuple[list[Layer], list[Statistic]], None, None]
 """Layers that read one tensor, and the statistics of it; these are to be let go of before the next are asked for."""
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness_ext.tasks.functions import FAMILIES, Function
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes with several threads each would wait for one another
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 InstallPlugin = Callable[..., None]
 
@@ -73,3 +80,29 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Function]:
     for name, family in list(FAMILIES.items()):
         monkeypatch.setitem(FAMILIES, name, spy_on(family))
     return found
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report of two models, one of them pruned as a whole and by its parts; not to be changed."""
+    from report_folders import sweep_of_parts
+
+    from harness_ext.report import report
+
+    return report([sweep_of_parts(tmp_path_factory.mktemp("report") / "run")], resamples=200).page.parent
+
+
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep of two trials; not to be changed."""
+    from sweeps import sweep
+
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    assert sweep(out).done == 2
+    return out
+
+
+@pytest.fixture
+def copy(done: Path, tmp_path: Path) -> Path:
+    """The same to be changed."""
+    return Path(shutil.copytree(done, tmp_path / "out"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -66,6 +67,7 @@ def write_trial(
 ):
     """A record as docs/sweep.md describes it; options are those of ``pruning`` and ``results``."""
     named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    limit = options.pop("limit", None)
     left, colon, of = sparsity.partition(":")
     ratio = int(left) / int(of) if colon else float(sparsity)
     record = pruning(sparsity, ratio, **named)
@@ -75,7 +77,7 @@ def write_trial(
     for task, file in packed.items():
         contents[file] = gzip.compress("".join(json.dumps(row) + "\n" for row in samples(task, scores[task])).encode(), mtime=0)
     settings = {
-        "limit": None,
+        "limit": limit,
         "plan": record["plan"],
         "model": pretrained,
         "salt": sorted(scores),
@@ -110,3 +112,31 @@ def write_plain(
         lines = [json.dumps({**row, "doc": {"question": "?"}}) + "\n" for row in samples(task, scores[task])]
         (folder / f"samples_{task}_{stamp}.jsonl").write_text("".join(lines), encoding="utf-8")
     return file
+
+
+RECALL = falling(200, 0.9, {0.3: 0.97, 0.6: 0.5, 0.8: 0.1}, seed=1)
+CONTEXT = falling(200, 0.95, {0.3: 1.0, 0.6: 1.0, 0.8: 0.99}, seed=2)
+
+
+def sweep(out: Path, **options: Any) -> Path:
+    """A dense model and three sparsities: recall falls, the in-context ability does not within the grid."""
+    for sparsity in RECALL:
+        given = {"lab_facts_closed": RECALL[sparsity], "icl_linear": CONTEXT[sparsity]}
+        write_trial(out, given, f"{sparsity:g}", **options)
+    return out
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def sweep_of_parts(out: Path) -> Path:
+    """Two models, one of them pruned as a whole and by its parts."""
+    sweep(out)
+    for modules, recall in (("attention", RECALL), ("ffn", CONTEXT)):
+        for sparsity in (0.3, 0.6, 0.8):
+            write_trial(out, {"lab_facts_closed": recall[sparsity], "icl_linear": CONTEXT[sparsity]}, f"{sparsity:g}", modules=modules)
+    small = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
+    write_trial(out, small, "0", pretrained="tinier", dense="d1", parameters=8800)
+    return out

@@ -14,7 +14,7 @@ from environment import ROOT
 PYTHON = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exit 9
 mkdir -p "$3/bin"
-for tool in pip pytest ruff mypy; do
+for tool in pip pytest ruff mypy mkdocs; do
     printf '#!/bin/sh\\necho %s "$@" >> "$LOG"\\n[ "$FAILING" != %s ]\\n' $tool $tool > "$3/bin/$tool"
     chmod +x "$3/bin/$tool"
 done
@@ -57,20 +57,32 @@ pip install this &&
 ```
 """
 LINTERS = ["ruff check", "ruff format --check", "mypy"]
+SITE = ["pip install --quiet -c constraints.txt -e .[docs]", "mkdocs build --strict --config-file scripts/mkdocs.yml"]
+LLM_COMPRESSOR = [
+    "pip install -c plugins/harness_ext_llmcompressor/constraints.txt -e .[llmcompressor] pytest",
+    "pytest tests/with_llmcompressor",
+]
 
 
 def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:
     assert extract(ROOT / "README.md", "run").stdout.strip().splitlines()[-1].startswith("lm_eval ")
-    assert extract(ROOT / "README.md").stdout == "pip install -c constraints.txt -e '.[test]' && pytest\n"
+    assert extract(ROOT / "README.md").stdout == "pip install -c constraints.txt -e '.[test,sparseml]' && pytest -n 2 --dist loadfile\n"
 
 
-def test_ci_runs_the_line_of_the_readme_and_then_the_linters(tmp_path: Path) -> None:
-    assert run(tmp_path, DOCTORED) == (0, ["pip install this", "pytest --that", *LINTERS])
+def test_ci_runs_the_line_of_the_readme_and_then_the_linters_and_builds_the_site(tmp_path: Path) -> None:
+    assert run(tmp_path, DOCTORED) == (0, ["pip install this", "pytest --that", *LINTERS, *SITE, *LLM_COMPRESSOR])
+
+
+def test_the_tests_with_llm_compressor_are_left_to_the_environment_that_ci_makes_for_them(pytestconfig: pytest.Config) -> None:
+    folder = ROOT / "tests" / "with_llmcompressor"
+    assert folder.name in pytestconfig.getini("norecursedirs")
+    assert list(folder.glob("test_*.py"))
+    assert LLM_COMPRESSOR[-1] == f"pytest {folder.relative_to(ROOT)}"
 
 
 @pytest.mark.parametrize(
     ("failing", "called"),
-    [("pip", ["pip install this"]), ("pytest", ["pip install this", "pytest --that"]), ("mypy", None), ("ruff", None)],
+    [("pip", ["pip install this"]), ("pytest", ["pip install this", "pytest --that"]), ("mypy", None), ("ruff", None), ("mkdocs", None)],
 )
 def test_ci_fails_where_a_command_does_and_goes_no_further(tmp_path: Path, failing: str, called: list[str] | None) -> None:
     status, log = run(tmp_path, DOCTORED, failing)

@@ -221,6 +221,15 @@ class TestPruneModel:
         with pytest.raises(NumericalError, match=r"pruner 'own' broke its contract on model\.layers\.1\.mlp\.up_proj: .* NaN"):
             prune(tiny.model(), pruner=pruner("prune_model", prune_model), sparsity=0.5)
 
+    def test_whole_weights_of_each_row_are_enough(self):
+        def by_row(self, model, sparsity, calibration):
+            for block in find_blocks(model):
+                for layer in block.layers:
+                    layer.write(layer.weight.masked_fill(sparsity.mask(layer.weight.abs(), "row"), 0))
+
+        record = prune(tiny.model(), pruner=pruner("prune_model", by_row), sparsity=0.3)  # 4 of 16 inputs, 7 of 24
+        assert 0.25 <= record["achieved_sparsity"] < 0.29
+
     def test_is_held_to_a_pattern(self):
         with pytest.raises(PluginError, match=f"on {FIRST}: want 2 zeros in every 4 inputs"):
             prune(tiny.model(), pruner=pruner("prune_model", self.globally()), sparsity="2:4")

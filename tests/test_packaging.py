@@ -225,14 +225,18 @@ def test_an_error_of_the_user_is_one_line_before_any_weight_is_loaded(
     assert not list(tmp_path.rglob("results_*.json"))
 
 
+EXTRAS = metadata.metadata("lm-eval-pruned").get_all("Provides-Extra") or []
+
+
 def requirements() -> list[Requirement]:
-    """What our distribution requires, its extras included."""
-    return [Requirement(text) for text in metadata.requires("lm-eval-pruned") or []]
+    """What our distribution requires, its extras included, but for llm-compressor, which has constraints of its own."""
+    found = [Requirement(text) for text in metadata.requires("lm-eval-pruned") or []]
+    return [requirement for requirement in found if requirement.name != "llmcompressor"]
 
 
-def pins(python: str) -> dict[str, list[str]]:
+def pins(python: str, file: Path = ROOT / "constraints.txt") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             pin = Requirement(line)
             if pin.marker is None or pin.marker.evaluate({"python_version": python, "python_full_version": f"{python}.0"}):
@@ -249,9 +253,20 @@ def canonical(name: str) -> str:
 def test_every_direct_dependency_has_one_pin_that_it_allows(python: str) -> None:
     pinned = pins(python)
     for requirement in requirements():
+        if requirement.marker and not any(requirement.marker.evaluate({"python_version": python, "extra": name}) for name in ("", *EXTRAS)):
+            continue
         (version,) = pinned[canonical(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement}: {version}"
     assert all(len(versions) == 1 for versions in pinned.values())
+
+
+def test_the_constraints_of_llm_compressor_pin_what_we_require_and_itself_and_pytest() -> None:
+    pinned = pins("3.11", ROOT / "plugins" / "harness_ext_llmcompressor" / "constraints.txt")
+    found = [Requirement(text) for text in metadata.requires("lm-eval-pruned") or []]
+    for requirement in [*found, Requirement("pytest")]:
+        if requirement.marker is None or requirement.name == "llmcompressor":
+            (version,) = pinned[canonical(requirement.name)]
+            assert requirement.specifier.contains(version), f"{requirement}: {version}"
 
 
 def test_torch_and_the_host_are_pinned_to_the_tested_release() -> None:

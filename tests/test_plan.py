@@ -165,3 +165,28 @@ def test_an_instance_that_overrides_nothing_is_refused_before_a_model_is_touched
     with pytest.raises(PluginError) as error:
         make_plan(Plugins(), sparsity=0.5, **given)
     assert str(error.value) == message
+
+
+class Halves(Pruner):
+    """Removes a half, or nothing."""
+
+    name = "halves"
+
+    def check_sparsity(self, sparsity):
+        if sparsity.ratio != 0.5:
+            raise BadOptionError(f"sparsity={sparsity}: want 0.5")
+
+    def score(self, weight, statistic):
+        return weight.abs()
+
+
+def test_a_sparsity_that_the_pruner_refuses_is_an_error_of_the_plan(plugins):
+    with pytest.raises(BadOptionError, match=r"sparsity=0\.7: want 0\.5"):
+        make_plan(plugins, pruner=Halves(), sparsity=0.7)
+    for sparsity in (0, 0.5):
+        assert make_plan(plugins, pruner=Halves(), sparsity=sparsity).sparsity.ratio == sparsity
+
+
+def test_torch_has_no_patterns_and_says_so_in_the_plan(plugins):
+    with pytest.raises(BadOptionError, match="no method for a pattern"):
+        make_plan(plugins, pruner="torch", sparsity="2:4")

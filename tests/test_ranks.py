@@ -67,14 +67,49 @@ for _ in range(2):
     prune(resumed, sparsity=0.5, calibration=tiny.token_ids(7), resume=sys.argv[2])
 out["resumed"] = tiny.weights(resumed)
 torch.save(out, f"{sys.argv[1]}/{rank}.pt")
+
+# What ``accelerate launch -m lm_eval`` runs, without the ten thousand tasks that come with it.
+import functools
+import lm_eval.tasks
+from lm_eval.__main__ import cli_evaluate
+lm_eval.tasks.TaskManager = functools.partial(lm_eval.tasks.TaskManager, include_defaults=False)
+arguments = f"pretrained={sys.argv[1]}/model,sparsity=0.5,pruner=wanda,calibration.samples=4,calibration.length=8"
+sys.argv = ["lm_eval", "--model", "pruned-hf", "--model_args", arguments, "--tasks", "pairs", "--include_path", f"{sys.argv[1]}/tasks",
+            "--output_path", f"{sys.argv[1]}/results"]
+cli_evaluate()
 dist.destroy_process_group()
+"""
+TASK = """
+task: pairs
+custom_dataset: !function pairs.load
+test_split: test
+output_type: multiple_choice
+doc_to_text: '{{q}}'
+doc_to_choice: [' a', ' b']
+doc_to_target: 0
+metric_list: [{metric: acc}]
+"""
+FUNCTIONS = """
+import datasets
+
+def load(**_):
+    return {'test': datasets.Dataset.from_list([{'q': f'{i} {i + 1}'} for i in range(8)])}
 """
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
-    """What each of two processes ended with."""
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
+    tiny.checkpoint(folder / "model", layers=2)
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "pairs.yaml").write_text(TASK)
+    (folder / "tasks" / "pairs.py").write_text(FUNCTIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(folder):
+    """What each of two processes ended with."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
     command = [*LAUNCH, str(script), str(folder), str(folder / "resume")]
@@ -136,24 +171,8 @@ def test_checkpoints_are_written_by_the_first_and_read_by_both(both):
     assert tiny.same(both[0]["resumed"], both[1]["resumed"])
 
 
-def test_lm_eval_prunes_and_scores_with_both(tmp_path):
-    tiny.checkpoint(tmp_path / "model", layers=2)
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    (tasks / "pairs.yaml").write_text(
-        "task: pairs\ncustom_dataset: !function pairs.load\ntest_split: test\noutput_type: multiple_choice\n"
-        "doc_to_text: '{{q}}'\ndoc_to_choice: [' a', ' b']\ndoc_to_target: 0\nmetric_list: [{metric: acc}]\n"
-    )
-    (tasks / "pairs.py").write_text(
-        "import datasets\ndef load(**_):\n    rows = [{'q': f'{i} {i + 1}'} for i in range(8)]\n"
-        "    return {'test': datasets.Dataset.from_list(rows)}\n"
-    )
-    arguments = f"pretrained={tmp_path / 'model'},sparsity=0.5,pruner=wanda,calibration.samples=4,calibration.length=8"
-    command = [*LAUNCH, "-m", "lm_eval", "--model", "pruned-hf", "--model_args", arguments, "--tasks", "pairs"]
-    command += ["--include_path", str(tasks), "--output_path", str(tmp_path / "out")]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    (results,) = (tmp_path / "out").rglob("results_*.json")
+def test_lm_eval_prunes_and_scores_with_both(both, folder):
+    (results,) = (folder / "results").rglob("results_*.json")
     found = json.loads(results.read_text())
     assert found["config"]["pruning"]["achieved_sparsity"] == 0.5
     assert 0 <= found["results"]["pairs"]["acc,none"] <= 1

@@ -127,7 +127,11 @@ def test_without_the_default_tasks_there_are_none_of_ours(folder: Path) -> None:
     assert TaskManager(include_path=folder, include_defaults=False).all_tasks == ["another"]
 
 
-@pytest.mark.parametrize("form", [str, Path, lambda path: [path], lambda path: [str(path)], lambda path: (path,)], ids=str)
+@pytest.mark.parametrize(
+    "form",
+    [str, Path, lambda path: [path], lambda path: [str(path)], lambda path: (path,)],
+    ids=["text", "path", "paths", "texts", "tuple"],
+)
 def test_a_users_folder_wins_over_ours(no_other_tasks: None, folder: Path, form: Any) -> None:
     given = form(folder)
     manager = TaskManager(include_path=given)

@@ -2,85 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import re
-import shutil
-import struct
-import subprocess
 import sys
-from html.parser import HTMLParser
 from math import comb
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import parquet
-from report_folders import LAYERS, falling, write_plain, write_trial
+from report_folders import CONTEXT, LAYERS, RECALL, falling, rows, sweep, write_plain, write_trial
 from typer.testing import CliRunner
 
 from harness_ext.cli import app
 from harness_ext.report import ReportError, report
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-RECALL = falling(200, 0.9, {0.3: 0.97, 0.6: 0.5, 0.8: 0.1}, seed=1)
-CONTEXT = falling(200, 0.95, {0.3: 1.0, 0.6: 1.0, 0.8: 0.99}, seed=2)
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
-
-def sweep(out: Path, **options) -> Path:
-    """A dense model and three sparsities: recall falls, the in-context ability does not within the grid."""
-    for sparsity in RECALL:
-        given = {"lab_facts_closed": RECALL[sparsity], "icl_linear": CONTEXT[sparsity]}
-        write_trial(out, given, f"{sparsity:g}", **options)
-    return out
-
-
-def rows(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of two models, one pruned as a whole and by its parts."""
-    out = sweep(tmp_path_factory.mktemp("report") / "run")
-    sweep_of_parts = [("attention", RECALL), ("ffn", CONTEXT)]
-    for modules, recall in sweep_of_parts:
-        for sparsity in (0.3, 0.6, 0.8):
-            write_trial(out, {"lab_facts_closed": recall[sparsity], "icl_linear": CONTEXT[sparsity]}, f"{sparsity:g}", modules=modules)
-    small = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
-    write_trial(out, small, "0", pretrained="tinier", dense="d1", parameters=8800)
-    return report([out], resamples=200).page.parent
-
-
-class Reader(HTMLParser):
-    """Checks that tags are closed in order, and collects them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def read_page(folder: Path) -> tuple[str, Reader]:
-    text = (folder / "index.html").read_text(encoding="utf-8")
-    reader = Reader()
-    reader.feed(text)
-    reader.close()
-    assert reader.open == []
-    return text, reader
 
 
 def test_the_table_of_scores_holds_what_an_independent_computation_gives(made: Path) -> None:
@@ -115,7 +49,7 @@ def test_the_critical_sparsity_is_where_the_line_between_two_sparsities_falls_be
 def test_an_ability_that_never_falls_so_far_is_censored_and_not_given_a_number(made: Path) -> None:
     row = next(r for r in rows(made, "critical") if r["ability"] == "in-context" and r["drop"] == "0.1" and r["series"] == "magnitude, all")
     assert (row["censored"], row["critical_sparsity"], row["high"], row["last"]) == ("True", "", "", "0.8")
-    text, _ = read_page(made)
+    text = (made / "index.html").read_text(encoding="utf-8")
     assert "beyond 0.800" in text
     assert "does not fail up to 0.80, the largest sparsity measured" in text
 
@@ -141,34 +75,6 @@ def test_curves_layers_and_the_ladder_are_those_of_the_trials(made: Path) -> Non
     found = ladder["magnitude, all", "tiny", "0.3"]
     assert float(found["dense_at_equal_nonzero"]) == pytest.approx(small + share * (large - small))
     assert ladder["magnitude, all", "tiny", "0.8"]["dense_at_equal_nonzero"] == ""
-
-
-def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
-    text, reader = read_page(made)
-    for tag, attributes in reader.tags:
-        assert tag not in ("script", "link", "iframe", "img", "object", "embed")
-        for name in ("src", "href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith("#")
-    assert not re.search(r"url\((?!#)|@import", text)
-    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
-    assert len(ids) == len(set(ids))
-    linked = re.findall(r'(?:href="#|url\(#)([^")]+)', text)
-    assert set(linked) <= set(ids)
-
-
-def test_every_figure_has_a_text_in_its_place_and_every_table_headers(made: Path) -> None:
-    text, reader = read_page(made)
-    figures = [attributes for tag, attributes in reader.tags if tag == "svg"]
-    assert len(figures) == text.count("<figure>") == len(list(made.glob("*.png"))) == 6
-    for attributes in figures:
-        assert attributes["role"] == "img"
-        said = re.search(f'<title id="{attributes["aria-labelledby"]}">([^<]{{40,}})</title>', text)
-        assert said
-    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in reader.tags if tag == "th")
-    levels = [int(tag[1]) for tag, _ in reader.tags if re.fullmatch(r"h[1-6]", tag)]
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
 def test_the_same_results_give_the_same_files(made: Path, tmp_path: Path) -> None:
@@ -203,66 +109,6 @@ def test_calibration_seeds_are_one_curve(tmp_path: Path) -> None:
     assert float(curve[2]["corrected_score"]) == pytest.approx(np.mean(by_seed))
 
 
-def test_without_a_dense_trial_the_report_says_what_is_missing(tmp_path: Path) -> None:
-    write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3")
-    done = report([tmp_path], resamples=200)
-    assert any("there is no dense trial" in gap and "cannot be computed" in gap for gap in done.gaps)
-    assert rows(done.page.parent, "scores")[0]["retained"] == ""
-    assert rows(done.page.parent, "critical") == []
-    assert "there is no dense trial" in read_page(done.page.parent)[0]
-
-
-def test_without_samples_there_are_scores_and_no_paired_statistics(tmp_path: Path) -> None:
-    for number, sparsity in enumerate((0.0, 0.3)):
-        write_plain(tmp_path, {"lab_facts_closed": RECALL[sparsity]}, f"{sparsity:g}", stamp=str(number), logged=False)
-    done = report([tmp_path], resamples=200)
-    assert any("per-sample records are missing" in gap for gap in done.gaps)
-    found = rows(done.page.parent, "scores")
-    assert [float(row["score"]) for row in found] == [np.mean(RECALL[0.0]), np.mean(RECALL[0.3])]
-    assert all(row["mcnemar_p"] == row["retained"] == row["right_to_wrong"] == "" for row in found)
-
-
-def test_a_chance_that_is_not_declared_is_said_to_be_assumed(tmp_path: Path) -> None:
-    for sparsity in (0.0, 0.3):
-        write_trial(tmp_path, {"arc_easy": RECALL[sparsity]}, f"{sparsity:g}")
-    done = report([tmp_path], resamples=200)
-    assert any("chance is taken to be 0" in gap and "arc_easy" in gap for gap in done.gaps)
-    assert "0 (assumed)" in read_page(done.page.parent)[0]
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [({"version": 2.0}, "version 1.0 and version 2.0"), ({"items": "others"}, "not the same items"), ({"chance": {}}, "chance 0.25 and 0")],
-)
-def test_results_that_cannot_be_compared_are_refused_in_one_line_that_names_both(tmp_path: Path, changed: dict, said: str) -> None:
-    one = write_trial(tmp_path, {"lab_facts_closed": RECALL[0.0]})
-    other = write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3", **changed)
-    with pytest.raises(ReportError, match=said) as caught:
-        report([tmp_path])
-    assert "\n" not in str(caught.value)
-    assert str(one) in str(caught.value)
-    assert str(other) in str(caught.value)
-    assert not (tmp_path / "report").exists()
-
-
-def test_the_same_trial_twice_counts_once_and_is_refused_where_it_differs(tmp_path: Path) -> None:
-    sweep(tmp_path / "one")
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
-    assert len(report([tmp_path / "one", tmp_path / "two"], resamples=200).analysis.trials) == 4
-    write_trial(tmp_path / "three", {"lab_facts_closed": RECALL[0.6]}, "0.3")
-    with pytest.raises(ReportError, match="two results of the same trial differ"):
-        report([tmp_path / "one", tmp_path / "three"])
-
-
-def test_patterns_are_in_the_table_and_not_in_curves(tmp_path: Path) -> None:
-    sweep(tmp_path)
-    write_trial(tmp_path, {"lab_facts_closed": RECALL[0.6]}, "2:4")
-    done = report([tmp_path], resamples=200)
-    assert any("N:M" in gap for gap in done.gaps)
-    assert "2:4" in [row["sparsity"] for row in rows(done.page.parent, "scores")]
-    assert "0.5" not in [row["sparsity"] for row in rows(done.page.parent, "curves")]
-
-
 def test_the_command_takes_abilities_and_says_errors_in_one_line(tmp_path: Path) -> None:
     run, out = sweep(tmp_path / "run"), tmp_path / "out"
     ran = CliRunner().invoke(
@@ -289,21 +135,3 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monke
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ReportError, match=r"pip install 'lm-eval-pruned\[report\]'"):
         report([sweep(tmp_path)])
-
-
-if Path(CHROMIUM).exists():
-
-    def test_a_browser_shows_the_page(made: Path, tmp_path: Path) -> None:
-        image = tmp_path / "page.png"
-        command = [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--window-size=1200,900",
-            f"--user-data-dir={tmp_path / 'profile'}",
-        ]
-        subprocess.run([*command, f"--screenshot={image}", (made / "index.html").as_uri()], check=True, capture_output=True, timeout=120)
-        content = image.read_bytes()
-        assert struct.unpack(">II", content[16:24]) == (1200, 900)
-        assert len(content) > 20000  # a blank page has a few thousand

@@ -290,3 +290,18 @@ class TestBadInput:
             make()
         assert said in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_what_was_computed_before_from_the_same_curves_changes_nothing():
+    values = np.random.default_rng(0).random((3, 4, 60)) < np.array([0.9, 0.8, 0.5, 0.2])[None, :, None]
+
+    def critical(curve, seed, resamples=200):
+        return ability_critical([curve], drop=0.1, seed=seed, resamples=resamples)
+
+    def fresh():
+        return Curve("task", [0.0, 0.3, 0.5, 0.7], values)
+
+    kept = fresh()
+    found = [critical(kept, 0), critical(kept, 1), critical(kept, 0, 300), critical(kept, 0)]
+    assert found == [critical(fresh(), 0), critical(fresh(), 1), critical(fresh(), 0, 300), critical(fresh(), 0)]
+    assert found[0] != found[1]

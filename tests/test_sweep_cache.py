@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 import sys
@@ -11,6 +12,7 @@ import tiny
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import CachingLM
 
+from harness_ext import registration
 from harness_ext.model import PrunedHFLM
 
 REQUESTS = [
@@ -91,8 +93,11 @@ class TestOneFile:
 
 def test_the_stock_command_at_two_sparsities_and_one_path(tmp_path, monkeypatch):
     """The second gives what it gives without a cache; a third, at the first sparsity, asks the model nothing."""
+    import lm_eval.tasks
     from lm_eval.__main__ import cli_evaluate
 
+    ours = functools.partial(lm_eval.tasks.TaskManager, include_path=registration.task_folders(), include_defaults=False)
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda include_path, metadata: ours(metadata=metadata))  # lm-eval's take seconds
     asked = []
     original = PrunedHFLM._loglikelihood_tokens
 

@@ -1,102 +1,31 @@
-"""The pruner ``width``: which heads and channels go, against a computation of its own in float64, and what is left of the model."""
+"""The pruner ``width``: which heads and channels go, against a computation of its own in float64."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from harness_ext_pruners.width import Width
-from transformers import AutoModelForCausalLM
-from transformers.pytorch_utils import Conv1D
+from widths import (
+    IDS,
+    READER,
+    WITH_FFN_BIAS,
+    WRITERS,
+    attributes,
+    blocks,
+    build,
+    every_architecture,
+    every_one_with_ffn_bias,
+    every_one_with_heads,
+    gone,
+    inputs_of,
+    matrix,
+    prune,
+    reloaded,
+    scores,
+)
 
-from harness_ext import BadOptionError, CalibrationError, NumericalError, Sparsity, UnsupportedModelError, find_blocks
-
-IDS = tiny.token_ids()
-WITH_HEADS = ("llama", "llama-gqa-tied", "qwen2", "qwen3", "mistral")
-WITH_FFN_BIAS = ("opt", "gpt2", "gpt-neox")
-READER = dict.fromkeys(WITH_HEADS, "mlp.down_proj") | {"opt": "fc2", "gpt2": "mlp.c_proj", "gpt-neox": "mlp.dense_4h_to_h"}
-WRITERS = dict.fromkeys(WITH_HEADS, ("mlp.gate_proj", "mlp.up_proj")) | {
-    "opt": ("fc1",),
-    "gpt2": ("mlp.c_fc",),
-    "gpt-neox": ("mlp.dense_h_to_4h",),
-}
-CHANNELS = dict.fromkeys(tiny.ARCHITECTURES, "intermediate_size") | {"opt": "ffn_dim", "gpt2": "n_inner"}
-SIXTEEN = {"num_attention_heads": 16, "num_key_value_heads": 16, "head_dim": 4}
-MOST = dict.fromkeys(WITH_HEADS, 0.5) | dict.fromkeys(WITH_FFN_BIAS, 0.3)  # all of the small FFN is 3/7 of the weights of a block
-EIGHT = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4}  # four key/value heads with two query heads each
-
-every_architecture = pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-every_one_with_heads = pytest.mark.parametrize("name", WITH_HEADS)
-every_one_with_ffn_bias = pytest.mark.parametrize("name", WITH_FFN_BIAS)
-
-
-def build(name, **changes):
-    """With four key/value heads where heads can go, and without channels that a ReLU makes all zero by itself."""
-    own = EIGHT if name in WITH_HEADS else {"activation_function": "gelu"} if name == "opt" else {}
-    return tiny.model(name, **own, **changes)
-
-
-def prune(model, ratio, *, ids=IDS, modules="all", **options):
-    return Width(**options).prune_model(model, Sparsity.parse(ratio), ids, modules)
-
-
-def blocks(model):
-    return [block.module for block in find_blocks(model)]
-
-
-def matrix(layer):
-    """[out, in]"""
-    return layer.weight.data.T if isinstance(layer, Conv1D) else layer.weight.data
-
-
-def inputs_of(model, name, ids=IDS):
-    """float64 [tokens, in] for the layer of that name in each block."""
-    found = []
-    layers = [block.get_submodule(name) for block in blocks(model)]
-    handles = [layer.register_forward_pre_hook(lambda _, args: found.append(args[0].flatten(0, -2).double().numpy())) for layer in layers]
-    with torch.no_grad():
-        model(ids, use_cache=False)
-    for handle in handles:
-        handle.remove()
-    return found
-
-
-def scores(inputs, layer, metric):
-    weight = matrix(layer).double().numpy()
-    return (inputs.var(0) if metric == "fluctuation" else (inputs**2).mean(0)) * (weight**2).sum(0)
-
-
-def gone(notes, title, before):
-    """For each block, which of ``before`` units went."""
-    if title == "heads":
-        return [sorted(entry["removed"]) for entry in notes["heads"]["blocks"].values()]
-    found = []
-    for entry in notes["channels"]["blocks"].values():
-        bits = "".join(f"{int(digit, 16):04b}" for digit in entry["removed"])
-        found.append([place for place in range(before) if bits[place] == "1"])
-        assert "1" not in bits[before:]
-    return found
-
-
-def linear_weights(model, modules="all"):
-    return sum(layer.weight.numel() for block in find_blocks(model, modules) for layer in block.layers)
-
-
-def reloaded(model, folder, **options):
-    model.save_pretrained(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, **options)
-
-
-def attributes(model):
-    """All plain attributes of all modules, and all shapes."""
-    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for name, module in model.named_modules():
-        plain = {key: value for key, value in vars(module).items() if isinstance(value, (bool, int, float, str)) and key[0] != "_"}
-        found |= {f"{name}.{key}": value for key, value in plain.items() if key != "name_or_path"}
-    return found
+from harness_ext import BadOptionError
 
 
 class TestScores:
@@ -256,167 +185,3 @@ class TestBias:
         prune(one, 0.3)
         prune(other, 0.3, add_bias=True)
         assert tiny.same(tiny.weights(one), tiny.weights(other))
-
-
-class TestModel:
-    @every_architecture
-    @pytest.mark.parametrize("modules", ["all", "ffn"])
-    @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.6])
-    def test_loses_the_weights_that_were_asked_for_to_half_a_channel(self, name, modules, ratio):
-        model = build(name)
-        ratio = min(ratio, MOST[name] if modules == "all" else 1)
-        before, parameters = linear_weights(model, modules), sum(p.numel() for p in model.parameters())
-        a_channel = (len(WRITERS[name]) + 1) * tiny.WIDTH
-        notes = prune(model, ratio, modules=modules)
-        after = linear_weights(model, modules)
-        assert abs(before - after - ratio * before) <= a_channel * 2 / 2 + 1e-6
-        heads, channels = (notes[t]["before"] - notes[t]["after"] if t in notes else 0 for t in ("heads", "channels"))
-        head = 4 * 2 * (2 + 1) * tiny.WIDTH  # size 4; query and output of two heads, and one key and value
-        biases = 4 * (2 + 1 + 1) * (name == "qwen2"), len(WRITERS[name]) * (name in WITH_FFN_BIAS)
-        assert before - after == 2 * (heads * head + channels * a_channel)
-        assert parameters - sum(p.numel() for p in model.parameters()) == before - after + 2 * (heads * biases[0] + channels * biases[1])
-        assert json.loads(json.dumps(notes)) == notes
-
-    @every_architecture
-    def test_is_what_its_config_says(self, name):
-        model = build(name)
-        notes = prune(model, MOST[name])
-        fresh = type(model)(type(model.config).from_dict(model.config.to_dict())).eval()
-        assert attributes(fresh) == attributes(model)
-        assert getattr(model.config, CHANNELS[name]) == notes["channels"]["after"] < 24
-        if name in WITH_HEADS:
-            assert (model.config.num_key_value_heads, model.config.num_attention_heads, model.config.head_dim) == (2, 4, 4)
-        else:
-            assert "heads" not in notes
-
-    @pytest.mark.parametrize(("name", "modules"), [(n, "all") for n in tiny.ARCHITECTURES] + [("llama", "ffn"), ("qwen3", "attention")])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    def test_is_the_same_bit_for_bit_after_saving_and_loading(self, name, modules, dtype, tmp_path):
-        model = reloaded(build(name), tmp_path / "dense", dtype=dtype)
-        prune(model, MOST[name], modules=modules)
-        again = reloaded(model, tmp_path / "pruned", dtype=dtype)
-        assert again.dtype == dtype
-        assert tiny.same(tiny.weights(again), tiny.weights(model))
-        assert again(IDS).logits.equal(model(IDS).logits)
-
-    @every_architecture
-    def test_generates_the_same_with_a_cache_and_without(self, name):
-        model = build(name)
-        prune(model, MOST[name])
-        how = {"max_new_tokens": 9, "do_sample": False, "eos_token_id": None}
-        made = [model.generate(IDS[:, :7], use_cache=cache, **how) for cache in (True, False)]
-        assert made[0].shape == (5, 16)
-        assert made[0].equal(made[1])
-
-    @pytest.mark.parametrize("name", ["llama", "qwen2", "mistral"])
-    def test_keeps_the_size_of_a_head_that_was_the_width_over_the_heads(self, name, tmp_path):
-        model = tiny.model(name, hidden_size=512, num_key_value_heads=4, layers=1)  # heads of 128, the default of Llama's config
-        prune(model, 0.5, modules="attention")
-        again = reloaded(model, tmp_path)
-        assert again.config.head_dim == model.config.head_dim == 128
-        assert again.config.num_attention_heads == 2
-        assert again(IDS).logits.equal(model(IDS).logits)
-
-    @pytest.mark.parametrize("name", ["llama-gqa-tied", "gpt2", "opt"])
-    def test_keeps_its_embeddings_tied(self, name, tmp_path):
-        model = build(name)
-        prune(model, MOST[name])
-        for one in (model, reloaded(model, tmp_path)):
-            assert one.get_output_embeddings().weight is one.get_input_embeddings().weight
-
-    def test_of_gpt2_may_leave_the_number_of_channels_to_the_config(self, tmp_path):
-        model = tiny.model("gpt2", n_inner=None)
-        prune(model, 0.25, modules="ffn")
-        assert model.config.n_inner == 48
-        assert reloaded(model, tmp_path)(IDS).logits.equal(model(IDS).logits)
-
-    def test_of_llama_keeps_a_number_of_heads_that_divides_its_width(self):
-        model = tiny.model("llama", intermediate_size=256, **SIXTEEN)
-        before = linear_weights(model)
-        notes = prune(model, 0.35)
-        assert (notes["heads"]["before"], notes["heads"]["after"]) == (16, 8)  # 10 or 11 would be nearer
-        assert abs(before - linear_weights(model) - 0.35 * before) <= 3 * tiny.WIDTH
-
-    def test_of_another_architecture_may_keep_any_number_of_heads(self):
-        notes = prune(tiny.model("qwen3", intermediate_size=256, **SIXTEEN), 0.35)
-        assert (notes["heads"]["before"], notes["heads"]["after"]) == (16, 10)
-
-    def test_leaves_attention_alone_if_asked_to(self):
-        model = build("llama")
-        attention = [tiny.weights(block.self_attn) for block in blocks(model)]
-        assert set(prune(model, 0.5, modules="ffn")) == {"channels"}
-        assert all(tiny.same(tiny.weights(b.self_attn), old) for b, old in zip(blocks(model), attention, strict=True))
-
-    def test_leaves_the_ffn_alone_if_asked_to(self):
-        model = build("llama")
-        ffn = [tiny.weights(block.mlp) for block in blocks(model)]
-        assert set(prune(model, 0.5, modules="attention")) == {"heads"}
-        assert all(tiny.same(tiny.weights(b.mlp), old) for b, old in zip(blocks(model), ffn, strict=True))
-
-    def test_leaves_no_hook_behind(self):
-        model = build("llama")
-        prune(model, 0.5)
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-    def test_can_be_pruned_again(self):
-        model = build("llama")
-        prune(model, 0.5)
-        prune(model, 0.5)
-        assert model.config.num_key_value_heads == 1
-        assert model(IDS).logits.isfinite().all()
-
-
-class TestRefuses:
-    @pytest.mark.parametrize(
-        ("name", "modules", "ratio", "message"),
-        [
-            ("llama", "all", "2:4", "want a ratio"),
-            ("llama", "all", 0.99, r"the nearest is .*3 of 4 heads and 23 of 24 channels"),
-            ("llama", "ffn", 0.01, r"the nearest is 0.0416667, 1 of 24 channels"),
-            ("llama", "ffn", 0.99, r"the nearest is 0.958333, 23 of 24 channels"),
-            ("opt", "all", 0.9, r"the nearest is .*, 23 of 24 channels"),
-            ("gpt2", "attention", 0.5, "want ffn or all, or a model of type llama, mistral, qwen2, qwen3"),
-            ("gpt-neox", "attention", 0.5, "heads cannot be taken out of gpt_neox models"),
-            ("llama", "*.q_proj", 0.5, "want all, attention or ffn"),
-        ],
-    )
-    def test_what_it_cannot_do_in_one_line_and_leaves_the_model_alone(self, name, modules, ratio, message):
-        model = build(name)
-        before, config = tiny.weights(model), model.config.to_dict()
-        with pytest.raises(BadOptionError, match=message) as caught:
-            prune(model, ratio, modules=modules)
-        assert "\n" not in str(caught.value)
-        assert tiny.same(tiny.weights(model), before)
-        assert model.config.to_dict() == config
-
-    def test_ratios_of_heads_that_are_not_near_what_can_go(self):
-        model = tiny.model("llama", layers=8, num_attention_heads=8, num_key_value_heads=8, head_dim=4)
-        with pytest.raises(BadOptionError, match=r"sparsity=0.2.*the nearest is 0.5, 4 of 8 heads"):
-            prune(model, 0.2, modules="attention")
-
-    def test_to_take_the_only_key_and_value_head(self):
-        with pytest.raises(BadOptionError, match="at least one of 1 heads"):
-            prune(tiny.model("llama", num_key_value_heads=1), 0.5, modules="attention")
-
-    def test_architectures_that_it_does_not_know(self):
-        model = build("llama")
-        model.config.model_type = "strange"
-        with pytest.raises(UnsupportedModelError, match=r"'strange'.*knows llama, mistral, qwen2, qwen3, opt, gpt2, gpt_neox"):
-            prune(model, 0.5)
-
-    def test_blocks_of_different_widths(self):
-        model = build("llama")
-        model.model.layers[1].mlp = tiny.model("llama", intermediate_size=20).model.layers[1].mlp
-        with pytest.raises(UnsupportedModelError, match=r"layers.1.mlp.gate_proj differs in width"):
-            prune(model, 0.5)
-
-    def test_to_work_without_calibration_tokens(self):
-        with pytest.raises(CalibrationError, match="needs calibration tokens"):
-            prune(build("llama"), 0.5, ids=None)
-
-    def test_activations_that_are_not_finite(self):
-        model = build("llama")
-        model.model.layers[0].mlp.gate_proj.weight.data[0, 0] = float("nan")
-        with pytest.raises(NumericalError, match=r"model.layers.0.mlp.down_proj: the input"):
-            prune(model, 0.5)
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

@@ -269,7 +269,7 @@ def _ladder(done: Analysis) -> None:
                 if not all(task in trial.tasks for trial in trials for task in tasks):
                     done.gaps.append(f"{series.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
                     continue
-                nonzero = float(np.mean([trial.nonzero for trial in trials]))
+                nonzero = float(np.mean([trial.nonzero or 0 for trial in trials]))
                 equal = _between(nonzero, steps)
                 done.rungs.append(Rung(series.pretrained, series.label, sparsity, ability, nonzero, _mean(trials, tasks), equal))
 

@@ -154,11 +154,9 @@ def _strips(series: Sequence[Series], folder: Path) -> Drawn:
         most = max(len(one.points) for one in series)
         figure, axes = panels(len(series), columns=1, width=8.0, height=1.1 + 0.22 * most)
         for one, of in zip(axes, series, strict=True):
-            names = list(dict.fromkeys(name for trial in of.trials for name in _layers(trial)))
-            grid = [
-                [float(np.mean([_layers(trial).get(name, 0.0) for trial in by_seed.values()])) for name in names]
-                for _, by_seed in sorted(of.points.items())
-            ]
+            shares = [[_layers(trial) for trial in by_seed.values()] for _, by_seed in sorted(of.points.items())]
+            names = list(dict.fromkeys(name for trials in shares for layers in trials for name in layers))
+            grid = [[float(np.mean([layers.get(name, 0.0) for layers in trials])) for name in names] for trials in shares]
             image = one.pcolormesh(np.array(grid), cmap="Greys", vmin=0, vmax=1, edgecolors="#bbbbbb", linewidth=0.3)
             one.invert_yaxis()
             one.set_title(of.label, fontsize=10)

@@ -49,19 +49,20 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
 
 
 def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
-    from harness_ext.sweep import load
     from harness_ext.sweep.records import scan
 
-    for corrupt, reason in scan(folder)[1].items():
+    records, damaged = scan(folder)
+    for corrupt, reason in damaged.items():
         gaps.append(f"{corrupt}: the record is corrupt and left out: {reason}")
     for failed in sorted((folder / "failed").glob("*.json")):
         said = _json(failed)
         gaps.append(f"{failed}: the trial {said.get('trial')} failed and has no results: {said.get('error')}")
     found = []
-    for record in load(folder):
+    for record in records:
         trial = Trial(
             source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
             ratio=record.ratio, parameters=record.parameters, command=record.command, versions=_versions(record.results, record.pruning),
+            limit=record.settings["limit"],
         )  # fmt: skip
         known = set(record.tasks)
         trial.tasks = _tasks(
@@ -90,7 +91,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
     trial = Trial(
         source=str(file), pretrained=str(arguments.get("pretrained", DEFAULT_MODEL)), pruning=pruning, calibration=calibration,
         ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=_command(results, arguments),
-        versions=_versions(results, pruning),
+        versions=_versions(results, pruning), limit=config.get("limit"),
     )  # fmt: skip
     stamp = file.name.removeprefix("results_").removesuffix(".json")
 

@@ -14,7 +14,7 @@ from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.drawing import require_matplotlib
 from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
-from harness_ext.report.trials import METRICS, ReportError, merge
+from harness_ext.report.trials import METRICS, ReportError, merge, of_limit
 from harness_ext.statistics import DROPS
 
 
@@ -41,6 +41,7 @@ def report(
     recall: Sequence[str] = (),
     in_context: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    limit: str | None = None,
     resamples: int = 2000,
 ) -> Report:
     """Writes the report of sweep folders and of results of ``lm_eval --model pruned-hf --output_path``.
@@ -50,6 +51,7 @@ def report(
         out: the folder to write; by default ``report`` in the first of them (beside it, if it is a file).
         recall, in_context: tasks, or patterns of their names, that are about that ability; by default ``*_closed``, and all others.
         metrics: the score of a task is the first of these that it has; by default acc, then exact_match and others.
+        limit: take only results with this limit of items; ``all`` is those without one.
         resamples: of the bootstrap.
 
     Raises:
@@ -61,7 +63,7 @@ def report(
         raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
     require_matplotlib()
     trials, gaps = read(given, tuple(metrics) or METRICS)
-    trials = merge(trials)
+    trials = merge(of_limit(trials, limit) if limit is not None else trials)
     tasks = sorted({task for trial in trials for task in trial.tasks})
     if not tasks:
         raise ReportError(f"{given[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
@@ -70,6 +72,7 @@ def report(
     command = ["harness-ext", "report", *map(str, given), *(["--out", str(out)] if out else [])]
     for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics)):
         command += [word for value in values for word in (option, value)]
+    command += [] if limit is None else ["--limit", limit]
     command += [] if resamples == 2000 else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

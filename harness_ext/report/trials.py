@@ -13,6 +13,9 @@ METRICS = ("acc", "exact_match", "acc_norm", "contains", "em", "f1")
 CHANCE_METRICS = ("acc", "acc_norm")  # what a task declares as chance is the share of items that a guess among the choices gets right
 
 
+ALL = "all"  # items, where there was no limit
+
+
 class ReportError(HarnessExtError, ValueError):
     """Results from which no report can be made, or that must not be put side by side."""
 
@@ -62,6 +65,7 @@ class Trial:
         parameters: of the model, zeros included; None if the results do not say.
         command: that gives the same numbers.
         versions: of what computed them.
+        limit: of the items, as lm-eval took it; None if all were asked.
         tasks: by name.
     """
 
@@ -73,6 +77,7 @@ class Trial:
     parameters: int | None
     command: str
     versions: Mapping[str, str]
+    limit: float | None = None
     tasks: dict[str, TaskScore] = field(default_factory=dict)
 
     @property
@@ -184,7 +189,8 @@ def check_same(one: Trial, score: TaskScore, other: Trial, compared: TaskScore) 
     if score.chance != compared.chance:
         raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")
     if not same_items(score, compared):
-        raise ReportError(f"task {score.task!r}: {_items(score)} and {_items(compared)} are not the same items: {both}")
+        hint = f"; take those of one --limit: {_limit(one)} or {_limit(other)}" if one.limit != other.limit else ""
+        raise ReportError(f"task {score.task!r}: {_items(score)} and {_items(compared)} are not the same items: {both}{hint}")
 
 
 def same_items(one: TaskScore, other: TaskScore) -> bool:
@@ -194,6 +200,33 @@ def same_items(one: TaskScore, other: TaskScore) -> bool:
     if any(other.digests.get(kind, digest) != digest for kind, digest in one.digests.items()):
         return False
     return one.scores is None or other.scores is None or one.scores.keys() == other.scores.keys()
+
+
+def of_limit(trials: list[Trial], limit: str) -> list[Trial]:
+    """Those that were evaluated with a limit.
+
+    Args:
+        limit: ``all`` for those without one, or as for ``lm_eval --limit``.
+
+    Raises:
+        ReportError: there are none.
+    """
+    found = [trial for trial in trials if _limit(trial) == (limit if limit == ALL else _number(limit))]
+    if not found:
+        there = sorted({_limit(trial) for trial in trials})
+        raise ReportError(f"--limit {limit}: no results of that limit; there are {' and '.join(there)}")
+    return found
+
+
+def _limit(trial: Trial) -> str:
+    return ALL if trial.limit is None else f"{trial.limit:g}"
+
+
+def _number(limit: str) -> str:
+    try:
+        return f"{float(limit):g}"
+    except ValueError:
+        raise ReportError(f"--limit {limit}: want {ALL}, or a number of items such as 64") from None
 
 
 def _items(score: TaskScore) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -113,7 +114,12 @@ def ability_critical(
 
 
 def sample_of(curves: Sequence[Curve]) -> Sample:
-    """What is resampled."""
+    """What is resampled; kept, so that every drop and correction of the same curves is computed from one draw."""
+    return _sample(tuple(curves))
+
+
+@functools.lru_cache(maxsize=3)  # of recall, of the in-context ability, of both
+def _sample(curves: tuple[Curve, ...]) -> Sample:
     return Sample([curve.table for curve in curves])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from harness_ext.statistics.checks import (
     Array,
@@ -246,7 +246,7 @@ def paired_estimates(
     )
 
 
-def _both_binary(dense: Scores, pruned: Scores, what: str) -> tuple[np.ndarray, np.ndarray]:
+def _both_binary(dense: Scores, pruned: Scores, what: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     check_aligned(dense.ids, pruned.ids, ("dense", "pruned"))
     for name, scores in (("dense", dense), ("pruned", pruned)):
         if not scores.binary:

@@ -95,8 +95,9 @@ class Sample:
         self.smallest = max(min(len(table.ids) for table in tables), 2)
         self.items = sum(block.size for block in self.blocks)
         self.method = METHOD if self.seeds == 1 else METHOD_SEEDS
+        self._kept: tuple[tuple[int, int], Array, Array] | None = None
 
-    def resampled(self, generator: np.random.Generator, resamples: int, contrast: Array) -> tuple[Array, float]:
+    def resampled(self, seed: int, resamples: int, contrast: Array) -> tuple[Array, float]:
         """Resampled means [resamples, columns], over seeds and items where there are several seeds, and the acceleration.
 
         The two levels add: mean + stretch * ((means of drawn items - mean) + share * seeds' part). Items are the same ones for every seed,
@@ -109,17 +110,25 @@ class Sample:
         parts = [block.influence(contrast[columns]) for block, columns in zip(self.blocks, self.columns, strict=True)]
         square = sum(float(block.counts @ part**2) for block, part in zip(self.blocks, parts, strict=True))
         cube = sum(float(block.counts @ part**3) for block, part in zip(self.blocks, parts, strict=True))
-        means = np.empty((resamples, len(self.means)))
-        for block, columns in zip(self.blocks, self.columns, strict=True):
-            means[:, columns] = block.resampled(generator, resamples)
+        means, multipliers = self._drawn(seed, resamples)
         extra = 0.0
         if self.seeds > 1:
             stretch, share, extra = self._levels(contrast, square)
-            multipliers = generator.standard_normal((resamples, self.seeds)) / math.sqrt(self.seeds * (self.seeds - 1))
             if extra:
                 means = self.means + stretch * (means - self.means + share * multipliers @ (self.by_seed - self.means))
         total = square + extra
         return means, cube / (6 * total**1.5) if total > 1e-24 else 0.0
+
+    def _drawn(self, seed: int, resamples: int) -> tuple[Array, Array]:
+        """The means of drawn items [resamples, columns], and multipliers of the seeds [resamples, seeds]; kept for the next statistic."""
+        if self._kept is None or self._kept[0] != (seed, resamples):
+            generator = np.random.default_rng(seed)
+            means = np.empty((resamples, len(self.means)))
+            for block, columns in zip(self.blocks, self.columns, strict=True):
+                means[:, columns] = block.resampled(generator, resamples)
+            multipliers = generator.standard_normal((resamples, self.seeds)) / math.sqrt(max(self.seeds * (self.seeds - 1), 1))
+            self._kept = (seed, resamples), means, multipliers
+        return self._kept[1:]
 
     def _levels(self, contrast: Array, square: float) -> tuple[float, float, float]:
         """How far to stretch the resampled means, how much of the seeds' part to take, and the variance that seeds add.
@@ -164,7 +173,7 @@ def interval(
     Returns:
         the two ends; ``-inf`` or ``inf`` where there is none.
     """
-    means, acceleration = sample.resampled(np.random.default_rng(seed), resamples, contrast)
+    means, acceleration = sample.resampled(seed, resamples, contrast)
     n = sample.smallest
     z = math.sqrt(n / (n - 1)) * float(student.ppf((1 + level) / 2, n - 1))
     ends = []

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from harness_ext import ranks
 from harness_ext.terminal import nested
 
 
@@ -47,7 +48,7 @@ def clock(seconds: float | None) -> str:
 @contextmanager
 def shown(costs: dict[str, float]) -> Iterator[Display]:
     """A display of trials by their keys and costs."""
-    if not sys.stderr.isatty() or not costs:
+    if not sys.stderr.isatty() or not costs or not ranks.is_first():
         yield Display(costs)
         return
     from rich.console import Console

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import torch
 
 from harness_ext.calibration import LONGEST_DEFAULT, Calibration
+from harness_ext.model_folder import model_folder
 from harness_ext.plugins import Plugins
-from harness_ext.prune_command import _folder
 from harness_ext.sweep.grid import Trial
 from harness_ext.sweep.items import Items
 from harness_ext.sweep.records import TrialRecord
@@ -28,7 +28,7 @@ def size(pretrained: str, revision: str | None = None, trust_remote_code: bool =
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(_folder(Plugins(), pretrained), revision=revision, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(model_folder(Plugins(), pretrained), revision=revision, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         parameters = sum(parameter.numel() for parameter in model.parameters())

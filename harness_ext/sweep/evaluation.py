@@ -19,7 +19,8 @@ def run_trial(sweep: Sweep, trial: Trial, model: DenseModel, items: Items) -> tu
 
     Returns:
         the results as lm-eval writes them, the samples of each task, and for the record ``items`` (a digest of each task's items),
-        ``parameters`` (of the model that was evaluated) and ``seconds`` (of the parts).
+        ``parameters`` (of the model that was evaluated) and ``seconds`` (of the parts). Of several processes with a share of the requests
+        each, the first has them, and the others nothing.
     """
     from lm_eval.evaluator import evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -32,9 +33,14 @@ def run_trial(sweep: Sweep, trial: Trial, model: DenseModel, items: Items) -> tu
     arguments = dict(trial.arguments)
     tracker.log_experiment_args("pruned-hf", arguments, None, None, False)
     tasks, digests = items.fresh()
-    results: Results = dict(evaluate(lm=model.lm, task_dict=tasks, limit=sweep.limit))
+    found = evaluate(lm=model.lm, task_dict=tasks, limit=sweep.limit)
+    if found is None:  # another process has the results
+        return {}, {}, {}
     evaluated = time.perf_counter()
+    results: Results = dict(found)
     samples: Samples = results.pop("samples")
+    for rows in samples.values():
+        rows.sort(key=lambda row: int(row["doc_id"]))  # lm-eval puts those of one process after those of another
     for config in results["configs"].values():
         if isinstance(config.get("metadata"), dict):  # lm-eval's command line hands the model arguments to the tasks
             config["metadata"] = config["metadata"] | {name: value for name, value in arguments.items() if name not in config["metadata"]}

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness_ext import ranks
 from harness_ext.errors import UnsupportedModelError
+from harness_ext.model_folder import model_folder
 from harness_ext.options import Configurable
 from harness_ext.plan import Plan
 from harness_ext.plugins import Origin, Plugins
-from harness_ext.prune_command import _folder
 
 if TYPE_CHECKING:
     from harness_ext.sweep.grid import Sweep, Trial
@@ -32,7 +33,7 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
         BadOptionError: neither a registered model, nor a folder, nor a name on the hub.
         UnsupportedModelError: the hub does not know it, or cannot be reached and the local cache does not have it.
     """
-    folder = _folder(plugins, pretrained)
+    folder = model_folder(plugins, pretrained)
     if Path(folder).is_dir():
         return "sha256:" + _folder_digest(Path(folder))
     from huggingface_hub import HfApi, try_to_load_from_cache
@@ -56,6 +57,7 @@ def settings(sweep: Sweep, trial: Trial, model: str, items: Mapping[str, str]) -
     """
     plan = trial.plan.describe() if not trial.is_dense else {"sparsity": "0"}
     device = torch.device(sweep.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    processes = {"processes": ranks.count()} if ranks.count() > 1 else {}  # sums over shares of the text have other last bits
     return {
         "model": model,
         "dtype": sweep.dtype or "auto",
@@ -70,6 +72,7 @@ def settings(sweep: Sweep, trial: Trial, model: str, items: Mapping[str, str]) -
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "machine": platform.machine(),
         "versions": {name: metadata.version(name) for name in VERSIONS},
+        **processes,
     }
 
 

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness_ext.errors import BadOptionError
+from harness_ext import ranks
+from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.plugins import Plugins
 from harness_ext.sweep import estimate
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.display import Display, shown
 from harness_ext.sweep.evaluation import Results, Samples, run_trial
-from harness_ext.sweep.folder import Folder
 from harness_ext.sweep.grid import Sweep, Trial, trials
 from harness_ext.sweep.identity import key, model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
+from harness_ext.sweep.processes import held
 from harness_ext.sweep.records import TrialRecord, scan
 
 log = logging.getLogger(__name__)
@@ -95,32 +96,40 @@ class Prepared:
 
 
 def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
-    """Does what is not done, and writes the tables.
+    """Does what is not done, and writes the tables; of several processes, the first writes.
 
     Raises:
         HarnessExtError: the folder is in use, or cannot be written; what was done before is kept.
     """
     summary = Summary(out)
-    with Folder(out) as folder:
-        left = [job for job in prepared.jobs if job.key not in folder.records]
+    with held(out) as folder:
+        records = ranks.of_first(set(folder.records) if folder else set())
+        left = [job for job in prepared.jobs if job.key not in records]
         summary.before = len(prepared.jobs) - len(left)
-        summary.others = len(folder.records) - summary.before
+        summary.others = len(records) - summary.before
         with shown({job.key: job.cost or 1.0 for job in left}) as display:
             for outcome in (engine or in_this_process)(prepared.sweep, left, prepared.items, display):
                 job = outcome.job
                 if outcome.error is None:
-                    folder.keep(prepared.sweep, job.trial, job.settings, outcome.results, outcome.samples, outcome.measured)
+                    if folder:
+                        folder.keep(prepared.sweep, job.trial, job.settings, outcome.results, outcome.samples, outcome.measured)
                     summary.done += 1
                 else:
-                    folder.fail(job.key, job.trial, job.settings, outcome.error)
+                    if folder:
+                        folder.fail(job.key, job.trial, job.settings, outcome.error)
                     summary.failed.append(f"{job.trial}: {type(outcome.error).__name__}: {' '.join(str(outcome.error).split())}")
                 display.end(job.key)
-        folder.write_tables()
+        if folder:
+            folder.write_tables()
     return summary
 
 
 def in_this_process(sweep: Sweep, jobs: Sequence[Job], items: dict[str, Items], display: Display) -> Iterator[Outcome]:
-    """Runs the jobs one after the other, loading each model once. An error is the outcome of its trial, and the others go on."""
+    """Runs the jobs one after the other, loading each model once. An error is the outcome of its trial, and the others go on.
+
+    Raises:
+        Exception: in several processes, anything but an error of this package, which all of them find: the others may wait for this one.
+    """
     model: DenseModel | None = None
     loaded = ""
     for job in jobs:
@@ -131,6 +140,8 @@ def in_this_process(sweep: Sweep, jobs: Sequence[Job], items: dict[str, Items], 
                 model, loaded = DenseModel(sweep, job.trial.pretrained), job.trial.pretrained
             outcome = attempt(sweep, job, model, items[job.trial.pretrained])
         except Exception as error:  # a trial may fail in any way, and the others go on
+            if ranks.count() > 1 and not isinstance(error, HarnessExtError):
+                raise
             log.debug("%s", job.trial, exc_info=True)
             outcome = Outcome(job, error=error)
         if outcome.error is not None and model is not None:

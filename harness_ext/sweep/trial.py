@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_ext import ranks
 from harness_ext.atomic import whole_folder, writing
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
@@ -102,7 +103,15 @@ def write_file(path: Path, content: str) -> None:
 
 def command(sweep: Sweep, trial: Trial) -> str:
     """The ``lm_eval`` command that gives the same numbers."""
-    words = ["lm_eval", "--model", "pruned-hf", "--model_args", ",".join(f"{name}={value}" for name, value in trial.arguments.items())]
+    launch = ["accelerate", "launch", "--num_processes", str(ranks.count()), "-m"] if ranks.count() > 1 else []
+    words = [
+        *launch,
+        "lm_eval",
+        "--model",
+        "pruned-hf",
+        "--model_args",
+        ",".join(f"{name}={value}" for name, value in trial.arguments.items()),
+    ]
     words += ["--tasks", ",".join(sweep.tasks)]
     words += ["--metadata", json.dumps(dict(sweep.metadata))] if sweep.metadata else []
     for name in ("limit", "batch_size", "device"):

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness_ext.errors import BadOptionError
 
@@ -33,13 +34,13 @@ class ImpossibleDrawError(BadOptionError):
 class Linear:
     """``argmax(W x)`` with ``W ~ N(0, I)``; for two labels ``w . x > 0``."""
 
-    weight: np.ndarray  # int64 [labels, dimensions], or [1, dimensions] for two labels
+    weight: NDArray[Any]  # int64 [labels, dimensions], or [1, dimensions] for two labels
 
     @classmethod
     def draw(cls, rng: np.random.RandomState, dimensions: int, labels: int) -> Linear:
         return cls(_gaussian(rng, _outputs(labels), dimensions))
 
-    def __call__(self, centred: np.ndarray) -> np.ndarray:
+    def __call__(self, centred: NDArray[Any]) -> NDArray[Any]:
         return _decide(centred @ self.weight.T)
 
     def digest(self) -> bytes:
@@ -50,14 +51,14 @@ class Linear:
 class Network:
     """A 2-layer ReLU network with 100 hidden units and no biases, then sign (two labels) or argmax."""
 
-    hidden: np.ndarray  # int64 [100, dimensions]
-    output: np.ndarray  # int64 [labels, 100], or [1, 100] for two labels
+    hidden: NDArray[Any]  # int64 [100, dimensions]
+    output: NDArray[Any]  # int64 [labels, 100], or [1, 100] for two labels
 
     @classmethod
     def draw(cls, rng: np.random.RandomState, dimensions: int, labels: int) -> Network:
         return cls(_gaussian(rng, HIDDEN_UNITS, dimensions), _gaussian(rng, _outputs(labels), HIDDEN_UNITS))
 
-    def __call__(self, centred: np.ndarray) -> np.ndarray:
+    def __call__(self, centred: NDArray[Any]) -> NDArray[Any]:
         return _decide(np.maximum(centred @ self.hidden.T, 0) @ self.output.T)
 
     def digest(self) -> bytes:
@@ -69,8 +70,8 @@ class Tree:
     """A complete decision tree of depth 4: each inner node asks whether one random input is above the centre, each leaf holds a
     label drawn uniformly."""
 
-    features: np.ndarray  # int64 [15], heap order
-    leaves: np.ndarray  # int64 [16]
+    features: NDArray[Any]  # int64 [15], heap order
+    leaves: NDArray[Any]  # int64 [16]
     dimensions: int
 
     @classmethod
@@ -78,12 +79,12 @@ class Tree:
         features = rng.randint(0, dimensions, size=2**TREE_DEPTH - 1)
         return cls(features.astype(np.int64), rng.randint(0, labels, size=2**TREE_DEPTH).astype(np.int64), dimensions)
 
-    def __call__(self, centred: np.ndarray) -> np.ndarray:
+    def __call__(self, centred: NDArray[Any]) -> NDArray[Any]:
         node = np.zeros(len(centred), dtype=np.int64)
         rows = np.arange(len(centred))
         for _ in range(TREE_DEPTH):
             node = 2 * node + 1 + (centred[rows, self.features[node]] > 0)
-        return self.leaves[node - len(self.features)]
+        return np.asarray(self.leaves[node - len(self.features)])
 
     def digest(self) -> bytes:
         """Of the truth table over the orthants, so that two trees that are one function have one digest."""
@@ -115,7 +116,7 @@ def draw_labelled_points(
     query_label: int,
     split: Split = "test",
     distinct: bool = True,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Draws one function of the split and labels ``exemplars + 1`` points with it, the query last.
 
     Every label is given to the same number of exemplars (up to one, where ``labels`` does not divide ``exemplars``), in random
@@ -159,17 +160,17 @@ def _outputs(labels: int) -> int:
     return 1 if labels == 2 else labels
 
 
-def _decide(scores: np.ndarray) -> np.ndarray:
+def _decide(scores: NDArray[Any]) -> NDArray[Any]:
     if scores.shape[1] == 1:
         return np.asarray(scores[:, 0] > 0, dtype=np.int64)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64)
 
 
-def _gaussian(rng: np.random.RandomState, *shape: int) -> np.ndarray:
-    return np.rint(rng.standard_normal(shape) * WEIGHT_SCALE).astype(np.int64)
+def _gaussian(rng: np.random.RandomState, *shape: int) -> NDArray[Any]:
+    return np.asarray(np.rint(rng.standard_normal(shape) * WEIGHT_SCALE), dtype=np.int64)
 
 
-def _sha256(kind: bytes, *arrays: np.ndarray) -> bytes:
+def _sha256(kind: bytes, *arrays: NDArray[Any]) -> bytes:
     digest = hashlib.sha256(kind)
     for array in arrays:
         digest.update(np.ascontiguousarray(array, dtype="<i8").tobytes())

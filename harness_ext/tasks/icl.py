@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
 from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
@@ -138,7 +139,7 @@ def item(family: str, options: Options, index: int) -> dict[str, Any]:
     }
 
 
-def render(points: np.ndarray, labels: np.ndarray) -> str:
+def render(points: NDArray[Any], labels: NDArray[Any]) -> str:
     """The prompt: one ``Input:`` and ``Output:`` pair for each exemplar, and the query without its label.
 
     Args:

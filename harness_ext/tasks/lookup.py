@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness_ext.errors import BadOptionError, did_you_mean
 
@@ -22,7 +23,7 @@ DIGITS = 3
 VALUES = tuple("apple bird boat book door fire fish house king moon rain road ship stone sun tree".split())
 
 
-def draw_pairs(rng: np.random.RandomState, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_pairs(rng: np.random.RandomState, pairs: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Distinct keys with a value each.
 
     Returns:
@@ -33,7 +34,7 @@ def draw_pairs(rng: np.random.RandomState, pairs: int) -> tuple[np.ndarray, np.n
     return keys, rng.randint(len(VALUES), size=pairs)
 
 
-def render_pairs(keys: np.ndarray, values: np.ndarray) -> str:
+def render_pairs(keys: NDArray[Any], values: NDArray[Any]) -> str:
     """The prompt: one ``Key:`` and ``Value:`` for each pair; if there is a key more than values, it is the query, without its value.
 
     Args:

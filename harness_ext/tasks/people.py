@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 FIRST_NAMES, LAST_NAMES = 128, 256
 MEMORISED = 6144
@@ -60,7 +61,7 @@ class People:
     memorised: tuple[Person, ...]
     met: tuple[Person, ...]
     unseen: tuple[Person, ...]
-    facts: np.ndarray  # int64 [memorised, attributes]: the index of the value
+    facts: NDArray[Any]  # int64 [memorised, attributes]: the index of the value
 
     def answer(self, person: int, attribute: int) -> str:
         """The value of a memorised person's attribute."""

@@ -29,13 +29,12 @@ class SelfGenerated(Calibration):
 
     def input_ids(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
         length = self.length_for(model)
-        first = next((token for token in (model.config.bos_token_id, model.config.eos_token_id) if isinstance(token, int)), None)
+        config = model.config.get_text_config()
+        first = next((token for token in (config.bos_token_id, config.eos_token_id) if isinstance(token, int)), None)
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
-            if first is None:
-                starts = torch.randint(model.config.get_text_config().vocab_size, (self.samples, 1))
-            else:
-                starts = torch.full((self.samples, 1), first)
+            shape = (self.samples, 1)
+            starts = torch.randint(config.vocab_size, shape) if first is None else torch.full(shape, first)
             batches = torch.split(starts.to(model.device), BATCH)
             with self._plain_sampling(model, length), progress("calibration text", len(batches) * (length - 1)) as advance:
                 rows = [self._continue(model, batch, advance) for batch in batches]

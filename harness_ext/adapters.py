@@ -1,0 +1,49 @@
+"""Adapters of the ``peft`` library: what is pruned is the model with the adapter merged into its weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness_ext.errors import BadOptionError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_adapter(peft: str, revision: str | None = None) -> None:
+    """Reads the configuration of an adapter before the model is loaded.
+
+    Args:
+        peft: a folder or a name on the hub.
+
+    Raises:
+        BadOptionError: the library is missing, there is no adapter, or it is one that has no place in the weights, such as a soft prompt.
+    """
+    try:
+        from peft import PeftConfig  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise BadOptionError(f"peft={peft!r} wants the peft library: pip install peft") from error
+    try:
+        config = PeftConfig.from_pretrained(peft, revision=revision)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise BadOptionError(f"peft={peft!r}: no adapter can be read there: {' '.join(str(error).split())}") from error
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        raise BadOptionError(f"peft={peft!r} with sparsity above 0: {kind} cannot be merged into the weights: want LoRA or the like")
+
+
+def merged(model: Any, peft: str) -> PreTrainedModel:
+    """The model with its adapter added to the weights, as ``peft`` does it. The adapter is gone then.
+
+    Args:
+        model: a ``peft.PeftModel``; its weights change.
+        peft: what the user calls the adapter.
+
+    Raises:
+        UnsupportedModelError: an adapter that cannot be merged.
+    """
+    try:
+        plain: PreTrainedModel = model.merge_and_unload()
+    except (AttributeError, NotImplementedError, ValueError) as error:
+        raise UnsupportedModelError(f"peft={peft!r}: cannot be merged into the weights: {' '.join(str(error).split())}") from error
+    return plain

@@ -1,0 +1,34 @@
+"""From the name of a model to its folder, or to its name on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.plugins import Plugins
+
+
+def model_folder(plugins: Plugins, pretrained: str) -> str:
+    """The folder of a registered name, the folder given, or a name on the hub.
+
+    Raises:
+        PluginError: a registered name whose folder is not there.
+        BadOptionError: what looks like a path, and is no folder.
+    """
+    if pretrained in plugins.models.items:
+        folder, origin = plugins.models.get(pretrained)
+        if not folder.is_dir():
+            raise PluginError(f"pretrained={pretrained!r}: {origin} registers it as {folder}, where there is no folder")
+        return str(folder)
+    path = Path(pretrained).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BadOptionError(f"--pretrained {pretrained}: there is no config.json in this folder")
+        return str(path)
+    hint = did_you_mean(pretrained, plugins.models.items)
+    if hint or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
+        raise BadOptionError(
+            f"--pretrained {pretrained}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
+            f"a name on the hub.{hint}"
+        )
+    return pretrained

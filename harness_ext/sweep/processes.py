@@ -1,0 +1,61 @@
+"""A sweep in several processes (``accelerate launch``) that prune and evaluate each trial together; the first of them holds the folder.
+
+In a single process there is nothing to agree upon.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from harness_ext import ranks
+from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.sweep.folder import Folder
+
+
+def asked_for() -> int:
+    """The number of processes that a launcher started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join() -> None:
+    """Makes the processes of a launcher known to each other, in the way of lm-eval's ``hf``, which then finds it done.
+
+    Raises:
+        BadOptionError: ``WORLD_SIZE`` says that there are several, and they cannot be reached.
+    """
+    if asked_for() > 1:
+        from accelerate import Accelerator, InitProcessGroupKwargs
+
+        try:
+            Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
+        except (ValueError, RuntimeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise BadOptionError(f"WORLD_SIZE={asked_for()}: the other processes cannot be joined: {reason}") from error
+
+
+@contextmanager
+def held(out: Path) -> Iterator[Folder | None]:
+    """The folder of a sweep in the first process, and None in the others.
+
+    Raises:
+        HarnessExtError: as :class:`Folder`, in all processes.
+    """
+    folder: Folder | None = None
+    error: HarnessExtError | None = None
+    if ranks.is_first():
+        try:
+            folder = Folder(out)
+        except HarnessExtError as raised:
+            error = raised
+    error = ranks.of_first(error)
+    if error is not None:
+        raise error
+    if folder is None:
+        yield None
+    else:
+        with folder:
+            yield folder

@@ -1,0 +1,13 @@
+"""The one-shot pruning of llm-compressor, an optional library: ``pip install 'lm-eval-pruned[llmcompressor]'``. Nothing of it is imported
+until it is used."""
+
+from collections.abc import Callable
+
+from harness_ext import Pruner, hookimpl
+
+
+@hookimpl
+def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    from harness_ext_llmcompressor.pruner import LLMCompressor
+
+    register(LLMCompressor)

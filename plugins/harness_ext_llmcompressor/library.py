@@ -1,0 +1,129 @@
+"""llm-compressor itself: whether it is there, and a surrounding in which it says nothing and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib import import_module, metadata
+
+import numpy as np
+import torch
+
+from harness_ext import HarnessExtError, NumericalError, PluginError
+
+INSTALL = "pip install 'lm-eval-pruned[llmcompressor]'"
+SERIES = "0.14"
+DISABLED, LEVEL = "LLM_COMPRESSOR_LOG_DISABLED", "LLM_COMPRESSOR_LOG_LEVEL"  # its own variables
+
+
+def version() -> str:
+    """Of the llm-compressor that is installed; empty where there is none."""
+    try:
+        return metadata.version("llmcompressor")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def require() -> None:
+    """Says what is missing, before any weight is loaded.
+
+    Raises:
+        PluginError: llm-compressor is not installed, or in another version, or cannot be imported.
+    """
+    found = version()
+    if not found.startswith(f"{SERIES}."):
+        instead = f"{found} is installed" if found else "it is not installed"
+        raise PluginError(f"pruner 'llmcompressor' needs llm-compressor {SERIES}, and {instead}: {INSTALL}")
+    try:
+        _load()
+    except Exception as error:  # whatever its imports run into beside other versions than its own
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise PluginError(f"llm-compressor {found} cannot be imported ({reason}): {INSTALL} in an environment of its own") from error
+
+
+@contextmanager
+def llmcompressor() -> Iterator[None]:
+    """Around every use of llm-compressor: the environment and the global random generators are what they were afterwards, what it does is
+    the same each time, and nothing is written to standard output.
+
+    Raises:
+        NumericalError: a Hessian could not be factorised; llm-compressor itself takes the identity for its inverse and goes on.
+        PluginError: anything else that failed inside llm-compressor, in its own words.
+    """
+    with ExitStack() as stack:
+        warnings = stack.enter_context(_warnings())
+        for kept in (_environment, _generators):
+            stack.enter_context(kept())
+        stack.enter_context(redirect_stdout(sys.stderr))
+        try:
+            yield
+        except HarnessExtError:
+            raise
+        except Exception as error:
+            raise PluginError(f"llm-compressor {version()} failed: {type(error).__name__}: {_one_line(error)}") from error
+    if failed := [message for message in warnings if "invert hessian" in message]:
+        raise NumericalError(
+            f"llm-compressor could not factorise {len(failed)} Hessians and went on without them: raise the dampening_frac of SparseGPT, "
+            "or give it more calibration tokens"
+        )
+
+
+def _load() -> None:
+    """Imports it. At its first import it would put a log on standard output, unless the user has said what it should log."""
+    first = "llmcompressor" not in sys.modules
+    with _environment(), redirect_stdout(sys.stderr):
+        os.environ.setdefault(LEVEL, "ERROR")
+        import_module("llmcompressor.modifiers.pruning")
+    if first:
+        from llmcompressor.logger import LoggerConfig, configure_logger
+
+        configure_logger(LoggerConfig(console_log_level=None))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What it warns of meanwhile."""
+    from loguru import logger
+
+    found: list[str] = []
+    disabled = os.environ.get(DISABLED, "").lower() == "true"
+    logger.enable("llmcompressor")
+    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message}")
+    try:
+        yield found
+    finally:
+        logger.remove(sink)
+        if disabled:
+            logger.disable("llmcompressor")
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _generators() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            random.seed(0)
+            np.random.seed(0)
+            torch.manual_seed(0)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,16 @@
+"""Pruners of SparseML 1.8, an optional library: ``pip install 'lm-eval-pruned[sparseml]'``. Nothing of it is imported until one is used."""
+
+from collections.abc import Callable
+
+from harness_ext import Pruner, hookimpl
+
+
+@hookimpl
+def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    from harness_ext_sparseml.layerwise import SparseMLSparseGPT, SparseMLWanda
+    from harness_ext_sparseml.magnitude import SparseMLMagnitude
+    from harness_ext_sparseml.obs import SparseMLOBS
+    from harness_ext_sparseml.recipe import SparseMLRecipe
+
+    for pruner in (SparseMLMagnitude, SparseMLWanda, SparseMLSparseGPT, SparseMLOBS, SparseMLRecipe):
+        register(pruner)

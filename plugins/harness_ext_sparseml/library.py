@@ -1,0 +1,152 @@
+"""SparseML itself: whether it is there, and a surrounding in which it neither reports home nor leaves anything behind."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness_ext import BadOptionError, HarnessExtError, NumericalError, PluginError, Pruner, Sparsity
+
+INSTALL = "pip install 'lm-eval-pruned[sparseml]'"
+FILE_LOGGERS = ("sparseml.core.logger.logger", "sparseml.pytorch.utils.logger")  # would write ./sparse_logs
+LOGGERS = ("sparseml", "__main__", *FILE_LOGGERS)
+
+
+def require(pruner: str) -> None:
+    """Says what is missing, before any weight is loaded.
+
+    Raises:
+        PluginError: this Python is too new for SparseML, or it is not installed, or in another version.
+    """
+    if sys.version_info >= (3, 12):
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        raise PluginError(f"pruner {pruner!r}: SparseML 1.8 needs Python below 3.12, and this is Python {here}: use 3.10 or 3.11")
+    found = version()
+    if not found:
+        raise PluginError(f"pruner {pruner!r} needs SparseML 1.8, which is not installed: {INSTALL}")
+    if not found.startswith("1.8."):
+        raise PluginError(f"pruner {pruner!r} needs SparseML 1.8, and {found} is installed: {INSTALL}")
+
+
+def version() -> str:
+    """Of the SparseML that is installed; empty where there is none."""
+    try:
+        return metadata.version("sparseml")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+class SparseMLPruner(Pruner):
+    """What the pruners of SparseML share: they exist only where SparseML does."""
+
+    def __post_init__(self) -> None:
+        require(self.name)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The library that did it, for the pruning record."""
+        return {"sparseml": version()}
+
+
+@contextmanager
+def sparseml() -> Iterator[None]:
+    """Around every import and use of SparseML. Without it, importing SparseML posts an event to a statistics service, attaches handlers to
+    the loggers ``sparseml`` and ``__main__`` and switches TF32 off, and a session writes ``./sparse_logs``. Environment variables, loggers,
+    warning filters, TF32 and the global random generators are afterwards what they were.
+
+    Raises:
+        NumericalError: a matrix could not be factorised.
+        PluginError: anything else that failed inside SparseML, by its own words.
+    """
+    with ExitStack() as stack, redirect_stdout(io.StringIO()):  # it prints what it could not import
+        for kept in (_environment, _loggers, _generators, _precision, warnings.catch_warnings):
+            stack.enter_context(kept())
+        warnings.simplefilter("ignore")
+        try:
+            import sparseml  # noqa: F401 - sets the level of its logger, which is to be set anew
+
+            logging.getLogger("sparseml").setLevel(logging.ERROR)
+            yield
+        except HarnessExtError:
+            raise
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise NumericalError(f"SparseML cannot factorise the Hessian ({_one_line(error)})") from error
+        except Exception as error:
+            raise PluginError(f"SparseML {version()} failed: {type(error).__name__}: {_one_line(error)}") from error
+
+
+def check_pattern(sparsity: Sparsity, in_features: int) -> None:
+    """Refuses a pattern that does not divide the row, of which SparseML would cut the last group short.
+
+    Raises:
+        BadOptionError: it does not.
+    """
+    if sparsity.pattern and in_features % sparsity.pattern[1]:
+        raise BadOptionError(f"sparsity={sparsity}: a row of {in_features} weights cannot be cut into groups of {sparsity.pattern[1]}")
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ["NM_DISABLE_ANALYTICS"] = "1"
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
+def _loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    for name in FILE_LOGGERS:  # SparseML opens a file where it finds no file handler
+        logging.getLogger(name).addHandler(logging.FileHandler(os.devnull, delay=True))
+    try:
+        yield
+    finally:
+        for logger, (level, handlers, propagate) in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.propagate = propagate
+
+
+@contextmanager
+def _generators() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def _precision() -> Iterator[None]:
+    """TF32 off, which SparseML asks for once, when it is imported."""
+    backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,12 @@
+"""The pruning methods that PyTorch brings along, as one pruner."""
+
+from collections.abc import Callable
+
+from harness_ext import Pruner, hookimpl
+
+
+@hookimpl
+def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+    from harness_ext_torch.torch_prune import TorchPrune
+
+    register(TorchPrune)

@@ -1,0 +1,124 @@
+"""The numbers of a sweep are those of separate ``lm_eval`` runs, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from sweeps import COUNTS, TASK, TASK_FUNCTIONS, prepare, sweep
+
+from harness_ext.sweep import load
+from harness_ext.sweep.dense import DenseModel
+from harness_ext.sweep.evaluation import run_trial
+
+
+def stock(tmp_path, arguments, tasks, **options):
+    """The results and the samples of an ``lm_eval`` process."""
+    command = [sys.executable, "-m", "lm_eval", "--model", "pruned-hf", "--model_args", arguments, "--tasks", tasks, "--log_samples"]
+    command += ["--output_path", str(tmp_path / "stock"), "--metadata", json.dumps(COUNTS), "--device", "cpu"]
+    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    results = json.loads(next((tmp_path / "stock").rglob("results_*.json")).read_text())
+    samples = {
+        path.name.removeprefix("samples_").rpartition("_")[0]: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (tmp_path / "stock").rglob("samples_*.jsonl")
+    }
+    return results, samples
+
+
+class TestNumbers:
+    def test_are_those_of_lm_eval_bit_for_bit(self, tmp_path):
+        tasks, options = "lab_facts_closed,icl_linear", ["calibration.samples=8", "calibration.length=32"]
+        sweep(
+            tmp_path / "out", pruner=["wanda", "depth"], sparsity=["0.3:0.6:0.3"], tasks=[tasks], options=options, seeds=["1"],
+            metadata=COUNTS, limit=16,
+        )  # fmt: skip
+        last = next(record for record in load(tmp_path / "out") if record.pruner == "wanda" and record.ratio == 0.6)
+        arguments = (
+            "pretrained=lab-xs,pruner=wanda,sparsity=0.6,calibration=self,calibration.samples=8,calibration.length=32,calibration.seed=1"
+        )
+        results, samples = stock(tmp_path, arguments, tasks, limit=16)
+        assert last.results["results"] == results["results"]
+        assert last.results["task_hashes"] == results["task_hashes"]
+        assert last.fingerprint == results["config"]["pruning"]["fingerprint"]
+        assert last.results["config"]["model_args"] == results["config"]["model_args"]
+        for name in (
+            "configs",
+            "versions",
+            "n-shot",
+            "n-samples",
+            "group_subtasks",
+            "higher_is_better",
+            "max_length",
+            "tokenizer_pad_token",
+        ):
+            assert last.results[name] == results[name], name
+        assert results.keys() <= last.results.keys()
+        assert results["config"].keys() <= last.results["config"].keys()
+        from lm_eval.utils import sanitize_list
+
+        for task in ("lab_facts_closed", "icl_linear"):
+            ours, theirs = last.samples(task), samples[task]
+            assert len(ours) == len(theirs) == 16
+            for row, expected in zip(ours, theirs, strict=True):
+                for name in row.keys() - {"id", "resps", "filtered_resps", "target"}:
+                    assert row[name] == expected[name], name
+                assert str(row["target"]) == expected["target"]
+                assert sanitize_list(row["resps"]) == expected["resps"]
+                assert sanitize_list(row["filtered_resps"]) == expected["filtered_resps"]
+
+    def test_do_not_depend_on_the_trials_before(self, tmp_path):
+        """A structured trial, one that fails half-way, and others come before."""
+        fields = {"options": ["calibration.samples=4", "calibration.length=16"]}
+        sweep(tmp_path / "many", pruner=["depth", "sparsegpt", "magnitude", "wanda"], sparsity=["0.5"], **fields)
+        sweep(tmp_path / "one", pruner=["wanda"], sparsity=["0.5"], **fields)
+        many = {record.key: record for record in load(tmp_path / "many")}
+        one = load(tmp_path / "one")
+        assert len(one) == 2
+        for record in one:
+            assert many[record.key].results["results"] == record.results["results"]
+            assert many[record.key].samples("icl_linear") == record.samples("icl_linear")
+            assert many[record.key].fingerprint == record.fingerprint
+
+    def test_the_calibration_text_is_made_once(self, monkeypatch):
+        from harness_ext_calibrations.self_generated import SelfGenerated
+
+        made = []
+        original = SelfGenerated.input_ids
+        monkeypatch.setattr(SelfGenerated, "input_ids", lambda self, *given: made.append(self.seed) or original(self, *given))
+        prepared = prepare(
+            pruner=["wanda", "sparsegpt"], sparsity=["0.2,0.4"], seeds=["0,1"], options=["calibration.samples=2", "calibration.length=8"]
+        )
+        model = DenseModel(prepared.sweep, "lab-xs")
+        digests = {
+            (job.trial.arguments["calibration.seed"], model.prune(job.trial.plan)["calibration"]["digest"]) for job in prepared.jobs[1:]
+        }
+        assert made == [0, 1]
+        assert len(digests) == 2
+
+    def test_a_task_that_draws_random_numbers_gets_those_of_a_process_of_its_own(self, tmp_path):
+        """Its items are drawn from the generators after the model was pruned, by a method that draws as well."""
+        (tmp_path / "drawing.yaml").write_text(TASK.replace("raising", "drawing"))
+        source = TASK_FUNCTIONS.replace("if WHEN:", "if False:").replace(
+            '["one", "two"]', "[str(random.random()), str(torch.rand(1).item())]"
+        )
+        (tmp_path / "drawing.py").write_text("import random\nimport torch\n" + source)
+        prepared = prepare(tasks=["drawing"], include_path=[str(tmp_path)], metadata={})
+        model = DenseModel(prepared.sweep, "lab-xs")
+        hashes = []
+        for draws in (0, 1, 0):
+            original = model.prune
+
+            def prune(plan, original=original, draws=draws):
+                record = original(plan)
+                torch.rand(draws)
+                return record
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(model, "prune", prune)
+                results, _, measured = run_trial(prepared.sweep, prepared.jobs[0].trial, model, prepared.items["lab-xs"])
+            hashes.append((results["task_hashes"]["drawing"], measured["items"]["drawing"]))
+        assert hashes[0] == hashes[2] != hashes[1]

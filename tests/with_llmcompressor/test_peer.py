@@ -1,0 +1,63 @@
+"""llm-compressor as an independent peer of our own pruners: the same model, the same calibration tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+import harness_ext
+from harness_ext.testing.contracts.given import lab_model, lab_text, layers_of
+
+SPARSITIES = (0.5, "2:4")
+
+
+def pruned(sparsity: float | str, pruner: str, **options: Any) -> PreTrainedModel:
+    model: PreTrainedModel = lab_model()
+    harness_ext.prune(model, pruner=pruner, pruner_options=options, sparsity=sparsity, calibration=lab_text(0))
+    return model
+
+
+def inputs(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """What reaches each linear layer of a model, [tokens, in_features]."""
+    found = {}
+    handles = [
+        layer.module.register_forward_pre_hook(lambda _, args, name=layer.name: found.update({name: args[0].flatten(0, 1)}))
+        for layer in layers_of(model)
+    ]
+    with torch.no_grad():
+        model(input_ids=lab_text(0))
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def error(model: PreTrainedModel) -> float:
+    """The mean over the layers of the squared error of their outputs, in parts of the square of the dense output."""
+    dense = lab_model()
+    reached = inputs(dense)
+    errors = []
+    for old, new in zip(layers_of(dense), layers_of(model), strict=True):
+        wanted, got = (reached[old.name].double() @ layer.weight.double().T for layer in (old, new))
+        errors.append(float((wanted - got).square().sum() / wanted.square().sum()))
+    return sum(errors) / len(errors)
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_wanda_chooses_the_masks_that_llm_compressor_chooses(sparsity: float | str) -> None:
+    ours, theirs = pruned(sparsity, "wanda"), pruned(sparsity, "llmcompressor", modifier="wanda")
+    differ = total = 0
+    for mine, yours in zip(layers_of(ours), layers_of(theirs), strict=True):
+        differ += int(((mine.weight == 0) != (yours.weight == 0)).sum())
+        total += mine.weight.numel()
+    assert total > 100_000
+    assert differ <= 0.0005 * total  # sums of squares in another order: scores that are equal but for rounding
+
+
+@pytest.mark.parametrize("sparsity", SPARSITIES)
+def test_sparsegpt_leaves_the_output_error_that_llm_compressor_leaves(sparsity: float | str) -> None:
+    ours, theirs = error(pruned(sparsity, "sparsegpt")), error(pruned(sparsity, "llmcompressor", modifier="sparsegpt"))
+    assert ours == pytest.approx(theirs, rel=0.01)
+    assert ours < error(pruned(sparsity, "magnitude"))
