@@ -56,9 +56,12 @@ def results(scores: dict[str, list[int]], record: dict[str, Any], arguments: dic
     return found | {"config": config | {"limit": None}, "lm_eval_version": "0.4.13", "transformers_version": "5.23.0"}
 
 
-def samples(task: str, values: list[int]) -> list[dict[str, Any]]:
+def samples(task: str, values: list[int], answers: dict[str, list[dict[str, Any]]] | None = None) -> list[dict[str, Any]]:
+    """The rows of a task; ``answers`` has what else is in each row of a task, such as ``filtered_resps`` and ``target``."""
+    more = (answers or {}).get(task) or [{}] * len(values)
     return [
-        {"doc_id": i, "doc_hash": f"{task}{i}", "filter": "none", "metrics": ["acc"], "acc": float(value)} for i, value in enumerate(values)
+        {"doc_id": i, "doc_hash": f"{task}{i}", "filter": "none", "metrics": ["acc"], "acc": float(value), **other}
+        for i, (value, other) in enumerate(zip(values, more, strict=True))
     ]
 
 
@@ -67,7 +70,7 @@ def write_trial(
 ):
     """A record as docs/sweep.md describes it; options are those of ``pruning`` and ``results``."""
     named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
-    limit = options.pop("limit", None)
+    limit, answers = options.pop("limit", None), options.pop("answers", None)
     left, colon, of = sparsity.partition(":")
     ratio = int(left) / int(of) if colon else float(sparsity)
     record = pruning(sparsity, ratio, **named)
@@ -75,7 +78,7 @@ def write_trial(
     contents = {"results.json": json.dumps(results(scores, record, arguments, **options)).encode()}
     packed = {task: f"samples_{task}.jsonl.gz" for task in scores} if logged else {}
     for task, file in packed.items():
-        contents[file] = gzip.compress("".join(json.dumps(row) + "\n" for row in samples(task, scores[task])).encode(), mtime=0)
+        contents[file] = gzip.compress("".join(json.dumps(row) + "\n" for row in samples(task, scores[task], answers)).encode(), mtime=0)
     settings = {
         "limit": limit,
         "plan": record["plan"],
@@ -103,13 +106,14 @@ def write_plain(
     """What ``lm_eval --output_path`` writes."""
     folder.mkdir(parents=True, exist_ok=True)
     named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    answers = options.pop("answers", None)
     found = results(scores, pruning(sparsity, float(sparsity), **named), {"pretrained": "tiny", "sparsity": sparsity}, **options)
     if not logged:
         found["task_hashes"] = {}
     file = folder / f"results_{stamp}.json"
     file.write_text(json.dumps(found), encoding="utf-8")
     for task in scores if logged else ():
-        lines = [json.dumps({**row, "doc": {"question": "?"}}) + "\n" for row in samples(task, scores[task])]
+        lines = [json.dumps({**row, "doc": {"question": "?"}}) + "\n" for row in samples(task, scores[task], answers)]
         (folder / f"samples_{task}_{stamp}.jsonl").write_text("".join(lines), encoding="utf-8")
     return file
 

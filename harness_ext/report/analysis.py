@@ -9,6 +9,7 @@ import numpy as np
 
 from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, NAMES, RECALL
 from harness_ext.report.series import Series, collect, dense_trials
+from harness_ext.report.spread import SeedSpread, spreads
 from harness_ext.report.trials import TaskScore, Trial, same_items
 from harness_ext.statistics import (
     DROPS,
@@ -17,24 +18,30 @@ from harness_ext.statistics import (
     Critical,
     Curve,
     Disparity,
+    Labels,
     Scores,
     StatisticsError,
     ability_critical,
     ability_curve,
     compare,
     disparity,
+    label_use,
 )
 
 
 @dataclass
 class Row:
-    """One trial on one task, with the comparison to the dense model where it can be made, or why not."""
+    """One trial on one task, with the comparison to the dense model where it can be made, or why not.
+
+    ``labels`` is how the answers are spread over the labels, None where the records have no answers.
+    """
 
     trial: Trial
     score: TaskScore
     ability: str | None
     found: Comparison | None
     why_not: str | None
+    labels: Labels | None
 
 
 @dataclass
@@ -73,6 +80,7 @@ class Analysis:
     curves: dict[tuple[str, str], AbilityCurve] = field(default_factory=dict)
     critical: dict[tuple[str, str, float, bool], Critical] = field(default_factory=dict)
     disparities: dict[tuple[str, float, bool], Disparity] = field(default_factory=dict)
+    spreads: list[SeedSpread] = field(default_factory=list)
     rungs: list[Rung] = field(default_factory=list)
     ladder_tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
@@ -101,6 +109,8 @@ def analyse(
     done = Analysis(list(trials), series, abilities, gaps=[*gaps, *missing])
     _undeclared(done)
     _rows(done, resamples)
+    done.spreads, missing = spreads(trials, dense_trials(trials), resamples)
+    done.gaps += missing
     for one in series:
         if one.dense is not None:
             _series(done, one, one.dense, drops, resamples)
@@ -121,6 +131,7 @@ def _undeclared(done: Analysis) -> None:
 def _rows(done: Analysis, resamples: int) -> None:
     dense = dense_trials(done.trials)
     none: dict[str, list[str]] = {}
+    unanswered: dict[str, list[str]] = {}
     for trial in done.trials:
         for task, score in trial.tasks.items():
             against = dense.get(trial.dense_digest)
@@ -147,12 +158,21 @@ def _rows(done: Analysis, resamples: int) -> None:
                     done.gaps.append(f"task {task!r}: nothing is compared with the dense {trial.pretrained}: {error}")
             if why == "there is no dense result" and against is not None:
                 done.gaps.append(f"task {task!r}: the dense {trial.pretrained} has no result, so nothing can be compared with it")
-            done.rows.append(Row(trial, score, done.abilities.get(task), found, why))
+            labels = label_use(score.predictions, score.labels) if score.predictions else None
+            if labels is None and score.scores is not None:
+                unanswered.setdefault(task, []).append(trial.name)
+            done.rows.append(Row(trial, score, done.abilities.get(task), found, why, labels))
     for task, names in none.items():
         done.gaps.append(
-            f"task {task!r}: no paired statistics, the per-sample records are missing (lm_eval --log_samples writes them) of "
-            f"{'; '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+            f"task {task!r}: no paired statistics and no use of labels, the per-sample records are missing (lm_eval --log_samples writes "
+            f"them) of {_few(names)}"
         )
+    for task, names in unanswered.items():
+        done.gaps.append(f"task {task!r}: no use of labels, the per-sample records do not say which answer its score is of ({_few(names)})")
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{'; '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
 def _series(done: Analysis, series: Series, dense: Trial, drops: Sequence[float], resamples: int) -> None:

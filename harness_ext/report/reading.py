@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_ext.report.answers import Answer, answers
 from harness_ext.report.trials import CHANCE_METRICS, METRICS, ReportError, TaskScore, Trial
 
 DEFAULT_MODEL = "lab-m"  # of pruned-hf
@@ -132,29 +133,33 @@ def _tasks(
         digests = {"items": items[task]} if task in items else {}
         if task in results.get("task_hashes", {}):
             digests["task hash"] = str(results["task_hashes"][task])
+        by_item, predictions, labels = _by_item(task, rows(task), metric, of, float(value), trial, gaps)
         found[task] = TaskScore(
             task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=of, value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
             count=count, chance=float(declared) if usable and declared is not None else 0.0, chance_declared=usable, digests=digests,
-            scores=_by_item(task, rows(task), metric, of, float(value), trial, gaps),
+            scores=by_item, predictions=predictions, labels=labels,
         )  # fmt: skip
     return found
 
 
 def _by_item(
     task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: Trial, gaps: list[str]
-) -> dict[str, float] | None:
-    """Scores by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash."""
+) -> tuple[dict[str, float] | None, list[Answer] | None, list[Answer] | None]:
+    """Scores by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash.
+
+    With them are the predictions and the right labels.
+    """
     if rows is None:
-        return None
+        return None, None, None
     kept = [row for row in rows if row.get("filter", "none") == of]
     scores = [row.get(metric) for row in kept]
     if not kept or not all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores):
         gaps.append(f"task {task!r}: no paired statistics, its per-sample records have no {metric} from 0 to 1 ({trial.name})")
-        return None
+        return None, None, None
     if not math.isclose(sum(map(float, scores)) / len(scores), value, abs_tol=1e-6):  # type: ignore[arg-type]
         gaps.append(f"task {task!r}: no paired statistics, its score is not the mean of its per-sample records ({trial.name})")
-        return None
+        return None, None, None
     own = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
     if all(isinstance(one, str | int) for one in own) and len(set(own)) == len(own):
         ids = [f"id:{one}" for one in own]
@@ -162,8 +167,9 @@ def _by_item(
         ids = [f"{task}:{row.get('doc_id')}:{row.get('doc_hash', '')}" for row in kept]
     if len(set(ids)) < len(ids):
         gaps.append(f"task {task!r}: no paired statistics, an item occurs twice in its per-sample records ({trial.name})")
-        return None
-    return dict(zip(ids, map(float, scores), strict=True))  # type: ignore[arg-type]
+        return None, None, None
+    found = list(map(float, scores))  # type: ignore[arg-type]
+    return dict(zip(ids, found, strict=True)), *answers(kept, metric, found)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
+from harness_ext.statistics import Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
+SPREAD = ("", "_low", "_high", "_sd", "_least", "_greatest")  # over calibration seeds: the mean, its interval, ...
 COLUMNS: dict[str, dict[str, str]] = {
     "scores": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "ratio": REAL, "achieved_sparsity": REAL, "allocation": TEXT,
@@ -36,6 +38,15 @@ COLUMNS: dict[str, dict[str, str]] = {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "seed": WHOLE, "layer": TEXT, "weights": WHOLE, "zeros": WHOLE,
         "layer_sparsity": REAL, "fingerprint": TEXT,
     },
+    "labels": {
+        "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "answers": WHOLE, "entropy": REAL,
+        "label_entropy": REAL, "distinct": WHOLE, "commonest": REAL, "balanced_accuracy": REAL, "fingerprint": TEXT,
+    },
+    "seeds": {
+        "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,
+        "level": REAL,
+        **{f"{name}{part}": REAL for name in ("score", "corrected", "retained", "difference") for part in SPREAD},
+    },
     "ladder": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "ability": TEXT, "tasks": TEXT, "nonzero": REAL, "corrected_score": REAL,
         "dense_at_equal_nonzero": REAL,
@@ -48,7 +59,7 @@ def tables(done: Analysis) -> dict[str, list[Row]]:
     """The rows of each table in ``COLUMNS``; what is not known is None."""
     return {
         "scores": _scores(done), "curves": _curves(done), "critical": _critical(done), "disparity": _disparity(done),
-        "layers": _layers(done), "ladder": _ladder(done),
+        "layers": _layers(done), "labels": _labels(done), "seeds": _seeds(done), "ladder": _ladder(done),
     }  # fmt: skip
 
 
@@ -71,8 +82,12 @@ def write(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
     return names
 
 
+def _series_labels(done: Analysis) -> dict[int, str]:
+    return {id(trial): series.label for series in done.series for trial in series.trials}
+
+
 def _scores(done: Analysis) -> list[Row]:
-    labels = {id(trial): series.label for series in done.series for trial in series.trials}
+    labels = _series_labels(done)
     rows = []
     for row in done.rows:
         trial, score, found = row.trial, row.score, row.found
@@ -142,6 +157,39 @@ def _layers(done: Analysis) -> list[Row]:
         for layer, entry in trial.pruning.get("layers", {}).items()
         if entry.get("weights") and "zeros" in entry
     ]  # fmt: skip
+
+
+def _labels(done: Analysis) -> list[Row]:
+    series = _series_labels(done)
+    return [
+        {
+            "model": row.trial.pretrained, "series": series.get(id(row.trial)), "pruner": row.trial.settings.get("pruner"),
+            "sparsity": "0" if row.trial.is_dense else row.trial.sparsity, "seed": row.trial.seed, "task": row.score.task,
+            "answers": len(row.score.predictions or ()), "entropy": row.labels.entropy, "label_entropy": row.labels.label_entropy,
+            "distinct": row.labels.distinct, "commonest": row.labels.commonest, "balanced_accuracy": row.labels.balanced_accuracy,
+            "fingerprint": row.trial.fingerprint,
+        }
+        for row in done.rows if row.labels
+    ]  # fmt: skip
+
+
+def _seeds(done: Analysis) -> list[Row]:
+    series = _series_labels(done)
+    return [
+        {
+            "model": one.trial.pretrained, "series": series.get(id(one.trial)), "pruner": one.trial.settings.get("pruner"),
+            "sparsity": one.trial.sparsity, "task": one.task, "seeds": one.found.seeds, "items": one.found.items,
+            "chance": one.found.chance, "level": one.found.accuracy.mean.level, **_spread("score", one.found.accuracy),
+            **_spread("corrected", one.found.corrected), **_spread("retained", one.found.retained),
+            **_spread("difference", one.found.difference),
+        }
+        for one in done.spreads
+    ]  # fmt: skip
+
+
+def _spread(name: str, found: Spread | None) -> Row:
+    values = (found.mean.value, found.mean.low, found.mean.high, found.sd, found.least, found.greatest) if found else (None,) * len(SPREAD)
+    return {f"{name}{part}": value for part, value in zip(SPREAD, values, strict=True)}
 
 
 def _ladder(done: Analysis) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,8 @@ class TaskScore:
         chance_declared: whether the task says what the chance is.
         digests: of the items, by kind: two results that have a digest of the same kind are of the same items if it is equal.
         scores: of each item by its id, None where there are no per-sample records.
+        predictions: of the items, see ``answers``; None where the records have none.
+        labels: that are right, in the same order; None where the records do not say.
     """
 
     task: str
@@ -46,6 +48,8 @@ class TaskScore:
     chance_declared: bool
     digests: Mapping[str, str]
     scores: Mapping[str, float] | None
+    predictions: Sequence[str | int] | None = None
+    labels: Sequence[str | int] | None = None
 
     @property
     def corrected(self) -> float:

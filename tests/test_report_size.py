@@ -1,0 +1,47 @@
+"""A report of many methods and a deep model: its page stays small, and the strips of layers show every layer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import report_folders
+from matplotlib import colormaps
+from matplotlib.image import imread
+from report_folders import rows, write_trial
+
+from harness_ext.report import report
+
+LAYERS = [f"model.layers.{block}.{name}" for block in range(32) for name in ("q", "k", "v", "o", "gate", "up", "down")]
+METHODS, SPARSITIES = 12, ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
+
+
+def test_twelve_series_of_224_layers_are_a_page_below_three_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = report_folders.pruning
+
+    def uneven(*given: object, **named: object) -> dict:
+        record = made(*given, **named)
+        for place, entry in enumerate(record["layers"].values()):
+            entry["zeros"] = min(1000, entry["zeros"] + place % 90)
+        return record
+
+    monkeypatch.setattr(report_folders, "LAYERS", LAYERS)
+    monkeypatch.setattr(report_folders, "pruning", uneven)
+    for method in range(METHODS):
+        for sparsity in SPARSITIES:
+            write_trial(tmp_path, {"kv": [1, 0]}, sparsity, pruner=f"method{method}", parameters=10**6, logged=False)
+    folder = report([tmp_path], resamples=200).page.parent
+    assert (folder / "index.html").stat().st_size < 3e6
+    text = (folder / "layers.svg").read_text(encoding="utf-8")
+    pictures = [imread(io.BytesIO(base64.b64decode(one))) for one in re.findall(r'"data:image/png;base64,([^"]*)"', text)]
+    strips = [one for one in pictures if one.shape[:2] == (len(SPARSITIES), len(LAYERS))]
+    assert len(strips) == METHODS
+    table = [row for row in rows(folder, "layers") if row["series"] == "method0"]
+    shares = {(float(row["sparsity"]), row["layer"]): float(row["layer_sparsity"]) for row in table}
+    wanted = colormaps["Greys"](np.array([[shares[float(sparsity), layer] for layer in LAYERS] for sparsity in SPARSITIES]))
+    assert min(np.abs(one[..., :3] - wanted[..., :3]).max() for one in strips) < 0.01
+    assert min(np.abs(one[::-1, :, :3] - wanted[..., :3]).max() for one in strips) > 0.1, "a strip that is upside down would not be found"
