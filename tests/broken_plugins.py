@@ -249,7 +249,7 @@ BROKEN_PRUNERS = [
     ("test_it_writes_into_nothing_that_it_is_given", WritesTokens, "it wrote into the calibration tokens"),
     ("test_it_writes_into_nothing_that_it_is_given", LeavesHooks, "it left a hook on lm_head"),
     ("test_it_gives_the_same_weights_twice_bit_for_bit", Unseeded, r"q_proj\.weight is not the same when it is done again"),
-    ("test_it_takes_models_and_arithmetic_of_every_dtype", Upcasts, r"was torch\.bfloat16 and is not any more"),
+    ("test_it_takes_models_and_arithmetic_of_every_dtype", Upcasts, r"it changed model\.embed_tokens"),
     ("test_it_works_where_the_model_is", Doubles, r"a weight in torch\.float32 on cpu came back in torch\.float64"),
     ("test_it_takes_inputs_that_are_always_zero", Divides, "NumericalError: .*scores are NaN"),
     ("test_it_takes_rows_that_are_zero", DividesRows, "NumericalError: .*scores are NaN"),

@@ -29,7 +29,7 @@ TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=F
 GROUPS = [path for path in NAMED if path not in TASKS]
 ICL = [path for path in TASKS if path.parent.name == "icl"]
 DECLARED = {"version", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
-PAGES = {"icl": "tasks.md"}  # in docs, by folder; the others are on facts.md
+PAGES = {"icl": "icl.md"}  # in docs, by folder; the others are on facts.md
 
 
 def each(paths):
@@ -170,7 +170,7 @@ def test_the_documentation_names_no_option_that_does_not_exist(page):
 
 
 def test_every_option_is_documented():
-    assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "tasks.md")
+    assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "icl.md")
     assert OPTIONS - set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "facts.md")
 
 
@@ -178,7 +178,7 @@ def test_every_option_is_documented():
 def test_an_icl_task_ships_the_scores_of_reference_learners(path):
     config = load_yaml(path)
     chance = 1 / icl.check_task(**config["metadata"], **config["dataset_kwargs"]).labels
-    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "icl.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{path.stem}` \| (0\.\d\d) \|((?: 0\.\d{{3}} ± 0\.\d{{3}} \|){{5}})$", page, re.MULTILINE)
     majority, *learners = [float(score) for score in re.findall(r"(0\.\d{3}) ±", row[1])]
     assert float(row[0]) == majority == chance
