@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from harness_ext.errors import PluginError as PluginError
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
+    from harness_ext.global_state import kept_environment as kept_environment
+    from harness_ext.global_state import kept_generators as kept_generators
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.layers import Block as Block
     from harness_ext.layers import Layer as Layer
@@ -48,6 +50,7 @@ _HOMES = {
         "UnknownNameError",
         "UnsupportedModelError",
     ),
+    "global_state": ("kept_environment", "kept_generators"),
     "hookspecs": ("hookimpl",),
     "layers": ("Block", "Layer", "find_blocks"),
     "linalg": ("InverseFactor", "inverse_factor"),

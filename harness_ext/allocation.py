@@ -105,4 +105,4 @@ class Allocation(Configurable):
             for every layer, by its name, a ratio in [0, 1) of its weights, or a Sparsity. Together they must remove what was asked for, up
             to one weight a layer.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} does not override spread")  # unreachable in a run: see check_contract
+        raise PluginError(f"{type(self).__qualname__} does not override spread")

@@ -53,7 +53,7 @@ class Calibration(Configurable):
 
     def texts(self) -> Iterator[str]:
         """Documents, in an order that depends on nothing but the options."""
-        raise NotImplementedError(f"{type(self).__qualname__} does not override texts")  # unreachable in a run: see check_contract
+        raise PluginError(f"{type(self).__qualname__} does not override texts")
 
     def input_ids(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
         """Token ids, int64 [samples, length], on any device; by default windows at random places of the joined ``texts``.

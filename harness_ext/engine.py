@@ -77,8 +77,7 @@ def apply(
         run = _Run(plan, blocks, residency, stopwatch, measure_error)
         with residency.walking():
             asked = run.spread(input_ids)
-            found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
-            layers = run.go(model, input_ids, found["fingerprint"])
+            layers = run.go(model, input_ids, record.fingerprint(plan, found, asked))  # without the notes, which are not there yet
         found |= {"notes": run.notes} if run.notes else {}
     found["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
     found["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
@@ -89,7 +88,7 @@ def apply(
         found["achieved_sparsity_of_model"] = sum(entry["zeros"] for entry in layers.values()) / max(1, parameters)
     found["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
     found["layers"] = layers
-    found["fingerprint"] = record.fingerprint(plan, found, {name: str(sparsity) for name, sparsity in asked.items()})
+    found["fingerprint"] = record.fingerprint(plan, found, asked)
     return found
 
 

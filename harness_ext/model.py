@@ -13,7 +13,8 @@ from lm_eval.models.huggingface import HFLM
 from harness_ext.adapters import check_adapter, merged
 from harness_ext.cache import separate, table_name
 from harness_ext.engine import apply
-from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.model_folder import registered_folder
 from harness_ext.options import Configurable
 from harness_ext.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.plugins import Plugins
@@ -51,7 +52,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         plan = take_plan(plugins, arguments)
         _refuse_misspelt(arguments, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
-            pretrained = _registered_folder(plugins, pretrained)
+            pretrained = registered_folder(plugins, pretrained)
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._plan, self._decisive_arguments = plan, dict(arguments)
@@ -124,13 +125,6 @@ def _is_default_batch_size(value: int | str) -> bool:
 def default_batch_size(parameters: int) -> int:
     """64 sequences for models under 100 M parameters, 16 under 2 B, 8 above."""
     return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
-
-
-def _registered_folder(plugins: Plugins, name: str) -> str:
-    folder, origin = plugins.models.get(name)
-    if not folder.is_dir():
-        raise PluginError(f"pretrained={name!r}: {origin} registers it as {folder}, where there is no folder")
-    return str(folder)
 
 
 def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:

@@ -8,6 +8,19 @@ from harness_ext.errors import BadOptionError, PluginError, did_you_mean
 from harness_ext.plugins import Plugins
 
 
+def registered_folder(plugins: Plugins, name: str) -> str:
+    """The folder of a registered name.
+
+    Raises:
+        UnknownNameError: no such name.
+        PluginError: the folder is not there.
+    """
+    folder, origin = plugins.models.get(name)
+    if not folder.is_dir():
+        raise PluginError(f"pretrained={name!r}: {origin} registers it as {folder}, where there is no folder")
+    return str(folder)
+
+
 def model_folder(plugins: Plugins, pretrained: str) -> str:
     """The folder of a registered name, the folder given, or a name on the hub.
 
@@ -16,10 +29,7 @@ def model_folder(plugins: Plugins, pretrained: str) -> str:
         BadOptionError: what looks like a path, and is no folder.
     """
     if pretrained in plugins.models.items:
-        folder, origin = plugins.models.get(pretrained)
-        if not folder.is_dir():
-            raise PluginError(f"pretrained={pretrained!r}: {origin} registers it as {folder}, where there is no folder")
-        return str(folder)
+        return registered_folder(plugins, pretrained)
     path = Path(pretrained).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -63,7 +63,7 @@ class Pruner(Configurable):
         Returns:
             scores of the shape of ``weight``, any floating dtype.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} does not override score")  # unreachable in a run: see check_contract
+        raise PluginError(f"{type(self).__qualname__} does not override score")
 
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor | Pruned:
         """Computes the pruned weight of a layer; by default, zeroes the weights with the lowest scores.
@@ -112,7 +112,7 @@ class Pruner(Configurable):
         Returns:
             notes for the pruning record (JSON values), or None.
         """
-        raise NotImplementedError(f"{type(self).__qualname__} does not override prune_model")
+        raise PluginError(f"{type(self).__qualname__} does not override prune_model")
 
     @classmethod
     def check_contract(cls) -> None:

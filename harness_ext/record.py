@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness_ext.plan import Plan
+from harness_ext.sparsity import Sparsity
 
 DECISIVE = ("pruner", "pruner_options", "precision")  # of the plan; the layers, their sparsities and the calibration tokens say the rest
 
@@ -37,7 +38,7 @@ def ratio(entries: Iterable[Mapping[str, Any]]) -> float:
     return sum(entry["zeros"] for entry in entries) / sum(entry["weights"] for entry in entries) if entries else 0.0
 
 
-def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, str]) -> str:
+def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, Sparsity]) -> str:
     """A digest of all that decides the weights: of the dense weights alone, where nothing is removed.
 
     Args:
@@ -48,7 +49,8 @@ def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, str])
     if plan.sparsity.ratio > 0:
         decisive |= {key: record.get(key) for key in ("plugin", "environment")} | {key: record["plan"][key] for key in DECISIVE}
         decisive["notes"] = record.get("notes")  # of pruners that treat the model as a whole: what went, or which masks were applied
-        decisive["asked"] = dict(asked) or {key: record["plan"][key] for key in ("sparsity", "modules")}
+        of_layers = {name: str(sparsity) for name, sparsity in asked.items()}
+        decisive["asked"] = of_layers or {key: record["plan"][key] for key in ("sparsity", "modules")}
         decisive |= {"true_sequential": True} if plan.true_sequential else {}
         decisive["calibration"] = record["calibration"]["digest"] if plan.needs_calibration else None
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from broken_plugins import BROKEN_ALLOCATIONS, BROKEN_CALIBRATIONS, BROKEN_PRUNERS, BROKEN_TASKS, Even, Fixed, Good, Whole
+from broken_allocations import BROKEN_ALLOCATIONS, Even
+from broken_calibrations import BROKEN_CALIBRATIONS, Fixed
+from broken_pruners import BROKEN_PRUNERS, Good, Whole
 
 from harness_ext import PluginError
 from harness_ext.contract import check_marks, check_modules, marks, untouched
@@ -17,10 +19,17 @@ from harness_ext.testing import AllocationContract, CalibrationContract, PrunerC
 from harness_ext.testing.contracts import given
 
 TASKS = Path(__file__).parent / "broken_tasks"
+BROKEN_TASKS = [
+    ("test_a_plugin_registers_the_folder", "good", "no plugin registers it"),
+    ("test_its_definitions_are_sound", "metric", "lm-eval has no metric 'accuracy_score'"),
+    ("test_its_documents_are_sound", "choice_twice", "document 6: the choice 'Lima' stands more than once"),
+    ("test_a_model_that_knows_every_answer_scores_one", "oracle_fails", "a model that knows every answer scores 0"),
+    ("test_a_model_that_guesses_scores_chance", "guess_wins", "a guess scores 1.0000"),
+]
 
 
 def inherited_tests_of(contract):
-    return [name for name in vars(contract) if name.startswith("test_")]
+    return [name for name in dir(contract) if name.startswith("test_")]
 
 
 def told(contract, name, **given_to_it):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
-from harness_ext_llmcompressor import library
+from harness_ext_llmcompressor import isolation
 from harness_ext_llmcompressor.pruner import LLMCompressor
 
 from harness_ext import BadOptionError, PluginError
@@ -19,7 +19,7 @@ from harness_ext.plugins import Plugins
 
 @pytest.fixture
 def _absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "version", lambda: "")
+    monkeypatch.setattr(isolation, "version", lambda: "")
 
 
 @pytest.mark.usefixtures("_absent")
@@ -30,13 +30,13 @@ def test_a_missing_library_is_one_line_that_says_how_to_install_it() -> None:
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "version", lambda: "0.9.1")
+    monkeypatch.setattr(isolation, "version", lambda: "0.9.1")
     with pytest.raises(PluginError, match=r"needs llm-compressor 0\.14, and 0\.9\.1 is installed: pip install"):
         LLMCompressor(modifier="wanda")
 
 
 def test_a_library_that_does_not_import_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "version", lambda: "0.14.9")
+    monkeypatch.setattr(isolation, "version", lambda: "0.14.9")
     monkeypatch.setitem(sys.modules, "llmcompressor", None)  # what makes an import fail
     with pytest.raises(PluginError, match=r"llm-compressor 0\.14\.9 cannot be imported \(ModuleNotFoundError: .*own$"):
         LLMCompressor(modifier="wanda")
@@ -47,7 +47,7 @@ def test_the_stock_command_says_it_before_it_loads_a_weight(tmp_path: Path) -> N
     folder = tiny.checkpoint(tmp_path / "model")
     code = (
         "import sys; sys.modules['llmcompressor'] = None\n"
-        "from harness_ext_llmcompressor import library; library.version = lambda: ''\n"
+        "from harness_ext_llmcompressor import isolation; isolation.version = lambda: ''\n"
         "from harness_ext.cli import app; app()\n"
     )
     arguments = ["prune", "--pretrained", folder, "--pruner", "llmcompressor", "-o", "pruner.modifier=wanda", "--sparsity", "0.5"]

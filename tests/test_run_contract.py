@@ -7,7 +7,9 @@ from typing import ClassVar
 import pytest
 import tiny
 import torch
-from broken_plugins import Embeddings, Even, Fixed, Good, Whole, WritesStatistic, WritesTokens, WritesWeights
+from broken_allocations import Even, WritesWeights
+from broken_calibrations import Fixed
+from broken_pruners import Embeddings, Good, Whole, WritesStatistic, WritesTokens
 
 import harness_ext
 from harness_ext import ChannelNorms, PluginError

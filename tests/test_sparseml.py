@@ -17,7 +17,7 @@ import pytest
 import tiny
 import torch
 from environment import ROOT
-from harness_ext_sparseml import library
+from harness_ext_sparseml import isolation
 from harness_ext_sparseml.magnitude import SparseMLMagnitude
 from harness_ext_sparseml.recipe import SparseMLRecipe
 
@@ -89,22 +89,22 @@ def test_all_are_registered_by_a_plugin_of_their_own() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_where_sparseml_is_missing_the_plan_says_how_to_install_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "sys", SimpleNamespace(version_info=(3, 11)))
-    monkeypatch.setattr(library, "version", lambda: "")
+    monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 11)))
+    monkeypatch.setattr(isolation, "version", lambda: "")
     with pytest.raises(PluginError, match=rf"pruner '{name}' needs SparseML .*pip install 'lm-eval-pruned\[sparseml\]'"):
         make_plan(Plugins(), pruner=name, sparsity=0.5, pruner_options=options_of(name, tmp_path))
 
 
 def test_another_version_of_sparseml_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "sys", SimpleNamespace(version_info=(3, 11)))
-    monkeypatch.setattr(library, "version", lambda: "1.9.0")
+    monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 11)))
+    monkeypatch.setattr(isolation, "version", lambda: "1.9.0")
     with pytest.raises(PluginError, match=r"needs SparseML 1\.8, and 1\.9\.0 is installed: pip install"):
         SparseMLMagnitude()
 
 
 def test_python_3_12_and_later_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     if RUNS_HERE:
-        monkeypatch.setattr(library, "sys", SimpleNamespace(version_info=(3, 13)))
+        monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 13)))
     with pytest.raises(PluginError, match=r"SparseML 1\.8 needs Python below 3\.12, and this is Python 3\.1[2-9]"):
         make_plan(Plugins(), pruner="sparseml-wanda", sparsity=0.5)
 

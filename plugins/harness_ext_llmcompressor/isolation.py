@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module, metadata
 
-import numpy as np
-import torch
-
-from harness_ext import HarnessExtError, NumericalError, PluginError
+from harness_ext import HarnessExtError, NumericalError, PluginError, kept_environment, kept_generators
 
 INSTALL = "pip install 'lm-eval-pruned[llmcompressor]'"
 SERIES = "0.14"
@@ -55,8 +51,8 @@ def llmcompressor() -> Iterator[None]:
     """
     with ExitStack() as stack:
         warnings = stack.enter_context(_warnings())
-        for kept in (_environment, _generators):
-            stack.enter_context(kept())
+        stack.enter_context(kept_environment())
+        stack.enter_context(kept_generators(seed=0))
         stack.enter_context(redirect_stdout(sys.stderr))
         try:
             yield
@@ -74,7 +70,7 @@ def llmcompressor() -> Iterator[None]:
 def _load() -> None:
     """Imports it. At its first import it would put a log on standard output, unless the user has said what it should log."""
     first = "llmcompressor" not in sys.modules
-    with _environment(), redirect_stdout(sys.stderr):
+    with kept_environment(), redirect_stdout(sys.stderr):
         os.environ.setdefault(LEVEL, "ERROR")
         import_module("llmcompressor.modifiers.pruning")
     if first:
@@ -98,31 +94,6 @@ def _warnings() -> Iterator[list[str]]:
         logger.remove(sink)
         if disabled:
             logger.disable("llmcompressor")
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
-def _generators() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            random.seed(0)
-            np.random.seed(0)
-            torch.manual_seed(0)
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext import BadOptionError, Sparsity, UnknownNameError
-from harness_ext_llmcompressor.library import llmcompressor
+from harness_ext_llmcompressor.isolation import llmcompressor
 
 
 def names() -> dict[str, type[Any]]:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from harness_ext import Layer
-from harness_ext_llmcompressor.library import llmcompressor
+from harness_ext_llmcompressor.isolation import llmcompressor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +31,7 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
         the kind of device on which llm-compressor computed, which is an accelerator where there is one, whatever the model is on.
 
     Raises:
-        NumericalError, PluginError: as :func:`harness_ext_llmcompressor.library.llmcompressor`.
+        NumericalError, PluginError: as :func:`harness_ext_llmcompressor.isolation.llmcompressor`.
     """
     with llmcompressor():
         from llmcompressor import oneshot

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness_ext import BadOptionError, CalibrationError, Layer, PluginError, Pruner, Sparsity, UnsupportedModelError, find_blocks
-from harness_ext_llmcompressor import library, modifiers, oneshot
+from harness_ext_llmcompressor import isolation, modifiers, oneshot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,7 +52,7 @@ class LLMCompressor(Pruner):
             raise BadOptionError(f"pruner.{option}={value!r}: goes with pruner.modifier; in a recipe it stands in the file")
         if self.recipe and not self._path.is_file():
             raise BadOptionError(f"pruner.recipe={self.recipe!r}: there is no such file")
-        library.require()
+        isolation.require()
         if self.recipe:
             modifiers.read_recipe(self._path)
         else:
@@ -99,7 +99,7 @@ class LLMCompressor(Pruner):
         digest = {"recipe_digest": hashlib.sha256(self._path.read_bytes()).hexdigest()[:16]} if self.recipe else {}
         device = oneshot.run(chosen, model, calibration, layers)
         _check_layers(expected, layers)
-        return {"llmcompressor": library.version(), "modifiers": [type(found).__name__ for found in chosen], "device": device, **digest}
+        return {"llmcompressor": isolation.version(), "modifiers": [type(found).__name__ for found in chosen], "device": device, **digest}
 
     @property
     def _path(self) -> Path:
@@ -134,5 +134,5 @@ def _check_layers(expected: Mapping[str, Sparsity], layers: Sequence[Layer]) -> 
             zeros, (rows, columns) = int((layer.weight == 0).sum()), layer.weight.shape
             want = min(rows * of.removed_of(columns), of.removed_of(layer.weight.numel()))
             if zeros < want - rows:
-                who = f"llm-compressor {library.version()}"
+                who = f"llm-compressor {isolation.version()}"
                 raise PluginError(f"{who} left {zeros} zeros in {layer.name}, where sparsity {of} is {want} of {rows * columns}")

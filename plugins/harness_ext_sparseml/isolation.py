@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import random
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,10 +12,9 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import torch
 
-from harness_ext import BadOptionError, HarnessExtError, NumericalError, PluginError, Pruner, Sparsity
+from harness_ext import BadOptionError, HarnessExtError, NumericalError, PluginError, Pruner, Sparsity, kept_environment, kept_generators
 
 INSTALL = "pip install 'lm-eval-pruned[sparseml]'"
 FILE_LOGGERS = ("sparseml.core.logger.logger", "sparseml.pytorch.utils.logger")  # would write ./sparse_logs
@@ -70,7 +68,8 @@ def sparseml() -> Iterator[None]:
         PluginError: anything else that failed inside SparseML, by its own words.
     """
     with ExitStack() as stack, redirect_stdout(io.StringIO()):  # it prints what it could not import
-        for kept in (_environment, _loggers, _generators, _precision, warnings.catch_warnings):
+        stack.enter_context(kept_environment(NM_DISABLE_ANALYTICS="1"))
+        for kept in (_loggers, kept_generators, _precision, warnings.catch_warnings):
             stack.enter_context(kept())
         warnings.simplefilter("ignore")
         try:
@@ -97,18 +96,6 @@ def check_pattern(sparsity: Sparsity, in_features: int) -> None:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ["NM_DISABLE_ANALYTICS"] = "1"
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
 def _loggers() -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
@@ -121,17 +108,6 @@ def _loggers() -> Iterator[None]:
             logger.setLevel(level)
             logger.handlers[:] = handlers
             logger.propagate = propagate
-
-
-@contextmanager
-def _generators() -> Iterator[None]:
-    states = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
 
 
 @contextmanager

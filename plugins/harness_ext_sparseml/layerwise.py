@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness_ext import BadOptionError, NumericalError, Pruned, Sparsity, Statistic
-from harness_ext_sparseml.library import SparseMLPruner, check_pattern, sparseml
+from harness_ext_sparseml.isolation import SparseMLPruner, check_pattern, sparseml
 
 Self = TypeVar("Self", bound="_Inputs")
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness_ext import BadOptionError, Sparsity, find_blocks
-from harness_ext_sparseml.library import SparseMLPruner, check_pattern, sparseml
+from harness_ext_sparseml.isolation import SparseMLPruner, check_pattern, sparseml
 from harness_ext_sparseml.modifiers import Weights, run, schedule
 
 if TYPE_CHECKING:

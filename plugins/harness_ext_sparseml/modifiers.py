@@ -44,7 +44,7 @@ def schedule(sparsity: Sparsity) -> dict[str, Any]:
 
 
 def run(modifiers: Sequence[Any], module: nn.Module, **arguments: Any) -> None:
-    """Applies modifiers to a module in place; to be called in ``library.sparseml``."""
+    """Applies modifiers to a module in place; to be called in ``isolation.sparseml``."""
     from sparseml.pytorch.optim import ScheduledModifierManager
 
     ScheduledModifierManager(list(modifiers)).apply(module, **arguments)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from harness_ext import BadOptionError, Sparsity, UnsupportedModelError, find_blocks
-from harness_ext_sparseml.library import SparseMLPruner, sparseml
+from harness_ext_sparseml.isolation import SparseMLPruner, sparseml
 from harness_ext_sparseml.modifiers import Model, gradients, run, schedule
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 
 from harness_ext import BadOptionError, Layer, Sparsity, find_blocks
-from harness_ext_sparseml.library import SparseMLPruner, sparseml
+from harness_ext_sparseml.isolation import SparseMLPruner, sparseml
 from harness_ext_sparseml.modifiers import gradients, zeros
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import torch
 from harness_ext.allocation import Allocation, LayerShape, Measured
 from harness_ext.contract import tensors_of, untouched
 from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.global_state import kept_generators
 from harness_ext.layers import find_blocks
 from harness_ext.pruner import Pruner
 from harness_ext.sparsity import Sparsity
@@ -17,7 +18,7 @@ from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
 
-class AllocationContract:
+class AllocationContract(degenerate.DegenerateCases):
     """Tests of an allocation, to be inherited by a class whose name begins with ``Test``::
 
         class TestMine(AllocationContract):
@@ -88,25 +89,13 @@ class AllocationContract:
     def test_it_gives_the_same_sparsities_twice(self) -> None:
         found = []
         for seed in (1, 2):
-            with given.global_seed(seed), told_in_one_line():
+            with kept_generators(seed), told_in_one_line():
                 states = given.generator_states()
                 found.append(self._asked(self._prune(given.small_model(), 0.5)))
                 if given.generator_states() != states:
                     fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
         if name := next((name for name in found[0] if found[0][name] != found[1][name]), None):
             fail(f"{self._who()}: {name} gets {found[0][name]}, and {found[1][name]} when it is done again")
-
-    def test_it_takes_inputs_that_are_always_zero(self) -> None:
-        self._take(degenerate.dead_inputs)
-
-    def test_it_takes_rows_that_are_zero(self) -> None:
-        self._take(degenerate.zero_rows)
-
-    def test_it_takes_inputs_that_never_change(self) -> None:
-        self._take(degenerate.constant_inputs)
-
-    def test_it_takes_fewer_tokens_than_inputs(self) -> None:
-        self._take(degenerate.few_tokens)
 
     # --- how they are tested
 

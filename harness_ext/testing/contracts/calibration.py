@@ -10,6 +10,7 @@ import torch
 
 from harness_ext.calibration import Calibration, check_ids, digest, longest
 from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.global_state import kept_generators
 from harness_ext.testing.contracts import given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
@@ -81,7 +82,7 @@ class CalibrationContract:
     def test_it_gives_the_same_tokens_twice_and_others_for_another_seed(self) -> None:
         found = []
         for seed, state in ((0, 1), (0, 2), (1, 1)):
-            with given.global_seed(state), told_in_one_line():
+            with kept_generators(state), told_in_one_line():
                 before = given.generator_states()
                 found.append(self._source(seed=seed).input_ids(given.lab_model(), given.lab_tokenizer()).cpu())
                 if given.generator_states() != before:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +12,26 @@ from harness_ext.pruner import Pruner
 from harness_ext.testing.contracts.given import LONGEST, layers_of, small_model, token_ids
 
 Case = tuple[Any, torch.Tensor]
+
+
+class DegenerateCases(ABC):
+    """The tests that a plugin can do with each of the models and tokens below."""
+
+    @abstractmethod
+    def _take(self, case: Callable[[], Case]) -> None:
+        """Prunes the model by half, and fails in one line."""
+
+    def test_it_takes_inputs_that_are_always_zero(self) -> None:
+        self._take(dead_inputs)
+
+    def test_it_takes_rows_that_are_zero(self) -> None:
+        self._take(zero_rows)
+
+    def test_it_takes_inputs_that_never_change(self) -> None:
+        self._take(constant_inputs)
+
+    def test_it_takes_fewer_tokens_than_inputs(self) -> None:
+        self._take(few_tokens)
 
 
 def measured(pruner: Pruner, inputs: torch.Tensor) -> Any:

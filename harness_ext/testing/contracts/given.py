@@ -180,21 +180,6 @@ def first_difference(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.
     return None
 
 
-@contextmanager
-def global_seed(seed: int) -> Iterator[None]:
-    """The global generators of Python, NumPy and torch seeded for a while: a plugin that uses them gives something else each time."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-
-
 def generator_states() -> tuple[Any, ...]:
     """Of the global generators, in a form that can be compared."""
     state: Any = np.random.get_state()

@@ -12,6 +12,7 @@ from harness_ext.allocation import Allocation
 from harness_ext.contract import tensors_of, untouched
 from harness_ext.engine import output_error
 from harness_ext.errors import BadOptionError, HarnessExtError, PluginError
+from harness_ext.global_state import kept_generators
 from harness_ext.pruner import Pruned, Pruner
 from harness_ext.sparsity import Sparsity
 from harness_ext.statistic import Hessian
@@ -35,7 +36,7 @@ class FirstLayerDense(Allocation):
         return {layer.name: removed / rest if layer is not layers[0] else Sparsity(0.0) for layer in layers}
 
 
-class PrunerContract:
+class PrunerContract(degenerate.DegenerateCases):
     """Tests of a pruner, to be inherited by a class whose name begins with ``Test``::
 
         class TestMine(PrunerContract):
@@ -145,7 +146,7 @@ class PrunerContract:
         found = []
         for seed in (1, 2):
             model = given.small_model()
-            with given.global_seed(seed), told_in_one_line():
+            with kept_generators(seed), told_in_one_line():
                 self._prune(model, 0.5)
             found.append(given.snapshot(model))
         if name := given.first_difference(*found):
@@ -172,18 +173,6 @@ class PrunerContract:
                 new = _call(pruner, weight, Sparsity(0.5), degenerate.measured(pruner, _inputs().to(device)))
                 if new.device != weight.device or new.dtype != weight.dtype:
                     fail(f"{self._who()}: a weight in {weight.dtype} on {weight.device} came back in {new.dtype} on {new.device}")
-
-    def test_it_takes_inputs_that_are_always_zero(self) -> None:
-        self._take(degenerate.dead_inputs)
-
-    def test_it_takes_rows_that_are_zero(self) -> None:
-        self._take(degenerate.zero_rows)
-
-    def test_it_takes_inputs_that_never_change(self) -> None:
-        self._take(degenerate.constant_inputs)
-
-    def test_it_takes_fewer_tokens_than_inputs(self) -> None:
-        self._take(degenerate.few_tokens)
 
     def test_it_is_no_worse_than_random(self) -> None:
         ids, text = given.lab_text(0), given.lab_text(1)
