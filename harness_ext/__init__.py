@@ -7,11 +7,15 @@ it need not try: PYTEST_DONT_REWRITE.
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
-    from harness_ext.allocation import Allocation as Allocation
-    from harness_ext.allocation import LayerShape as LayerShape
-    from harness_ext.allocation import Measured as Measured
-    from harness_ext.api import prune as prune
-    from harness_ext.calibration import Calibration as Calibration
+    from harness_ext.engine.api import prune as prune
+    from harness_ext.engine.global_state import kept_environment as kept_environment
+    from harness_ext.engine.global_state import kept_generators as kept_generators
+    from harness_ext.engine.layers import Block as Block
+    from harness_ext.engine.layers import DecoderBlock as DecoderBlock
+    from harness_ext.engine.layers import Layer as Layer
+    from harness_ext.engine.layers import LinearLayer as LinearLayer
+    from harness_ext.engine.layers import find_blocks as find_blocks
+    from harness_ext.engine.terminal import progress as progress
     from harness_ext.errors import BadOptionError as BadOptionError
     from harness_ext.errors import CalibrationError as CalibrationError
     from harness_ext.errors import HarnessExtError as HarnessExtError
@@ -19,28 +23,26 @@ if TYPE_CHECKING:
     from harness_ext.errors import PluginError as PluginError
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
-    from harness_ext.global_state import kept_environment as kept_environment
-    from harness_ext.global_state import kept_generators as kept_generators
     from harness_ext.hookspecs import hookimpl as hookimpl
-    from harness_ext.layers import Block as Block
-    from harness_ext.layers import Layer as Layer
-    from harness_ext.layers import find_blocks as find_blocks
-    from harness_ext.linalg import InverseFactor as InverseFactor
-    from harness_ext.linalg import inverse_factor as inverse_factor
-    from harness_ext.masks import load_masks as load_masks
-    from harness_ext.pruner import Pruned as Pruned
-    from harness_ext.pruner import Pruner as Pruner
-    from harness_ext.sparsity import Sparsity as Sparsity
-    from harness_ext.sparsity import lowest as lowest
-    from harness_ext.statistic import ChannelNorms as ChannelNorms
-    from harness_ext.statistic import Hessian as Hessian
-    from harness_ext.statistic import Statistic as Statistic
-    from harness_ext.terminal import progress as progress
+    from harness_ext.method.allocation import Allocation as Allocation
+    from harness_ext.method.allocation import LayerShape as LayerShape
+    from harness_ext.method.allocation import Measured as Measured
+    from harness_ext.method.calibration import Calibration as Calibration
+    from harness_ext.method.linalg import InverseFactor as InverseFactor
+    from harness_ext.method.linalg import inverse_factor as inverse_factor
+    from harness_ext.method.pruner import Pruned as Pruned
+    from harness_ext.method.pruner import Pruner as Pruner
+    from harness_ext.method.sparsity import Sparsity as Sparsity
+    from harness_ext.method.sparsity import lowest as lowest
+    from harness_ext.method.statistic import ChannelNorms as ChannelNorms
+    from harness_ext.method.statistic import Hessian as Hessian
+    from harness_ext.method.statistic import Statistic as Statistic
+    from harness_ext.weights.masks import load_masks as load_masks
 
 _HOMES = {
-    "allocation": ("Allocation", "LayerShape", "Measured"),
-    "api": ("prune",),
-    "calibration": ("Calibration",),
+    "method.allocation": ("Allocation", "LayerShape", "Measured"),
+    "engine.api": ("prune",),
+    "method.calibration": ("Calibration",),
     "errors": (
         "BadOptionError",
         "CalibrationError",
@@ -50,15 +52,15 @@ _HOMES = {
         "UnknownNameError",
         "UnsupportedModelError",
     ),
-    "global_state": ("kept_environment", "kept_generators"),
+    "engine.global_state": ("kept_environment", "kept_generators"),
     "hookspecs": ("hookimpl",),
-    "layers": ("Block", "Layer", "find_blocks"),
-    "linalg": ("InverseFactor", "inverse_factor"),
-    "masks": ("load_masks",),
-    "pruner": ("Pruned", "Pruner"),
-    "sparsity": ("Sparsity", "lowest"),
-    "statistic": ("ChannelNorms", "Hessian", "Statistic"),
-    "terminal": ("progress",),
+    "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
+    "method.linalg": ("InverseFactor", "inverse_factor"),
+    "weights.masks": ("load_masks",),
+    "method.pruner": ("Pruned", "Pruner"),
+    "method.sparsity": ("Sparsity", "lowest"),
+    "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
+    "engine.terminal": ("progress",),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605 - a literal list would say it twice
 

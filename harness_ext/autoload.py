@@ -2,7 +2,7 @@
 
 lm-eval 0.4.13 has no entry points for plugins. ``harness_ext_autoload.pth`` imports this module at every start of Python, so it uses
 built-in modules alone and does next to nothing; whatever it raises, the line in the .pth file swallows. It waits for two modules of
-lm-eval to be imported and then calls ``harness_ext.registration``; errors in there belong to lm-eval's run and are shown.
+lm-eval to be imported and then calls ``harness_ext.host.registration``; errors in there belong to lm-eval's run and are shown.
 """
 
 import sys
@@ -71,7 +71,7 @@ def _first_spec(asking, name, path, target):
 
 
 def _register(name):
-    from harness_ext import registration
+    from harness_ext.host import registration
 
     getattr(registration, WATCHED[name])()
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harness_ext.allocation import Allocation
-    from harness_ext.calibration import Calibration
-    from harness_ext.pruner import Pruner
+    from harness_ext.method.allocation import Allocation
+    from harness_ext.method.calibration import Calibration
+    from harness_ext.method.pruner import Pruner
 
 NAME = "harness_ext"
 hookspec = pluggy.HookspecMarker(NAME)

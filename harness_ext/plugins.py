@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness_ext import hookspecs
-from harness_ext.allocation import Allocation
-from harness_ext.calibration import Calibration
 from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean
 from harness_ext.hookspecs import NAME
-from harness_ext.pruner import Pruner
+from harness_ext.method.allocation import Allocation
+from harness_ext.method.calibration import Calibration
+from harness_ext.method.pruner import Pruner
 
 T = TypeVar("T")
 C = TypeVar("C", Pruner, Calibration, Allocation)
@@ -152,7 +152,7 @@ def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")
-    item.check_contract()
+    item.check_class()
     return name, item
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 SLACK = 1.2
-IMPORTS = "import torch, harness_ext.api, harness_ext.cli; from transformers import OPTForCausalLM, LlamaForCausalLM"
+IMPORTS = "import torch, harness_ext.engine.api, harness_ext.commands.cli; from transformers import OPTForCausalLM, LlamaForCausalLM"
 
 
 def statistics_bytes(pruner: str, inputs: list[int]) -> int:

@@ -90,7 +90,7 @@ def task_scores(model: Any, tokenizer: Any, tasks: list[str], items: int) -> dic
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    from harness_ext import registration
+    from harness_ext.host import registration
 
     registration.register()
     lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=BATCH, device="cpu")

@@ -54,7 +54,7 @@ def main(
             command += ["--model_args", f"pretrained={pretrained},pruner={pruner},sparsity={sparsity}", "--output_path", "stock"]
             separate.append(seconds(command, folder))
             print(f"lm_eval, sparsity {sparsity}, {task}: {separate[-1]:.1f} s", flush=True)
-        command = [sys.executable, "-c", "from harness_ext.cli import app; app()", "sweep", "--metadata", metadata]
+        command = [sys.executable, "-c", "from harness_ext.commands.cli import app; app()", "sweep", "--metadata", metadata]
         command += [
             "--pretrained",
             pretrained,

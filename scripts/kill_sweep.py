@@ -37,7 +37,9 @@ def contents(out: Path) -> dict[str, bytes]:
 def start(arguments: list[str], out: Path, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-c", "from harness_ext.cli import app; app()", *arguments, "--out", str(out)], stdout=file, stderr=file
+            [sys.executable, "-c", "from harness_ext.commands.cli import app; app()", *arguments, "--out", str(out)],
+            stdout=file,
+            stderr=file,
         )
 
 

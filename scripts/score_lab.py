@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from lm_eval import simple_evaluate
 
-from harness_ext.model import PrunedHFLM
+from harness_ext.host.model import PrunedHFLM
 from harness_ext.tasks.people import population
 
 # The score of each task that the tables show: facts by exact match of what the model writes, the rest by the best of the choices.

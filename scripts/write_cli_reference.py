@@ -11,7 +11,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from harness_ext.cli import app
+from harness_ext.commands.cli import app
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Command line

@@ -10,7 +10,7 @@ import numpy as np
 from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, NAMES, RECALL
 from harness_ext.report.series import Series, collect, dense_trials
 from harness_ext.report.spread import SeedSpread, spreads
-from harness_ext.report.trials import TaskScore, Trial, same_items
+from harness_ext.report.trials import LoadedTrial, TaskScore, same_items
 from harness_ext.statistics import (
     DROPS,
     AbilityCurve,
@@ -36,7 +36,7 @@ class Row:
     ``labels`` is how the answers are spread over the labels, None where the records have no answers.
     """
 
-    trial: Trial
+    trial: LoadedTrial
     score: TaskScore
     ability: str | None
     found: Comparison | None
@@ -72,7 +72,7 @@ class Analysis:
         gaps: what could not be computed and why.
     """
 
-    trials: list[Trial]
+    trials: list[LoadedTrial]
     series: list[Series]
     abilities: Mapping[str, str]
     rows: list[Row] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Analysis:
 
 
 def analyse(
-    trials: Sequence[Trial],
+    trials: Sequence[LoadedTrial],
     abilities: Mapping[str, str],
     *,
     drops: Sequence[float] = DROPS,
@@ -175,7 +175,7 @@ def _few(names: Sequence[str]) -> str:
     return f"{'; '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _series(done: Analysis, series: Series, dense: Trial, drops: Sequence[float], resamples: int) -> None:
+def _series(done: Analysis, series: Series, dense: LoadedTrial, drops: Sequence[float], resamples: int) -> None:
     curves = {ability: _curves(done, series, dense, ability) for ability in ABILITIES}
     for ability, found in curves.items():
         if not found:
@@ -203,7 +203,7 @@ def _series(done: Analysis, series: Series, dense: Trial, drops: Sequence[float]
                 done.gaps.append(f"{series.label}: no disparity: {error}")
 
 
-def _curves(done: Analysis, series: Series, dense: Trial, ability: str) -> list[Curve]:
+def _curves(done: Analysis, series: Series, dense: LoadedTrial, ability: str) -> list[Curve]:
     """The curves of an ability's tasks at the sparsities that all of them have, for every seed; what is dropped is put among the gaps."""
     tasks = [task for task, of in done.abilities.items() if of == ability]
     here = [task for task in tasks if any(task in trial.tasks for trial in [dense, *series.trials])]
@@ -294,7 +294,7 @@ def _ladder(done: Analysis) -> None:
                 done.rungs.append(Rung(series.pretrained, series.label, sparsity, ability, nonzero, _mean(trials, tasks), equal))
 
 
-def _mean(trials: Sequence[Trial], tasks: Sequence[str]) -> float:
+def _mean(trials: Sequence[LoadedTrial], tasks: Sequence[str]) -> float:
     return float(np.mean([trial.tasks[task].corrected for trial in trials for task in tasks]))
 
 

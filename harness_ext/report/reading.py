@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.answers import Answer, answers
-from harness_ext.report.trials import CHANCE_METRICS, METRICS, ReportError, TaskScore, Trial
+from harness_ext.report.trials import CHANCE_METRICS, METRICS, LoadedTrial, ReportError, TaskScore
 
 DEFAULT_MODEL = "lab-m"  # of pruned-hf
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 
 
-def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[Trial], list[str]]:
+def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
     """The trials in folders and files.
 
     Args:
@@ -29,7 +29,7 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
     Raises:
         ReportError: nothing is there, or it cannot be read.
     """
-    trials: list[Trial] = []
+    trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for path in dict.fromkeys(paths):
         if not path.exists():
@@ -49,7 +49,7 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
     return trials, gaps
 
 
-def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
+def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
     from harness_ext.sweep.records import scan
 
     records, damaged = scan(folder)
@@ -60,7 +60,7 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]
         gaps.append(f"{failed}: the trial {said.get('trial')} failed and has no results: {said.get('error')}")
     found = []
     for record in records:
-        trial = Trial(
+        trial = LoadedTrial(
             source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
             ratio=record.ratio, parameters=record.parameters, command=record.command, versions=_versions(record.results, record.pruning),
             limit=record.settings["limit"],
@@ -75,7 +75,7 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]
     return found
 
 
-def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
+def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
     results = _json(file)
     config = results.get("config", {})
     if not isinstance(results.get("results"), dict) or not isinstance(config, dict):
@@ -89,7 +89,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
     arguments = _arguments(config.get("model_args"))
     plan = pruning["plan"]
     calibration = str(arguments.get("calibration", plan["calibration"])) if "calibration" in plan else None
-    trial = Trial(
+    trial = LoadedTrial(
         source=str(file), pretrained=str(arguments.get("pretrained", DEFAULT_MODEL)), pruning=pruning, calibration=calibration,
         ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=_command(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"),
@@ -110,7 +110,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[Trial]:
 
 
 def _tasks(
-    trial: Trial, results: Mapping[str, Any], metrics: Sequence[str], gaps: list[str], rows: Rows, items: Mapping[str, str]
+    trial: LoadedTrial, results: Mapping[str, Any], metrics: Sequence[str], gaps: list[str], rows: Rows, items: Mapping[str, str]
 ) -> dict[str, TaskScore]:
     found = {}
     for task, scores in results["results"].items():
@@ -144,7 +144,7 @@ def _tasks(
 
 
 def _by_item(
-    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: Trial, gaps: list[str]
+    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: LoadedTrial, gaps: list[str]
 ) -> tuple[dict[str, float] | None, list[Answer] | None, list[Answer] | None]:
     """Scores by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash.
 

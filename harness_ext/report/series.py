@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness_ext.report.trials import ReportError, Trial, check_same
+from harness_ext.report.trials import LoadedTrial, ReportError, check_same
 
 
 @dataclass
@@ -21,25 +21,25 @@ class Series:
     model: str
     pretrained: str
     settings: dict[str, str]
-    dense: Trial | None
+    dense: LoadedTrial | None
     label: str = ""
-    points: dict[float, dict[int | None, Trial]] = field(default_factory=dict)
+    points: dict[float, dict[int | None, LoadedTrial]] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int | None]:
         return sorted({seed for by_seed in self.points.values() for seed in by_seed}, key=lambda seed: (seed is not None, seed or 0))
 
     @property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[LoadedTrial]:
         return [by_seed[seed] for _, by_seed in sorted(self.points.items()) for seed in self.seeds if seed in by_seed]
 
 
-def dense_trials(trials: Iterable[Trial]) -> dict[str, Trial]:
+def dense_trials(trials: Iterable[LoadedTrial]) -> dict[str, LoadedTrial]:
     """By the digest of their weights."""
     return {trial.dense_digest: trial for trial in trials if trial.is_dense}
 
 
-def collect(trials: Sequence[Trial]) -> tuple[list[Series], list[str]]:
+def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
     """The series among trials, and what could not be put into one.
 
     Raises:
@@ -76,15 +76,15 @@ def collect(trials: Sequence[Trial]) -> tuple[list[Series], list[str]]:
     return ordered, gaps
 
 
-def check_comparable(trials: Sequence[Trial]) -> None:
+def check_comparable(trials: Sequence[LoadedTrial]) -> None:
     """Refuses mixed results: task versions and scores over all trials, items within a model.
 
     Raises:
         ReportError: names both.
     """
-    first: dict[tuple[str, str], Trial] = {}
-    anywhere: dict[str, Trial] = {}
-    names: dict[str, Trial] = {}
+    first: dict[tuple[str, str], LoadedTrial] = {}
+    anywhere: dict[str, LoadedTrial] = {}
+    names: dict[str, LoadedTrial] = {}
     for trial in trials:
         other = names.setdefault(trial.pretrained, trial)
         if other.dense_digest != trial.dense_digest:

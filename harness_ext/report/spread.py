@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness_ext.report.trials import TaskScore, Trial
+from harness_ext.report.trials import LoadedTrial, TaskScore
 from harness_ext.statistics import OverSeeds, Scores, over_seeds
 
 
@@ -17,12 +17,12 @@ class SeedSpread:
         trial: of one of the seeds; all that it says but the seed is true of all.
     """
 
-    trial: Trial
+    trial: LoadedTrial
     task: str
     found: OverSeeds
 
 
-def spreads(trials: Sequence[Trial], dense: Mapping[str, Trial], resamples: int) -> tuple[list[SeedSpread], list[str]]:
+def spreads(trials: Sequence[LoadedTrial], dense: Mapping[str, LoadedTrial], resamples: int) -> tuple[list[SeedSpread], list[str]]:
     """Mean and spread where a setting has results with two seeds or more, and what could not be computed.
 
     Args:
@@ -30,7 +30,7 @@ def spreads(trials: Sequence[Trial], dense: Mapping[str, Trial], resamples: int)
         dense: by the digest of their weights.
         resamples: of the bootstrap.
     """
-    groups: dict[tuple[str, str, str], list[Trial]] = {}
+    groups: dict[tuple[str, str, str], list[LoadedTrial]] = {}
     for trial in trials:
         if trial.seed is not None:
             groups.setdefault((trial.dense_digest, repr(sorted(trial.settings.items())), trial.sparsity), []).append(trial)
@@ -54,7 +54,7 @@ def spreads(trials: Sequence[Trial], dense: Mapping[str, Trial], resamples: int)
     return found, gaps
 
 
-def _usable(dense: Trial | None, task: str, ids: Sequence[str]) -> Scores | None:
+def _usable(dense: LoadedTrial | None, task: str, ids: Sequence[str]) -> Scores | None:
     """The dense scores where there is something to retain."""
     score = dense.tasks.get(task) if dense else None
     if score is None or score.scores is None:

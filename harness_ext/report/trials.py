@@ -57,7 +57,7 @@ class TaskScore:
 
 
 @dataclass
-class Trial:
+class LoadedTrial:
     """One model, dense or pruned.
 
     Args:
@@ -149,13 +149,13 @@ class Trial:
         return f"{self.pretrained} {self.plan['pruner']} {self.sparsity}{seed} ({self.source})"
 
 
-def merge(trials: list[Trial]) -> list[Trial]:
+def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
     """One trial for each setting, with all its tasks; the same result twice counts once.
 
     Raises:
         ReportError: two results of the same trial and task that differ.
     """
-    found: dict[tuple[Any, ...], Trial] = {}
+    found: dict[tuple[Any, ...], LoadedTrial] = {}
     for trial in trials:
         key = (trial.dense_digest, json.dumps(trial.settings, sort_keys=True), trial.sparsity if not trial.is_dense else "0", trial.seed)
         first = found.setdefault(key, trial)
@@ -177,7 +177,7 @@ def merge(trials: list[Trial]) -> list[Trial]:
     return list(found.values())
 
 
-def check_same(one: Trial, score: TaskScore, other: Trial, compared: TaskScore) -> None:
+def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared: TaskScore) -> None:
     """Refuses to put scores of different versions of a task, or of different items, side by side.
 
     Raises:
@@ -206,7 +206,7 @@ def same_items(one: TaskScore, other: TaskScore) -> bool:
     return one.scores is None or other.scores is None or one.scores.keys() == other.scores.keys()
 
 
-def of_limit(trials: list[Trial], limit: str) -> list[Trial]:
+def of_limit(trials: list[LoadedTrial], limit: str) -> list[LoadedTrial]:
     """Those that were evaluated with a limit.
 
     Args:
@@ -222,7 +222,7 @@ def of_limit(trials: list[Trial], limit: str) -> list[Trial]:
     return found
 
 
-def _limit(trial: Trial) -> str:
+def _limit(trial: LoadedTrial) -> str:
     return ALL if trial.limit is None else f"{trial.limit:g}"
 
 

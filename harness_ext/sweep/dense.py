@@ -12,11 +12,11 @@ from typing import Any
 import numpy
 import torch
 
-from harness_ext.calibration import Calibration
-from harness_ext.engine import apply
+from harness_ext.engine.plan import Plan
+from harness_ext.engine.run import apply
 from harness_ext.errors import HarnessExtError
-from harness_ext.model import PrunedHFLM, default_batch_size
-from harness_ext.plan import Plan
+from harness_ext.host.model import PrunedHFLM, default_batch_size
+from harness_ext.method.calibration import Calibration
 from harness_ext.sweep.grid import OF_THE_MODEL, Sweep
 
 RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
@@ -62,7 +62,7 @@ class DenseModel:
         """Makes ``lm`` what the plan says, from the dense weights, and returns the pruning record.
 
         Raises:
-            HarnessExtError: as :func:`harness_ext.engine.apply`; the next call begins with the dense weights all the same.
+            HarnessExtError: as :func:`harness_ext.engine.run.apply`; the next call begins with the dense weights all the same.
         """
         self._restore()
         set_random_state(self._random)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from harness_ext import ranks
-from harness_ext.terminal import nested
+from harness_ext.engine import ranks
+from harness_ext.engine.terminal import nested
 
 
 class Display:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import torch
 
-from harness_ext.calibration import LONGEST_DEFAULT, Calibration
-from harness_ext.model_folder import model_folder
+from harness_ext.host.model_folder import model_folder
+from harness_ext.method.calibration import LONGEST_DEFAULT, Calibration
 from harness_ext.plugins import Plugins
-from harness_ext.sweep.grid import Trial
+from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.items import Items
 from harness_ext.sweep.records import TrialRecord
 
@@ -37,7 +37,7 @@ def size(pretrained: str, revision: str | None = None, trust_remote_code: bool =
         return 0, 0
 
 
-def cost(trial: Trial, items: Items, parameters: int, longest: int) -> float:
+def cost(trial: TrialSpec, items: Items, parameters: int, longest: int) -> float:
     """In units of 10^12 parameters x tokens."""
     tokens = items.characters / CHARACTERS_A_TOKEN
     calibration = trial.plan.calibration

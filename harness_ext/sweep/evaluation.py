@@ -7,14 +7,14 @@ import time
 from typing import Any
 
 from harness_ext.sweep.dense import DenseModel
-from harness_ext.sweep.grid import Sweep, Trial
+from harness_ext.sweep.grid import Sweep, TrialSpec
 from harness_ext.sweep.items import Items
 
 Results = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
 
 
-def run_trial(sweep: Sweep, trial: Trial, model: DenseModel, items: Items) -> tuple[Results, Samples, dict[str, Any]]:
+def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -> tuple[Results, Samples, dict[str, Any]]:
     """Prunes and evaluates.
 
     Returns:

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from harness_ext.commands.prune import parse_options
 from harness_ext.errors import BadOptionError, did_you_mean
-from harness_ext.prune_command import parse_options
 from harness_ext.sweep.grid import Sweep, parse_sparsities, split
 
 LISTS = ("pretrained", "pruner", "allocation", "modules", "calibration", "tasks", "include_path")

@@ -13,13 +13,13 @@ from typing import Any
 
 import filelock
 
-from harness_ext.atomic import writing
 from harness_ext.errors import BadOptionError
 from harness_ext.sweep.evaluation import Results, Samples
-from harness_ext.sweep.grid import Sweep, Trial
+from harness_ext.sweep.grid import Sweep, TrialSpec
 from harness_ext.sweep.records import TRIALS, move_aside, scan
 from harness_ext.sweep.table import table
 from harness_ext.sweep.trial import FAILED, write, write_failure, write_file
+from harness_ext.weights.atomic import writing
 
 TABLE = "results.csv"
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Folder:
         self._lock.release()
 
     def keep(
-        self, sweep: Sweep, trial: Trial, settings: Mapping[str, Any], results: Results, samples: Samples, measured: Mapping[str, Any]
+        self, sweep: Sweep, trial: TrialSpec, settings: Mapping[str, Any], results: Results, samples: Samples, measured: Mapping[str, Any]
     ) -> None:
         """Writes the record of a trial and the tables.
 
@@ -73,7 +73,7 @@ class Folder:
             (self.out / FAILED / f"{record.key}.json").unlink(missing_ok=True)
         self.write_tables()
 
-    def fail(self, name: str, trial: Trial, settings: Mapping[str, Any], error: BaseException) -> None:
+    def fail(self, name: str, trial: TrialSpec, settings: Mapping[str, Any], error: BaseException) -> None:
         """Writes down that a trial failed.
 
         Raises:

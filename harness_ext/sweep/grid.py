@@ -10,10 +10,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from harness_ext.engine.plan import Plan, take_plan
 from harness_ext.errors import BadOptionError, did_you_mean
-from harness_ext.plan import Plan, take_plan
+from harness_ext.method.sparsity import Sparsity
 from harness_ext.plugins import Plugins, Registry
-from harness_ext.sparsity import Sparsity
 
 MOST_OF_A_RANGE = 1000
 OF_THE_MODEL = ("dtype", "revision", "trust_remote_code")
@@ -46,7 +46,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSpec:
     """One model, pruned in one way or dense.
 
     Args:
@@ -116,7 +116,7 @@ def _range(part: str) -> list[Sparsity]:
     return [Sparsity.parse(float(start + step * index)) for index in range(count)]
 
 
-def trials(sweep: Sweep, plugins: Plugins) -> list[Trial]:
+def trials(sweep: Sweep, plugins: Plugins) -> list[TrialSpec]:
     """The trials in a fixed order, each checked in full; the dense one of each model comes first.
 
     A method that reads no calibration text has one trial, whatever the sources and seeds.
@@ -136,7 +136,7 @@ def trials(sweep: Sweep, plugins: Plugins) -> list[Trial]:
     if sweep.seeds and "calibration.seed" in sweep.options:
         raise BadOptionError("calibration.seed is given twice: by --seeds and as an option")
     _check_options(sweep, plugins)
-    found: dict[str, Trial] = {}
+    found: dict[str, TrialSpec] = {}
     for pretrained in sweep.pretrained:
         for arguments in [{"sparsity": 0}, *_pruned(sweep, plugins)]:
             trial = _trial(sweep, plugins, {"pretrained": pretrained, **arguments})
@@ -168,7 +168,7 @@ def _pruned(sweep: Sweep, plugins: Plugins) -> list[dict[str, Any]]:
     ]
 
 
-def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> Trial:
+def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> TrialSpec:
     """Leaves out of the arguments what makes no difference."""
     plan = trial_from(arguments, plugins).plan
     if not plan.needs_calibration:
@@ -178,17 +178,17 @@ def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> Trial:
     for name in OF_THE_MODEL:
         if getattr(sweep, name):
             kept[name] = getattr(sweep, name)
-    return Trial(kept, plan)
+    return TrialSpec(kept, plan)
 
 
-def trial_from(arguments: Mapping[str, Any], plugins: Plugins) -> Trial:
+def trial_from(arguments: Mapping[str, Any], plugins: Plugins) -> TrialSpec:
     """A trial from the arguments of another, as a worker gets them.
 
     Raises:
-        BadOptionError: as :func:`harness_ext.plan.take_plan`.
+        BadOptionError: as :func:`harness_ext.engine.plan.take_plan`.
     """
     beside = ("pretrained", *OF_THE_MODEL)
-    return Trial(dict(arguments), take_plan(plugins, {name: value for name, value in arguments.items() if name not in beside}))
+    return TrialSpec(dict(arguments), take_plan(plugins, {name: value for name, value in arguments.items() if name not in beside}))
 
 
 def _options(kind: str, registry: Registry[Any], name: str, options: Mapping[str, Any]) -> dict[str, Any]:

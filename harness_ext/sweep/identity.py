@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext import ranks
+from harness_ext.engine import ranks
+from harness_ext.engine.plan import Plan
 from harness_ext.errors import UnsupportedModelError
-from harness_ext.model_folder import model_folder
-from harness_ext.options import Configurable
-from harness_ext.plan import Plan
+from harness_ext.host.model_folder import model_folder
+from harness_ext.method.options import Configurable
 from harness_ext.plugins import Origin, Plugins
 
 if TYPE_CHECKING:
-    from harness_ext.sweep.grid import Sweep, Trial
+    from harness_ext.sweep.grid import Sweep, TrialSpec
 
 VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pruned")
 
@@ -48,7 +48,7 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
         raise UnsupportedModelError(f"--pretrained {pretrained}: not on the hub, or it cannot be reached: {reason}") from error
 
 
-def settings(sweep: Sweep, trial: Trial, model: str, items: Mapping[str, str]) -> dict[str, Any]:
+def settings(sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str]) -> dict[str, Any]:
     """All that decides the numbers of a trial, as JSON values. The place of a model's folder does not.
 
     Args:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
-from harness_ext.registration import SOURCES, check_metadata, register, task_folders
+from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
 from harness_ext.sweep.dense import RandomState, random_state, same_generators, set_random_state, set_seeds
 
 

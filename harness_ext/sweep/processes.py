@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from harness_ext import ranks
+from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.sweep.folder import Folder
 
@@ -51,7 +51,7 @@ def held(out: Path) -> Iterator[Folder | None]:
             folder = Folder(out)
         except HarnessExtError as raised:
             error = raised
-    error = ranks.of_first(error)
+    error = ranks.broadcast(error)
     if error is not None:
         raise error
     if folder is None:

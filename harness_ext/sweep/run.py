@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness_ext import ranks
+from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.plugins import Plugins
 from harness_ext.sweep import estimate
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.display import Display, shown
 from harness_ext.sweep.evaluation import Results, Samples, run_trial
-from harness_ext.sweep.grid import Sweep, Trial, trials
+from harness_ext.sweep.grid import Sweep, TrialSpec, trials
 from harness_ext.sweep.identity import key, model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.processes import held
@@ -29,7 +29,7 @@ class Job:
     """A trial that may have to be run, with all that decides its numbers."""
 
     key: str
-    trial: Trial
+    trial: TrialSpec
     settings: dict[str, Any]
     cost: float
 
@@ -103,7 +103,7 @@ def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
     """
     summary = Summary(out)
     with held(out) as folder:
-        records = ranks.of_first(set(folder.records) if folder else set())
+        records = ranks.broadcast(set(folder.records) if folder else set())
         left = [job for job in prepared.jobs if job.key not in records]
         summary.before = len(prepared.jobs) - len(left)
         summary.others = len(records) - summary.before

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext import ranks
-from harness_ext.atomic import whole_folder, writing
+from harness_ext.engine import ranks
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
+from harness_ext.weights.atomic import whole_folder, writing
 
 if TYPE_CHECKING:
     from harness_ext.sweep.evaluation import Results, Samples
-    from harness_ext.sweep.grid import Sweep, Trial
+    from harness_ext.sweep.grid import Sweep, TrialSpec
 
 FORMAT = 1
 FAILED = "failed"
@@ -27,7 +27,7 @@ SAMPLE = ("doc_id", "doc_hash", "prompt_hash", "target_hash", "target", "filter"
 
 
 def write(
-    out: Path, sweep: Sweep, trial: Trial, settings: Mapping[str, Any], results: Results, samples: Samples, measured: Mapping[str, Any]
+    out: Path, sweep: Sweep, trial: TrialSpec, settings: Mapping[str, Any], results: Results, samples: Samples, measured: Mapping[str, Any]
 ) -> TrialRecord:
     """Writes the record of a trial; a process that is killed meanwhile leaves none.
 
@@ -66,7 +66,7 @@ def write(
     return TrialRecord(folder, {"checksum": checksum(described), **described})
 
 
-def write_failure(out: Path, name: str, trial: Trial, settings: Mapping[str, Any], error: BaseException, trace: str) -> None:
+def write_failure(out: Path, name: str, trial: TrialSpec, settings: Mapping[str, Any], error: BaseException, trace: str) -> None:
     """Says that a trial failed and why.
 
     Raises:
@@ -101,7 +101,7 @@ def write_file(path: Path, content: str) -> None:
             part.unlink(missing_ok=True)
 
 
-def command(sweep: Sweep, trial: Trial) -> str:
+def command(sweep: Sweep, trial: TrialSpec) -> str:
     """The ``lm_eval`` command that gives the same numbers."""
     launch = ["accelerate", "launch", "--num_processes", str(ranks.count()), "-m"] if ranks.count() > 1 else []
     words = [

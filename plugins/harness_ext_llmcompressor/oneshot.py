@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from harness_ext import Layer
+from harness_ext import LinearLayer
 from harness_ext_llmcompressor.isolation import llmcompressor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor, layers: Sequence[Layer]) -> str:
+def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor, layers: Sequence[LinearLayer]) -> str:
     """Applies the modifiers, in place.
 
     Args:

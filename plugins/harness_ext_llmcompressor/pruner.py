@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, CalibrationError, Layer, PluginError, Pruner, Sparsity, UnsupportedModelError, find_blocks
+from harness_ext import BadOptionError, CalibrationError, LinearLayer, PluginError, Pruner, Sparsity, UnsupportedModelError, find_blocks
 from harness_ext_llmcompressor import isolation, modifiers, oneshot
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class LLMCompressor(Pruner):
         given = {"block_size": self.block_size, "dampening_frac": self.dampening_frac}
         return {option: value for option, value in given.items() if value is not None}
 
-    def _check_recipe(self, expected: Mapping[str, Sparsity], layers: Sequence[Layer], sparsity: Sparsity) -> None:
+    def _check_recipe(self, expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer], sparsity: Sparsity) -> None:
         """Compares what a recipe removes with what was asked for, before it does."""
         what, sizes = f"pruner.recipe={self.recipe!r}", {layer.name: layer.weight.numel() for layer in layers}
         if not expected:
@@ -127,7 +127,7 @@ class LLMCompressor(Pruner):
             raise BadOptionError(f"sparsity={sparsity}: {what} has no mask_structure {sparsity} for {other}")
 
 
-def _check_layers(expected: Mapping[str, Sparsity], layers: Sequence[Layer]) -> None:
+def _check_layers(expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer]) -> None:
     """Looks for layers that llm-compressor has left without enough zeros, in silence."""
     for layer in layers:
         if (of := expected.get(layer.name)) is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, Block, NumericalError, Pruner, Sparsity, UnsupportedModelError, find_blocks
+from harness_ext import BadOptionError, DecoderBlock, NumericalError, Pruner, Sparsity, UnsupportedModelError, find_blocks
 from harness_ext_pruners.backbone import asked, nearest_integer, read, tokens_for
 
 if TYPE_CHECKING:
@@ -106,7 +106,9 @@ def _angle(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return 2 / math.pi * torch.atan2((one - other).norm(dim=-1), (one + other).norm(dim=-1))
 
 
-def _influences(model: PreTrainedModel, blocks: list[Block], ids: torch.Tensor, span: int, distance: Distance, last: bool) -> list[float]:
+def _influences(
+    model: PreTrainedModel, blocks: list[DecoderBlock], ids: torch.Tensor, span: int, distance: Distance, last: bool
+) -> list[float]:
     """The mean distance between what enters ``span`` consecutive blocks and what leaves them, for each first block."""
     totals = [0.0] * (len(blocks) - span + 1)
     units: dict[int, torch.Tensor] = {}  # of the streams whose distances to later ones are not known yet
@@ -138,7 +140,7 @@ def _influences(model: PreTrainedModel, blocks: list[Block], ids: torch.Tensor, 
     return [total / (len(ids) if last else ids.numel()) for total in totals]
 
 
-def _keep(model: PreTrainedModel, blocks: list[Block], kept: list[int]) -> None:
+def _keep(model: PreTrainedModel, blocks: list[DecoderBlock], kept: list[int]) -> None:
     """Deletes all other blocks, numbers the kept ones anew, and changes the config to match."""
     changes = _changes(model.config.get_text_config(), kept, len(blocks))
     fresh = _built_from(model, changes)
@@ -187,7 +189,7 @@ def _built_from(model: PreTrainedModel, changes: Mapping[str, Any]) -> PreTraine
         ) from error
 
 
-def _check_same(blocks: list[Block], kept: list[int], fresh: PreTrainedModel) -> None:
+def _check_same(blocks: list[DecoderBlock], kept: list[int], fresh: PreTrainedModel) -> None:
     """Checks that each kept block is what the config describes at its new place, the number of the place aside.
 
     GPT-2 with ``scale_attn_by_inverse_layer_idx`` and models that alternate between kinds of attention by a rule are not.

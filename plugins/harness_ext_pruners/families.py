@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from harness_ext import BadOptionError, Block, Layer, UnsupportedModelError
+from harness_ext import BadOptionError, DecoderBlock, LinearLayer, UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,7 +64,7 @@ class Part(NamedTuple):
         return {name: size if name == "head_dim" else size * units for name, size in self.sizes.items()}
 
 
-def parts_of(model: PreTrainedModel, blocks: list[Block], modules: str) -> list[Part]:
+def parts_of(model: PreTrainedModel, blocks: list[DecoderBlock], modules: str) -> list[Part]:
     """What can be taken out of the selected layers: heads first, then channels.
 
     Raises:
@@ -99,13 +99,13 @@ def parts_of(model: PreTrainedModel, blocks: list[Block], modules: str) -> list[
     return parts
 
 
-def layers_of(block: Block, part: Part) -> list[Layer]:
+def layers_of(block: DecoderBlock, part: Part) -> list[LinearLayer]:
     """The writers of a part, and its reader last."""
     layers = _layers(block)
     return [layers[name] for name in (*part.writers, part.reader)]
 
 
-def _layers(block: Block) -> dict[str, Layer]:
+def _layers(block: DecoderBlock) -> dict[str, LinearLayer]:
     return {layer.name.removeprefix(f"{block.name}."): layer for layer in block.layers}
 
 

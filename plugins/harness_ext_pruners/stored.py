@@ -13,7 +13,7 @@ from harness_ext import BadOptionError, Pruner, Sparsity, find_blocks, load_mask
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from harness_ext import Layer
+    from harness_ext import LinearLayer
 
 
 class Stored(Pruner):
@@ -52,7 +52,7 @@ class Stored(Pruner):
                 layer.write(layer.weight.masked_fill(mask.to(layer.weight.device), 0))
         return {"masks_digest": sha.hexdigest()[:16]}
 
-    def _check_names(self, masks: Mapping[str, torch.Tensor], layers: list[Layer]) -> None:
+    def _check_names(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer]) -> None:
         shapes = {layer.name: tuple(layer.weight.shape) for layer in layers}
         for name, mask in masks.items():
             if name not in shapes:
@@ -62,7 +62,7 @@ class Stored(Pruner):
             if tuple(mask.shape) != shapes[name]:
                 raise BadOptionError(f"pruner.path={self.path!r}: the mask of {name} is {tuple(mask.shape)}, the weight {shapes[name]}")
 
-    def _check_sparsity(self, masks: Mapping[str, torch.Tensor], layers: list[Layer], sparsity: Sparsity) -> None:
+    def _check_sparsity(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer], sparsity: Sparsity) -> None:
         """Up to what may be zero in the dense weights, and one weight a layer or a thousandth, as an allocation may round."""
         held = sum(int(mask.sum()) for mask in masks.values())
         dense = sum(int((layer.weight == 0).sum()) for layer in layers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, Block, Layer, NumericalError, Pruner, Sparsity, find_blocks, lowest
+from harness_ext import BadOptionError, DecoderBlock, LinearLayer, NumericalError, Pruner, Sparsity, find_blocks, lowest
 from harness_ext_pruners.backbone import read, tokens_for
 from harness_ext_pruners.families import FAMILIES, Part, keep, layers_of, parts_of, widths_allowed
 from harness_ext_pruners.moments import Moments
@@ -98,7 +98,7 @@ class Width(Pruner):
                 f"{without.reader} a bias; those that can: {able}"
             )
 
-    def _cut(self, block: Block, part: Part, count: int, moments: Moments) -> dict[str, Any]:
+    def _cut(self, block: DecoderBlock, part: Part, count: int, moments: Moments) -> dict[str, Any]:
         """Takes ``count`` units out of one block."""
         *writers, reader = layers_of(block, part)
         measure = moments.variance if self._fluctuates(reader) else moments.energy
@@ -119,7 +119,7 @@ class Width(Pruner):
             removed = bytes(int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)).hex()
         return {"removed": removed, "highest_removed": float(scores[gone].max()), "lowest_kept": float(scores[~gone].min())}
 
-    def _fluctuates(self, reader: Layer) -> bool:
+    def _fluctuates(self, reader: LinearLayer) -> bool:
         return self.metric == "fluctuation" or (self.metric == "auto" and reader.module.bias is not None)
 
 
@@ -128,11 +128,11 @@ def _spread(units: torch.Tensor, size: int) -> torch.Tensor:
     return (units[:, None] * size + torch.arange(size, device=units.device)).flatten()
 
 
-def _measure(model: PreTrainedModel, blocks: list[Block], parts: list[Part], ids: torch.Tensor) -> dict[tuple[str, str], Moments]:
+def _measure(model: PreTrainedModel, blocks: list[DecoderBlock], parts: list[Part], ids: torch.Tensor) -> dict[tuple[str, str], Moments]:
     """Mean and variance of what each output projection reads in the dense model."""
     found: dict[tuple[str, str], Moments] = {}
 
-    def listen(layer: Layer, moments: Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def listen(layer: LinearLayer, moments: Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             if not args[0].isfinite().all():
                 raise NumericalError(f"{layer.name}: the input has NaN or infinite values")
@@ -150,7 +150,7 @@ def _measure(model: PreTrainedModel, blocks: list[Block], parts: list[Part], ids
     return found
 
 
-def _add_biases(model: PreTrainedModel, blocks: list[Block], part: Part) -> None:
+def _add_biases(model: PreTrainedModel, blocks: list[DecoderBlock], part: Part) -> None:
     """Gives the layers that the config couples a bias of zeros each."""
     for block in blocks:
         for layer in layers_of(block, part):
@@ -159,7 +159,7 @@ def _add_biases(model: PreTrainedModel, blocks: list[Block], part: Part) -> None
     setattr(model.config.get_text_config(), str(part.bias), True)
 
 
-def _compensate(reader: Layer, gone: torch.Tensor, mean: torch.Tensor) -> None:
+def _compensate(reader: LinearLayer, gone: torch.Tensor, mean: torch.Tensor) -> None:
     """Adds to the bias of the projection what the removed channels contributed on average."""
     if reader.module.bias is not None:
         bias: torch.Tensor = reader.module.bias.data  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from harness_ext import Layer, Sparsity
+from harness_ext import LinearLayer, Sparsity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,5 +60,5 @@ def gradients(calibration: torch.Tensor, device: torch.device) -> dict[str, Any]
     return {"data_loader_builder": lambda _=None: batches, "loss_function": lambda outputs, _: outputs.loss}
 
 
-def zeros(layers: Sequence[Layer]) -> int:
+def zeros(layers: Sequence[LinearLayer]) -> int:
     return sum(int((layer.weight == 0).sum()) for layer in layers)

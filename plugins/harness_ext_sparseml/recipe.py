@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from harness_ext import BadOptionError, Layer, Sparsity, find_blocks
+from harness_ext import BadOptionError, LinearLayer, Sparsity, find_blocks
 from harness_ext_sparseml.isolation import SparseMLPruner, sparseml
 from harness_ext_sparseml.modifiers import gradients, zeros
 
@@ -74,7 +74,7 @@ class SparseMLRecipe(SparseMLPruner):
                 "name the decoder's layers in the recipe, such as params: ['re:.*layers.*proj.weight']"
             )
 
-    def _check(self, layers: Sequence[Layer], dense: int, sparsity: Sparsity) -> None:
+    def _check(self, layers: Sequence[LinearLayer], dense: int, sparsity: Sparsity) -> None:
         total, now = sum(layer.weight.numel() for layer in layers), zeros(layers)
         asked = sum(sparsity.removed_of(layer.weight.numel()) for layer in layers)
         slack = max(len(layers), SLACK * asked)
@@ -89,11 +89,11 @@ class SparseMLRecipe(SparseMLPruner):
         raise BadOptionError(f"sparsity={sparsity}: {left}, which is a sparsity of {now / total:.4g}: ask for that or change the recipe")
 
 
-def _layers(model: PreTrainedModel, modules: str) -> list[Layer]:
+def _layers(model: PreTrainedModel, modules: str) -> list[LinearLayer]:
     return [layer for block in find_blocks(model, modules) for layer in block.layers]
 
 
-def _other_zeros(model: PreTrainedModel, layers: Sequence[Layer]) -> dict[str, int]:
+def _other_zeros(model: PreTrainedModel, layers: Sequence[LinearLayer]) -> dict[str, int]:
     """How many zeros there are in each parameter that is to stay dense."""
     pruned = {f"{layer.name}.weight" for layer in layers}
     return {name: int((parameter == 0).sum()) for name, parameter in model.named_parameters() if name not in pruned}

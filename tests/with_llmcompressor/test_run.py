@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 import harness_ext
 from harness_ext import BadOptionError, NumericalError, PluginError, UnsupportedModelError
-from harness_ext.engine import apply
-from harness_ext.plan import make_plan
+from harness_ext.engine.plan import make_plan
+from harness_ext.engine.run import apply
 from harness_ext.plugins import Plugins
 
 MODIFIERS = ("sparsegpt", "wanda")
@@ -280,7 +280,7 @@ def test_nothing_of_it_is_imported_until_it_is_asked_for_and_nothing_is_printed(
     code = """
 import sys
 from harness_ext.plugins import Plugins
-from harness_ext.plan import make_plan
+from harness_ext.engine.plan import make_plan
 plugins = Plugins()
 make_plan(plugins, pruner="wanda", sparsity=0.5)
 heavy = [name for name in ("llmcompressor", "compressed_tensors", "loguru") if name in sys.modules]

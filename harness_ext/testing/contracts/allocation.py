@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from harness_ext.allocation import Allocation, LayerShape, Measured
-from harness_ext.contract import tensors_of, untouched
+from harness_ext.engine.checks import tensors_of, untouched
+from harness_ext.engine.global_state import kept_generators
+from harness_ext.engine.layers import find_blocks
 from harness_ext.errors import BadOptionError, HarnessExtError
-from harness_ext.global_state import kept_generators
-from harness_ext.layers import find_blocks
-from harness_ext.pruner import Pruner
-from harness_ext.sparsity import Sparsity
+from harness_ext.method.allocation import Allocation, LayerShape, Measured
+from harness_ext.method.pruner import Pruner
+from harness_ext.method.sparsity import Sparsity
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
@@ -45,7 +45,7 @@ class AllocationContract(degenerate.DegenerateCases):
     def test_it_has_a_name_and_a_docstring_and_overrides_spread(self) -> None:
         allocation = self._allocation()
         with told_in_one_line():
-            allocation.check_contract()
+            allocation.check_class()
         given.check_description(allocation)
 
     def test_its_options_are_checked_and_come_back(self) -> None:

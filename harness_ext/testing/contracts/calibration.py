@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from harness_ext.calibration import Calibration, check_ids, digest, longest
+from harness_ext.engine.global_state import kept_generators
 from harness_ext.errors import BadOptionError, HarnessExtError
-from harness_ext.global_state import kept_generators
+from harness_ext.method.calibration import Calibration, check_ids, digest, longest
 from harness_ext.testing.contracts import given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
@@ -38,7 +38,7 @@ class CalibrationContract:
     def test_it_has_a_name_and_a_docstring_and_overrides_a_method(self) -> None:
         source = self._source()
         with told_in_one_line():
-            source.check_contract()
+            source.check_class()
         given.check_description(source)
 
     def test_its_options_are_checked_and_come_back(self) -> None:

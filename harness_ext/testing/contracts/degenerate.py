@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.pruner import Pruner
+from harness_ext.method.pruner import Pruner
 from harness_ext.testing.contracts.given import LONGEST, layers_of, small_model, token_ids
 
 Case = tuple[Any, torch.Tensor]

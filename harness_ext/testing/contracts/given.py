@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import nn
 
-from harness_ext.allocation import Allocation
-from harness_ext.calibration import Calibration
-from harness_ext.engine import apply
+from harness_ext.engine.layers import LinearLayer, find_blocks
+from harness_ext.engine.plan import make_plan
+from harness_ext.engine.run import apply
 from harness_ext.errors import BadOptionError, HarnessExtError
-from harness_ext.layers import Layer, find_blocks
-from harness_ext.options import Configurable
-from harness_ext.plan import make_plan
+from harness_ext.method.allocation import Allocation
+from harness_ext.method.calibration import Calibration
+from harness_ext.method.options import Configurable
+from harness_ext.method.pruner import Pruner
 from harness_ext.plugins import Plugins, Registry
-from harness_ext.pruner import Pruner
 
 P = TypeVar("P", Pruner, Allocation, Calibration)
 
@@ -159,7 +159,7 @@ def lab_text(seed: int) -> torch.Tensor:
     return source.input_ids(_lab()[0], None).clone()
 
 
-def layers_of(model: Any) -> list[Layer]:
+def layers_of(model: Any) -> list[LinearLayer]:
     """The linear layers of all decoder blocks."""
     return [layer for block in find_blocks(model) for layer in block.layers]
 

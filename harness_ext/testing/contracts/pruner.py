@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from harness_ext.allocation import Allocation
-from harness_ext.contract import tensors_of, untouched
-from harness_ext.engine import output_error
+from harness_ext.engine.checks import tensors_of, untouched
+from harness_ext.engine.global_state import kept_generators
+from harness_ext.engine.run import output_error
 from harness_ext.errors import BadOptionError, HarnessExtError, PluginError
-from harness_ext.global_state import kept_generators
-from harness_ext.pruner import Pruned, Pruner
-from harness_ext.sparsity import Sparsity
-from harness_ext.statistic import Hessian
+from harness_ext.method.allocation import Allocation
+from harness_ext.method.pruner import Pruned, Pruner
+from harness_ext.method.sparsity import Sparsity
+from harness_ext.method.statistic import Hessian
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
@@ -63,7 +63,7 @@ class PrunerContract(degenerate.DegenerateCases):
     def test_it_has_a_name_and_a_docstring_and_overrides_a_method(self) -> None:
         pruner = self._pruner()
         with told_in_one_line():
-            pruner.check_contract()
+            pruner.check_class()
         given.check_description(pruner)
 
     def test_its_options_are_checked_and_come_back(self) -> None:

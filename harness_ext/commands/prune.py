@@ -1,0 +1,237 @@
+"""``harness-ext prune``: from a checkpoint to a pruned one, or to its masks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness_ext.engine.plan import ARGUMENTS, PREFIXES, Plan, take_plan
+from harness_ext.engine.run import apply
+from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean
+from harness_ext.host.model_folder import model_folder
+from harness_ext.host.preflight import check_config, check_layers
+from harness_ext.method.calibration import Calibration
+from harness_ext.plugins import Plugins
+from harness_ext.weights.atomic import check_out, whole_folder
+from harness_ext.weights.export import describe, save
+from harness_ext.weights.masks import save_masks
+from harness_ext.weights.shards import Shards
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")  # of a hub repository, where it is read file by file
+
+
+@dataclass(frozen=True)
+class PruneJob:
+    """What to prune, and what to write where.
+
+    Args:
+        pretrained: the name of a registered model, a folder, or a name on the hub.
+        out: the folder to write.
+        arguments: of the plan, by name: ``pruner``, ``sparsity`` and so on, and dotted options such as ``pruner.block_size``.
+        dtype: ``auto``, which is that of the checkpoint, or another to load it in, compute in, and save.
+        device: such as ``cuda``; by default that, where there is one.
+        masks_only: write masks, one bit a weight, instead of weights.
+        stream: read and write one decoder block at a time, for a model that is larger than memory.
+        force: replace ``out`` if it was written here.
+    """
+
+    pretrained: str
+    out: Path
+    arguments: Mapping[str, Any]
+    dtype: str = "auto"
+    device: str | None = None
+    masks_only: bool = False
+    stream: bool = False
+    force: bool = False
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+def parse_options(options: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as values of the types that lm-eval would read in them.
+
+    Raises:
+        BadOptionError: no ``=``, a name that is given twice, or one that has no dot.
+    """
+    from lm_eval.utils import handle_arg_string
+
+    found: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or "." not in name or not name.startswith(PREFIXES):
+            hint = did_you_mean(name.partition(".")[0] + ".", PREFIXES)
+            raise BadOptionError(f"--option {option}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
+        if name in found:
+            raise BadOptionError(f"--option {option}: {name} is given twice")
+        found[name] = handle_arg_string(value)
+    return found
+
+
+def run(job: PruneJob) -> dict[str, Any]:
+    """Does the job, and returns the pruning record, which is also written.
+
+    Raises:
+        HarnessExtError: whatever is wrong; with the options, before any weight is loaded.
+    """
+    plugins = Plugins()
+    arguments = dict(job.arguments)
+    plan = take_plan(plugins, arguments)
+    if arguments:
+        name = min(arguments)
+        raise BadOptionError(f"no argument {name!r}.{did_you_mean(name, ARGUMENTS)}")
+    _check(job, plan)
+    check_out(job.out, job.force)
+    folder = model_folder(plugins, job.pretrained)
+    with _quiet():
+        config = _config(job, folder)
+        if plan.sparsity.ratio > 0:
+            check_config(config, f"--pretrained {job.pretrained}")
+            check_layers(config, "all" if plan.pruner.structured else plan.modules, trust_remote_code=job.trust_remote_code)
+        tokenizer = _tokenizer(job, folder)
+        if tokenizer is None and _reads_text(plan):
+            raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")
+        return _stream(job, plan, folder, config, tokenizer) if job.stream else _whole(job, plan, folder, tokenizer)
+
+
+def summary(record: Mapping[str, Any], out: Path) -> str:
+    """One line on what was written."""
+    return f"{out}: {record['plan']['pruner']}, sparsity {record['achieved_sparsity']:.4f} achieved, fingerprint {record['fingerprint']}"
+
+
+def _check(job: PruneJob, plan: Plan) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+        BadOptionError: the first of them.
+    """
+    if job.dtype not in DTYPES:
+        raise BadOptionError(f"--dtype {job.dtype}: want {', '.join(DTYPES)}.{did_you_mean(job.dtype, DTYPES)}")
+    try:
+        torch.device(job.device or "cpu")
+    except RuntimeError as error:
+        raise BadOptionError(f"--device {job.device}: want a device such as cpu, cuda or cuda:1") from error
+    name = plan.pruner.name
+    if job.masks_only and job.stream:
+        raise BadOptionError("--masks-only does not go with --stream: masks are taken of a model that is in memory")
+    if job.masks_only and plan.pruner.structured:
+        raise BadOptionError(f"--masks-only does not go with pruner {name!r}: it takes layers, heads or channels out and leaves no mask")
+    if job.stream and plan.pruner.rung() == "prune_model":
+        raise BadOptionError(f"--stream does not go with pruner {name!r}: it wants the whole model in memory")
+    if job.stream and plan.needs_calibration and _source(plan) == "self":
+        raise BadOptionError("--stream does not go with calibration=self, which wants the whole model: give --calibration FILE or hub")
+
+
+def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    from transformers import AutoModelForCausalLM
+
+    with _loading(job.pretrained):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_dtype(job.dtype) or "auto", revision=job.revision, trust_remote_code=job.trust_remote_code
+        )
+    with _moving(job):
+        model = model.to(_device(job)).eval()
+    record = apply(plan, model, tokenizer) | {"source": _described(job)}
+    if job.masks_only:
+        save_masks(model, record, job.out, force=job.force)
+    else:
+        save(model, tokenizer, record, job.out, force=job.force)
+    return record
+
+
+def _stream(job: PruneJob, plan: Plan, folder: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    source = Path(folder)
+    if not source.is_dir():
+        from huggingface_hub import snapshot_download
+
+        with _loading(job.pretrained):
+            source = Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(FILES)))
+    dtype = _dtype(job.dtype) or getattr(config, "dtype", None)  # what from_pretrained does
+    with whole_folder(job.out, force=job.force) as part:
+        with _moving(job):
+            shards = Shards.open(source, part, dtype=dtype, device=_device(job), trust_remote_code=job.trust_remote_code)
+        with shards:
+            record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": _described(job)}
+            shards.finish()
+        describe(part, job.out, record, tokenizer, job.pretrained)
+    return record
+
+
+def _described(job: PruneJob) -> dict[str, Any]:
+    given = {"revision": job.revision, "trust_remote_code": job.trust_remote_code, "masks_only": job.masks_only, "stream": job.stream}
+    return {"pretrained": job.pretrained, "dtype": job.dtype} | {name: value for name, value in given.items() if value}
+
+
+def _config(job: PruneJob, folder: str) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    with _loading(job.pretrained):
+        return AutoConfig.from_pretrained(folder, revision=job.revision, trust_remote_code=job.trust_remote_code)
+
+
+def _tokenizer(job: PruneJob, folder: str) -> PreTrainedTokenizerBase | None:
+    """None where there is none; most methods can do without."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=job.revision, trust_remote_code=job.trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError):  # what AutoTokenizer raises depends on what is missing
+        return None
+
+
+def _reads_text(plan: Plan) -> bool:
+    calibration = plan.calibration
+    return plan.needs_calibration and isinstance(calibration, Calibration) and type(calibration).input_ids is Calibration.input_ids
+
+
+def _source(plan: Plan) -> str:
+    return plan.calibration.name if isinstance(plan.calibration, Calibration) else "input_ids"
+
+
+def _dtype(name: str) -> torch.dtype | None:
+    return None if name == "auto" else getattr(torch, name)
+
+
+def _device(job: PruneJob) -> torch.device:
+    return torch.device(job.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@contextmanager
+def _loading(pretrained: str) -> Iterator[None]:
+    """Makes one line of what transformers and the hub say when they cannot load a model."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise UnsupportedModelError(f"--pretrained {pretrained}: cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _moving(job: PruneJob) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise BadOptionError(f"--device {_device(job)}: the model cannot be put there: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars of transformers, where standard error is no terminal."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,130 @@
+"""Has an allocation spread the sparsity over the layers, rounds its ratios to patterns, and checks what they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.method.allocation import Allocation, LayerShape
+from harness_ext.method.pruner import Pruner
+from harness_ext.method.sparsity import Sparsity
+
+UNIFORM = "uniform"  # the allocation of pruners that treat the model as a whole
+
+
+def check_allocation(allocation: Allocation, pruner: Pruner, sparsity: Sparsity) -> None:
+    """What can be checked before any weight is loaded.
+
+    Raises:
+        PluginError: the allocation breaks its contract.
+        BadOptionError: it does not go with the pruner or the sparsity, or refuses what it was given itself.
+    """
+    allocation.check_class()
+    _check_together(allocation, pruner, sparsity)
+    allocation.check(pruner)
+
+
+def allocate(
+    allocation: Allocation, pruner: Pruner, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]
+) -> dict[str, Sparsity]:
+    """The sparsity of each layer, by its name, in the order of the layers.
+
+    Where ``sparsity`` is a pattern ``n:m``, a layer's ratio becomes a pattern of the same ``m``. All ``n`` are rounded down, then raised by
+    one in the order of the remainders, where that brings the total nearer to what was asked for; by more than one only if so many others
+    are at ``m - 1`` that the total is still missed by more than half a step of the largest layer. Layers with no ``n`` left stay dense.
+
+    Args:
+        layers: all layers to be pruned, in the order of the model; at least one.
+        measured: what ``allocation.measure`` returned, by the number of the block.
+
+    Raises:
+        BadOptionError: as :func:`check_allocation`, or a pattern whose ``m`` does not divide the inputs of a layer.
+        PluginError: the allocation did not return a sparsity for each layer, or they add up to something else than was asked for.
+    """
+    _check_together(allocation, pruner, sparsity)
+    given = _check_result(allocation, allocation.spread(sparsity, layers, measured), layers)
+    _check_divisibility(given, sparsity, layers)
+    if sparsity.pattern is None:
+        spread = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in given.items()}
+        _check_total(allocation, sum(spread[layer.name].removed_of(layer.size) for layer in layers), sparsity, layers)
+        return spread
+    _check_total(allocation, round(sum(_removed(given[layer.name], layer.size) for layer in layers)), sparsity, layers)
+    rounded = _round(given, sparsity, sparsity.pattern[1], layers)
+    step = max((layer.size / sparsity.pattern[1] for layer in layers if not isinstance(given[layer.name], Sparsity)), default=0)
+    _check_total(allocation, sum(rounded[layer.name].removed_of(layer.size) for layer in layers), sparsity, layers, step / 2)
+    return rounded
+
+
+def slack(layers: int, asked: int) -> float:
+    """How far the sum over the layers may be from what was asked for: one weight a layer, or a thousandth."""
+    return max(layers, 0.001 * asked)
+
+
+def _check_together(allocation: Allocation, pruner: Pruner, sparsity: Sparsity) -> None:
+    if pruner.rung() == "prune_model" and allocation.name != UNIFORM:
+        raise BadOptionError(
+            f"allocation={allocation.name!r}: pruner {pruner.name!r} treats the model as a whole and takes no allocation but {UNIFORM!r}"
+        )
+    if sparsity.pattern and not allocation.patterns:
+        raise BadOptionError(
+            f"sparsity={sparsity}: allocation {allocation.name!r} cannot spread a pattern: want a ratio such as {sparsity.ratio:g}"
+        )
+
+
+def _check_result(allocation: Allocation, result: Any, layers: Sequence[LayerShape]) -> dict[str, float | Sparsity]:
+    """What ``spread`` returned, in the order of the layers."""
+    blame = f"allocation {allocation.name!r} broke its contract"
+    if not isinstance(result, Mapping):
+        raise PluginError(f"{blame}: want a mapping from the names of the layers, not {type(result).__name__}")
+    names = [layer.name for layer in layers]
+    if others := [name for name in result if name not in set(names)]:
+        raise PluginError(f"{blame}: {others[0]!r} is not a layer to be pruned.{did_you_mean(str(others[0]), names)}")
+    if missing := [name for name in names if name not in result]:
+        raise PluginError(f"{blame}: {len(missing)} of {len(names)} layers have no sparsity, the first is {missing[0]!r}")
+    for name in names:
+        value = result[name]
+        if not isinstance(value, Sparsity) and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < 1):
+            raise PluginError(f"{blame}: want for {name} a ratio in [0, 1) or a harness_ext.Sparsity, not {value!r}")
+    return {name: value if isinstance(value := result[name], Sparsity) else float(value) for name in names}
+
+
+def _check_divisibility(given: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
+    for layer in layers:
+        value = given[layer.name]
+        chosen = value if isinstance(value, Sparsity) else sparsity
+        if chosen.pattern and layer.columns % chosen.pattern[1]:
+            raise BadOptionError(f"sparsity={chosen}: {layer.name} has {layer.columns} inputs, which {chosen.pattern[1]} does not divide")
+
+
+def _check_total(allocation: Allocation, given: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:
+    asked = sum(sparsity.removed_of(layer.size) for layer in layers)
+    if abs(given - asked) > slack(len(layers), asked) + more:
+        raise PluginError(f"allocation {allocation.name!r}: the layers add up to {given} weights to remove, {asked} were asked for")
+
+
+def _removed(value: float | Sparsity, size: int) -> float:
+    return value.removed_of(size) if isinstance(value, Sparsity) else value * size
+
+
+def _round(given: Mapping[str, float | Sparsity], sparsity: Sparsity, m: int, layers: Sequence[LayerShape]) -> dict[str, Sparsity]:
+    """Ratios as patterns of ``m``; what is a Sparsity already stays as it is."""
+    free = {layer.name: (value, layer.size // m) for layer in layers if not isinstance(value := given[layer.name], Sparsity)}
+    zeros = {name: Sparsity(value).removed_of(m) for name, (value, _) in free.items()}
+    fixed = sum(value.removed_of(layer.size) for layer in layers if isinstance(value := given[layer.name], Sparsity))
+    missing = sum(sparsity.removed_of(layer.size) for layer in layers) - fixed - sum(zeros[name] * step for name, (_, step) in free.items())
+    most = max((step for _, step in free.values()), default=0)
+    before = None
+    while missing != before and (before is None or missing > most / 2):  # one round is enough, unless layers are at m - 1
+        before = missing
+        for name in sorted(free, key=lambda name: zeros[name] - free[name][0] * m):  # a stable sort: equal ones by position
+            step = free[name][1]
+            if zeros[name] < m - 1 and abs(missing - step) < abs(missing):
+                zeros[name] += 1
+                missing -= step
+    return {name: value if isinstance(value, Sparsity) else _pattern(zeros[name], m) for name, value in given.items()}
+
+
+def _pattern(n: int, m: int) -> Sparsity:
+    return Sparsity(n / m, (n, m)) if n else Sparsity(0.0)

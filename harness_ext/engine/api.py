@@ -1,0 +1,84 @@
+"""Pruning from Python, on a model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness_ext.engine.layers import find_blocks
+from harness_ext.engine.placement import OneBlockOnDevice
+from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PRUNER, make_plan
+from harness_ext.engine.run import apply
+from harness_ext.method.allocation import Allocation
+from harness_ext.method.calibration import Calibration
+from harness_ext.method.pruner import Pruner
+from harness_ext.method.sparsity import Sparsity
+from harness_ext.plugins import Plugins
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def prune(
+    model: PreTrainedModel,
+    *,
+    pruner: str | Pruner = PRUNER,
+    sparsity: Sparsity | float | str,
+    modules: str = "all",
+    calibration: str | Calibration | torch.Tensor = CALIBRATION,
+    allocation: str | Allocation = ALLOCATION,
+    precision: str = PRECISION,
+    true_sequential: bool = False,
+    resume: str | Path | None = None,
+    device: str | torch.device | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    pruner_options: Mapping[str, Any] | None = None,
+    calibration_options: Mapping[str, Any] | None = None,
+    allocation_options: Mapping[str, Any] | None = None,
+    measure_error: bool = False,
+) -> dict[str, Any]:
+    """Prunes the linear layers in the decoder blocks of ``model`` in place. Embeddings, norms and the LM head stay dense.
+
+    Args:
+        model: a causal language model of transformers, in float32, float16 or bfloat16.
+        pruner: the name of a registered pruner, or an instance.
+        sparsity: a ratio in [0, 1), or a pattern such as ``"2:4"``.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``.
+        calibration: int64 token ids [samples, length], the name of a registered source, a text file, or an instance.
+        allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
+        precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        true_sequential: measure each layer behind all layers that are pruned before it, those of its own decoder block included, in the
+            order of their use; one forward pass where there are two otherwise, for the memory of a block's activations of all tokens.
+        resume: a folder for checkpoints, one for each decoder block; a run that was killed goes on from there and ends with the same bits.
+        device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
+        tokenizer: for calibration sources that read text.
+        pruner_options, calibration_options, allocation_options: options by name, where a name was given.
+        measure_error: record each layer's relative output error ``||WX - W'X||^2 / ||WX||^2`` on the calibration tokens.
+
+    Returns:
+        the pruning record: plan, plugin and version, asked and achieved sparsity overall and per layer, calibration digest, seconds,
+        damping retries and a fingerprint of all that decides the weights. JSON values only.
+
+    Raises:
+        BadOptionError: a name, option or value is wrong; the model is untouched.
+        UnsupportedModelError: the model's decoder layers cannot be walked; the model is untouched.
+        NumericalError, PluginError: raised in the course of pruning; the model is not to be used.
+    """
+    plugins = Plugins()
+    plan = make_plan(
+        plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
+        allocation=allocation, precision=precision, true_sequential=true_sequential, resume=resume,
+        pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
+    )  # fmt: skip
+    training = model.training
+    model.eval()
+    try:
+        placement = None
+        if device is not None and torch.device(device) != model.device:
+            placement = OneBlockOnDevice(model, find_blocks(model), torch.device(device))
+        return apply(plan, model, tokenizer, measure_error=measure_error, placement=placement)
+    finally:
+        model.train(training)

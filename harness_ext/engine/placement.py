@@ -1,0 +1,119 @@
+"""Where the weights of a model are while it is pruned: all in place, or one decoder block at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+
+from harness_ext.engine.layers import DecoderBlock
+from harness_ext.errors import NumericalError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+PART = 2**22  # elements that are looked at at once
+
+
+class Placement:
+    """The weights of a model in memory, where they are. Subclasses bring each decoder block to the device, or from a file, and away again.
+
+    Args:
+        model: what is outside the decoder blocks (embeddings, norms, buffers) is always in place.
+    """
+
+    in_memory: ClassVar[bool] = True
+    """Whether the weights of all blocks are in host memory."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where blocks compute."""
+        device: torch.device = self.model.device
+        return device
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Around a run: what is outside the blocks is where they compute, within the context."""
+        yield
+
+    @contextmanager
+    def loaded(self, block: DecoderBlock, *, write: bool) -> Iterator[None]:
+        """Has the weights of a block in place, within the context.
+
+        Args:
+            write: whether its weights will be changed; they are kept then when the context ends without an error.
+        """
+        yield
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All parameters and buffers by name, in the order of the names."""
+        yield from sorted(self.model.state_dict().items())
+
+    def digest(self) -> str:
+        """SHA-256 over the names, dtypes, shapes and bytes of all parameters and buffers, as 16 hexadecimal digits.
+
+        Raises:
+            NumericalError: a parameter has NaN or infinite values.
+        """
+        sha = hashlib.sha256()
+        parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        for name, tensor in self.tensors():
+            if name in parameters and not all(part.isfinite().all() for part in torch.split(tensor.flatten(), PART)):
+                raise NumericalError(f"{name} has NaN or infinite values")
+            sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return sha.hexdigest()[:16]
+
+
+class OneBlockOnDevice(Placement):
+    """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes.
+
+    Args:
+        model: on the CPU.
+        blocks: its decoder blocks.
+        device: such as ``cuda``.
+    """
+
+    def __init__(self, model: PreTrainedModel, blocks: list[DecoderBlock], device: torch.device) -> None:
+        super().__init__(model)
+        self._device = device
+        self._blocks = {id(block.module) for block in blocks}
+        self._home: torch.device = model.device
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        self._move_rest(self._device)
+        try:
+            yield
+        finally:
+            self._move_rest(self._home)
+
+    @contextmanager
+    def loaded(self, block: DecoderBlock, *, write: bool) -> Iterator[None]:
+        block.module.to(self._device)
+        try:
+            yield
+        finally:
+            block.module.to(self._home)
+
+    def _move_rest(self, device: torch.device) -> None:
+        inside = {id(p) for m in self.model.modules() if id(m) in self._blocks for p in [*m.parameters(), *m.buffers()]}
+        for module in self.model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None and id(tensor) not in inside:
+                        if isinstance(tensor, torch.nn.Parameter):
+                            tensor.data = tensor.data.to(device)
+                        else:
+                            tensors[name] = tensor.to(device)

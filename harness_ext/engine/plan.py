@@ -1,0 +1,193 @@
+"""What is to be done to a model, checked in full before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from harness_ext.engine.allocate import check_allocation
+from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.method.allocation import Allocation
+from harness_ext.method.calibration import Calibration
+from harness_ext.method.pruner import Pruner
+from harness_ext.method.sparsity import Sparsity
+from harness_ext.plugins import Origin, Plugins, Registry
+
+P = TypeVar("P", Pruner, Allocation, Calibration)
+
+PRUNER, CALIBRATION, ALLOCATION, PRECISION = "sparsegpt", "self", "uniform", "float32"
+PRECISIONS = ("float32", "float64")
+ARGUMENTS = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume")
+PREFIXES = ("pruner.", "calibration.", "allocation.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pruner, how much it removes from which layers, and what it is calibrated on."""
+
+    pruner: Pruner
+    sparsity: Sparsity
+    modules: str
+    calibration: Calibration | torch.Tensor
+    allocation: Allocation
+    precision: str = PRECISION
+    """The dtype of statistics and arithmetic: ``float32`` or ``float64``."""
+    true_sequential: bool = False
+    """Whether a layer is measured behind the pruned layers of its own block as well, not only of the blocks before."""
+    resume: Path | None = None
+    """Where checkpoints of the run are kept, one for each decoder block."""
+    pruner_origin: Origin | None = None
+    calibration_origin: Origin | None = None
+    allocation_origin: Origin | None = None
+
+    @property
+    def needs_calibration(self) -> bool:
+        measured = self.pruner.measures() or self.allocation.measures(self.pruner)
+        return self.sparsity.ratio > 0 and (measured is not None or self.pruner.calibrated)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every layer gets the same sparsity."""
+        return self.allocation.name == ALLOCATION
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        description: dict[str, Any] = {
+            "pruner": self.pruner.name,
+            "pruner_options": self.pruner.options(),
+            "sparsity": str(self.sparsity),
+            "modules": self.modules,
+            "allocation": self.allocation.name,
+            "allocation_options": self.allocation.options(),
+            "precision": self.precision,
+        }
+        if self.true_sequential:
+            description["true_sequential"] = True
+        if self.needs_calibration:
+            if isinstance(self.calibration, torch.Tensor):
+                description |= {"calibration": "input_ids", "calibration_options": {}}
+            else:
+                description |= {"calibration": self.calibration.name, "calibration_options": self.calibration.options()}
+        return description
+
+
+def make_plan(
+    plugins: Plugins,
+    *,
+    pruner: str | Pruner = PRUNER,
+    sparsity: Sparsity | float | str = 0,
+    modules: str = "all",
+    calibration: str | Calibration | torch.Tensor = CALIBRATION,
+    allocation: str | Allocation = ALLOCATION,
+    precision: str = PRECISION,
+    true_sequential: bool = False,
+    resume: str | Path | None = None,
+    pruner_options: Mapping[str, Any] | None = None,
+    calibration_options: Mapping[str, Any] | None = None,
+    allocation_options: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Looks the names up and checks every option.
+
+    Raises:
+        BadOptionError: a name, an option or a value is wrong.
+        PluginError: a pruner or a source, by name or as an instance, overrides nothing.
+    """
+    parsed = Sparsity.parse(sparsity)
+    if not isinstance(modules, str) or not modules:
+        raise BadOptionError(f"modules={modules!r}: want all, attention, ffn, or a glob such as '*.q_proj'")
+    if precision not in PRECISIONS:
+        raise BadOptionError(f"precision={precision!r}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
+    pruner, pruner_origin = _made(Pruner, plugins.pruners, pruner, pruner_options)
+    if isinstance(allocation, str) and _is_file(allocation, plugins.allocations):
+        allocation, allocation_options = "list", _with_path("allocation", allocation, allocation_options)
+    allocation, allocation_origin = _made(Allocation, plugins.allocations, allocation, allocation_options)
+    calibration, calibration_origin = _calibration(plugins, calibration, calibration_options)
+    if modules != "all" and pruner.rung() == "prune_model" and not pruner.structured:
+        raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
+    if not isinstance(true_sequential, bool):
+        raise BadOptionError(f"true_sequential={true_sequential!r}: want True or False")
+    if true_sequential and (pruner.rung() == "prune_model" or pruner.measures() is None):
+        raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
+    if pruner.structured and parsed.pattern:
+        raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
+    if resume is not None:
+        if not isinstance(resume, (str, Path)) or not str(resume):
+            raise BadOptionError(f"resume={resume!r}: want a folder for the checkpoints of the run")
+        if pruner.rung() == "prune_model":
+            raise BadOptionError(f"resume={str(resume)!r}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints")
+    if parsed.ratio > 0:
+        pruner.check_sparsity(parsed)
+    check_allocation(allocation, pruner, parsed)
+    return Plan(
+        pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,
+        pruner_origin, calibration_origin, allocation_origin,
+    )  # fmt: skip
+
+
+def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
+    """Takes our arguments out of a model's keyword arguments and leaves the rest.
+
+    Raises:
+        BadOptionError: also for an argument that is left and nearly has the name of one of ours, since lm-eval would pass it on to
+            ``from_pretrained``.
+    """
+    own: dict[str, Any] = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
+    for prefix in PREFIXES:
+        options = {name: arguments.pop(name) for name in list(arguments) if name.startswith(prefix)}
+        own[prefix[:-1] + "_options"] = {name.removeprefix(prefix): value for name, value in options.items()}
+    for name in arguments:
+        head, dot, _ = name.partition(".")
+        if dot:
+            near = did_you_mean(head, [p[:-1] for p in PREFIXES])
+            raise BadOptionError(f"no argument {name!r}.{near} Dotted arguments begin with pruner., calibration. or allocation.")
+    return make_plan(plugins, **own)
+
+
+def _calibration(
+    plugins: Plugins, given: str | Calibration | torch.Tensor, options: Mapping[str, Any] | None
+) -> tuple[Calibration | torch.Tensor, Origin | None]:
+    """A source, or token ids, and where the source comes from, if ``given`` is its name or a file."""
+    if isinstance(given, torch.Tensor | Calibration) and options:
+        raise BadOptionError("calibration options do not go with token ids or a source object: pass them to the source itself")
+    if isinstance(given, torch.Tensor):
+        _check_ids(given)
+        return given, None
+    if isinstance(given, str) and _is_file(given, plugins.calibrations):
+        given, options = "file", _with_path("calibration", given, options)
+    source, origin = _made(Calibration, plugins.calibrations, given, options)
+    source.check()
+    return source, origin
+
+
+def _made(base: type[P], registry: Registry[type[P]], given: str | P, options: Mapping[str, Any] | None) -> tuple[P, Origin | None]:
+    """An instance of a plugin's class, and where that comes from, if ``given`` is a name."""
+    if isinstance(given, base):
+        if options:
+            raise BadOptionError(f"{registry.kind} options are given twice: pass them to the {registry.kind} itself")
+        given.check_class()
+        return given, None
+    if not isinstance(given, str) or not given:
+        raise BadOptionError(f"{registry.kind}={given!r}: want the name of a {registry.kind}; harness-ext plugins lists them")
+    found, origin = registry.get(given)
+    instance = found.from_options(options or {})
+    instance.check_class()
+    return instance, origin
+
+
+def _is_file(name: str, registry: Registry[Any]) -> bool:
+    return name not in registry.items and bool(Path(name).suffix or Path(name).is_file())
+
+
+def _with_path(argument: str, path: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    if options and "path" in options:
+        raise BadOptionError(f"{argument}={path!r} and {argument}.path={options['path']!r}: give one of them")
+    return {"path": path, **(options or {})}
+
+
+def _check_ids(ids: torch.Tensor) -> None:
+    if ids.ndim != 2 or ids.dtype != torch.int64 or 0 in ids.shape:
+        raise BadOptionError(f"calibration: want int64 token ids [samples, length], not {ids.dtype} {tuple(ids.shape)}")

@@ -1,0 +1,1 @@
+"""All that knows lm-eval's models and registries."""

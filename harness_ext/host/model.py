@@ -1,0 +1,138 @@
+"""``pruned-hf``: lm-eval's ``hf`` with a model that is pruned after it is loaded."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any, TypeVar
+
+import torch
+import transformers
+from lm_eval.models.huggingface import HFLM
+
+from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
+from harness_ext.engine.run import apply
+from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.host.cache import separate, table_name
+from harness_ext.host.model_folder import registered_folder
+from harness_ext.host.peft import check_adapter, merged
+from harness_ext.host.preflight import check_arguments, check_config, check_layers
+from harness_ext.method.options import Configurable
+from harness_ext.plugins import Plugins
+
+log = logging.getLogger(__name__)
+Self = TypeVar("Self", bound="PrunedHFLM")
+
+DEFAULT_MODEL = "lab-m"
+
+
+class PrunedHFLM(HFLM):  # type: ignore[misc]
+    """Takes all arguments of ``hf`` plus ``pruner``, ``sparsity``, ``modules``, ``calibration`` and dotted options of theirs.
+
+    Args:
+        pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
+        peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
+        pruner: the name of a registered pruner (default ``sparsegpt``).
+        sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over module names.
+        calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
+        allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
+        precision: ``float32`` or ``float64``, for statistics and arithmetic.
+        true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
+        resume: a folder for checkpoints of the pruning, one for each decoder block.
+        pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
+
+    Raises:
+        BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
+        UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
+    """
+
+    def __init__(self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, **arguments: Any) -> None:
+        plugins = Plugins()
+        plan = take_plan(plugins, arguments)
+        _refuse_misspelt(arguments, plan)
+        if isinstance(pretrained, str) and pretrained in plugins.models.items:
+            pretrained = registered_folder(plugins, pretrained)
+        # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
+        arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        self._plan, self._decisive_arguments = plan, dict(arguments)
+        if self._prunes:
+            check_arguments(arguments)
+        adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores it beside a model
+        if adapter:
+            check_adapter(adapter, arguments.get("revision", "main"))
+        super().__init__(pretrained=pretrained, **arguments)
+        if adapter:
+            self._model = merged(self.model, adapter)
+        self.pruning_record = apply(plan, self.model, self.tokenizer)
+        log.info(
+            "%s: sparsity %.4f achieved, fingerprint %s",
+            plan.pruner.name, self.pruning_record["achieved_sparsity"], self.pruning_record["fingerprint"],
+        )  # fmt: skip
+
+    @property
+    def _prunes(self) -> bool:
+        return self._plan.sparsity.ratio > 0
+
+    def _get_config(self, pretrained: str, *, trust_remote_code: bool = False, **others: Any) -> None:
+        """As in lm-eval, which calls it before all else that it loads; refuses what cannot be pruned."""
+        super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
+        if self._prunes:
+            check_config(self._config, pretrained)
+            modules = "all" if self._plan.pruner.structured else self._plan.modules
+            check_layers(self._config, modules, trust_remote_code=trust_remote_code)
+
+    @classmethod
+    def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
+        """As in lm-eval, with a batch size that suits the model where none was asked for."""
+        config = {key: value for key, value in (additional_config or {}).items() if value is not None}
+        for key in sorted(arg_dict.keys() & config.keys()):
+            if key == "batch_size" and _is_default_batch_size(config[key]):
+                del config[key]
+            else:
+                hint = ": lm-eval's command has --device cuda:0 unless another is given there" if key == "device" else ""
+                raise BadOptionError(f"{key} is given twice, in the model arguments and beside them{hint}")
+        choose = "batch_size" not in arg_dict and _is_default_batch_size(config.get("batch_size", 1))
+        lm = cls(**config, **arg_dict)
+        if choose:
+            lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in lm.model.parameters()))
+            log.info("batch size %d, chosen for the size of the model; --batch_size overrides it", lm.batch_size_per_gpu)
+        return lm
+
+    @classmethod
+    def create_from_arg_string(cls: type[Self], arg_string: str, additional_config: dict[str, Any] | None = None) -> Self:
+        """As ``create_from_arg_obj``, from ``a=1,b=2``."""
+        from lm_eval.utils import simple_parse_args_string
+
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """As in lm-eval; within one file of ``--use_cache``, each fingerprint has its own answers."""
+        super().set_cache_hook(cache_hook)
+        if getattr(cache_hook, "dbdict", None) is not None:
+            separate(cache_hook.dbdict, table_name(self.pruning_record["fingerprint"], self._decisive_arguments))
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's own, and the pruning record; both go into results.json."""
+        return {**super().get_model_info(), "pruning": self.pruning_record}
+
+
+def _is_default_batch_size(value: int | str) -> bool:
+    """lm-eval's command line passes the integer 1 where no batch size was given, and what the user types as a string."""
+    return isinstance(value, int) and value == 1
+
+
+def default_batch_size(parameters: int) -> int:
+    """64 sequences for models under 100 M parameters, 16 under 2 B, 8 above."""
+    return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
+
+
+def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
+    """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
+    known = set(inspect.signature(HFLM.__init__).parameters)
+    for name in sorted(arguments.keys() - known):
+        if hint := did_you_mean(name, [*ARGUMENTS, "pretrained"]):
+            raise BadOptionError(f"no argument {name!r}.{hint}")
+        for part in (plan.pruner, plan.calibration, plan.allocation):
+            if isinstance(part, Configurable) and name in part.options():
+                raise BadOptionError(f"no argument {name!r}. Did you mean '{part.kind}.{name}'?")

@@ -1,0 +1,131 @@
+"""The one place that touches lm-eval's registries. Every function here may be called any number of times."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+MODEL = "pruned-hf"
+TARGET = "harness_ext.host.model:PrunedHFLM"
+
+# Modules that make the items of our tasks: ``load`` is the task's custom_dataset; ``check_options`` and ``check_task`` come before a model.
+SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations", "hub_facts"))
+
+
+def register() -> None:
+    """Registers the model and the tasks with lm-eval; needed only where the package's .pth file is not read (``python -S``)."""
+    import lm_eval.models  # registering before lm-eval's own models are there would hide them
+    import lm_eval.tasks.manager  # noqa: F401
+
+    models_imported()
+    tasks_imported()
+
+
+def models_imported() -> None:
+    """Puts the model into lm-eval's registry, as a name that is imported on first use."""
+    from lm_eval.api.registry import model_registry
+
+    if MODEL not in model_registry:
+        model_registry.register(MODEL, target=TARGET)
+    _shorten_errors()
+
+
+def tasks_imported() -> None:
+    """Lets every TaskManager with lm-eval's default tasks find ours; a user's ``include_path`` wins over them."""
+    from lm_eval.tasks.manager import TaskManager
+
+    _shorten_errors()
+    original = TaskManager.__init__
+    if getattr(original, "_harness_ext", False):
+        return
+
+    @functools.wraps(original)
+    def __init__(
+        self: Any,
+        verbosity: str | None = None,
+        include_path: str | Path | list[str | Path] | None = None,
+        include_defaults: bool = True,
+        metadata: dict[str, Any] | None = None,
+        **others: Any,
+    ) -> None:
+        if metadata:
+            check_metadata(metadata)
+        paths = [*task_folders(), *_as_list(include_path)] if include_defaults else include_path
+        original(self, verbosity, paths, include_defaults, metadata, **others)
+        self.include_path = include_path
+
+    __init__._harness_ext = True  # type: ignore[attr-defined]
+    TaskManager.__init__ = __init__
+
+    original_match = TaskManager.match_tasks
+
+    @functools.wraps(original_match)
+    def match_tasks(self: Any, task_list: list[str]) -> Any:
+        names = original_match(self, task_list)
+        check_tasks(self, names)
+        return names
+
+    TaskManager.match_tasks = match_tasks
+
+
+def task_folders() -> list[str | Path]:
+    """The folders of all plugins that load."""
+    from harness_ext.plugins import Plugins
+
+    return [folder for folder, _ in Plugins().task_folders]
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Checks the options of our tasks before a model is loaded."""
+    for source in SOURCES:
+        import_module(source).check_options(metadata)
+
+
+def check_tasks(manager: Any, names: Iterable[str]) -> None:
+    """Checks the options of those tasks that are ours: lm-eval's command line looks names up before it loads a model, and makes the
+    items of the tasks after it."""
+    for name in names:
+        config = manager.task_index[name].cfg or {}
+        source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")  # lm-eval puts the YAML's folder before it
+        if source in SOURCES:
+            import_module(source).check_task(
+                **((config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {}))
+            )
+        elif "group" in config and isinstance(config.get("task"), list):
+            check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
+
+
+def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:
+    if not include_path:
+        return []
+    return [include_path] if isinstance(include_path, (str, os.PathLike)) else list(include_path)
+
+
+def _is_command(argv: list[str]) -> bool:
+    """Whether this process is lm-eval's command line, and not a program that uses lm-eval."""
+    started = Path(argv[0] if argv else "")
+    return started.stem.replace("-", "_") == "lm_eval" or started.parts[-2:] == ("lm_eval", "__main__.py")
+
+
+def _shorten_errors() -> None:
+    """Makes an error of ours that nothing caught one line, without a traceback, on lm-eval's command line."""
+    from harness_ext.errors import HarnessExtError
+
+    others = sys.excepthook
+    if not _is_command(sys.argv) or getattr(others, "_harness_ext", False):
+        return
+
+    def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, HarnessExtError):
+            sys.stderr.write(f"{kind.__name__}: {error}\n")
+        else:
+            others(kind, error, traceback)
+
+    excepthook._harness_ext = True  # type: ignore[attr-defined]
+    sys.excepthook = excepthook

@@ -1,0 +1,1 @@
+"""What a plugin author implements (pruners, allocations, calibrations, statistics), and the arithmetic they may use."""

@@ -1,0 +1,109 @@
+"""What is measured on the inputs of a layer during calibration."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from harness_ext.errors import NumericalError
+from harness_ext.method.linalg import InverseFactor, add_gram, inverse_factor
+
+
+class Statistic(ABC):
+    """Something accumulated over the calibration tokens that reach a layer; layers that read the same input share one.
+
+    Args:
+        in_features: the width of the layer's input.
+        device: where the layer's weight is.
+        dtype: float32, or float64 where ``precision=float64`` was asked for.
+    """
+
+    additive: ClassVar[tuple[str, ...]] = ()
+    """The tensor attributes that add up over tokens: processes that saw a share of the tokens each add theirs together. A statistic that
+    names none cannot be used by several processes."""
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        self.in_features, self.device, self.dtype = in_features, device, dtype
+        self.tokens = 0
+
+    @abstractmethod
+    def update(self, inputs: torch.Tensor) -> None:
+        """Adds a batch of inputs, ``dtype`` [tokens, in_features]; do not write into it."""
+
+    def check(self) -> None:
+        """Called when all tokens are in.
+
+        Raises:
+            NumericalError: what adds up over the tokens is not finite, because an input was not, or its square is beyond ``dtype``.
+        """
+        for name in self.additive:
+            if not getattr(self, name).isfinite().all():
+                raise NumericalError("the input has NaN or infinite values, or values whose squares are")
+
+
+class ChannelNorms(Statistic):
+    """The L2 norm of every input channel over the calibration tokens (Wanda, arXiv 2306.11695, section 3)."""
+
+    additive: ClassVar[tuple[str, ...]] = ("squares",)
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_features, device, dtype)
+        self.squares = torch.zeros(in_features, dtype=dtype, device=device)
+
+    def update(self, inputs: torch.Tensor) -> None:
+        self.tokens += len(inputs)
+        self.squares += torch.linalg.vector_norm(inputs, dim=0).square_()
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """[in_features]."""
+        return self.squares.sqrt()
+
+
+class Hessian(Statistic):
+    """The Hessian of the layer-wise output error, ``2/n sum x x^T`` over ``n`` tokens (SparseGPT, arXiv 2301.00774, section 3)."""
+
+    additive: ClassVar[tuple[str, ...]] = ("products",)
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_features, device, dtype)
+        self.products = torch.zeros(in_features, in_features, dtype=dtype, device=device)
+        """``sum x x^T``; only the upper triangle is to be read."""
+        self._factors: dict[float, InverseFactor] = {}
+
+    def update(self, inputs: torch.Tensor) -> None:
+        self.tokens += len(inputs)
+        add_gram(self.products, inputs)
+
+    @property
+    def matrix(self) -> torch.Tensor:
+        """[in_features, in_features], symmetric; a new tensor each time."""
+        upper = self.products.triu()
+        upper += self.products.triu(1).T
+        return upper.mul_(2 / max(1, self.tokens))
+
+    @property
+    def norms(self) -> torch.Tensor:
+        """The L2 norm of every input channel, as in :class:`ChannelNorms`: [in_features]."""
+        return self.products.diagonal().sqrt()
+
+    @property
+    def dead(self) -> torch.Tensor:
+        """bool [in_features]: inputs that were zero in every token."""
+        return self.products.diagonal() == 0
+
+    def inverse_factor(self, damping: float) -> InverseFactor:
+        """The factor of the damped inverse of ``matrix``, with 1 on the diagonal for dead inputs. Computed once for all the layers that
+        share this statistic; do not write into it.
+
+        Raises:
+            NumericalError: as :func:`harness_ext.inverse_factor`.
+        """
+        if damping not in self._factors:
+            scale = 2 / max(1, self.tokens)
+            # The sum is factorised as it is and the factor scaled: a copy of the sum would be as large as all else in the block.
+            factor = inverse_factor(self.products, damping, self.products.diagonal().masked_fill(self.dead, 1 / scale))
+            self._factors[damping] = factor._replace(upper=factor.upper.mul_(scale**-0.5))
+        return self._factors[damping]

@@ -1,0 +1,219 @@
+"""A checkpoint folder that is larger than memory: one decoder block at a time is read from its files, and written to new ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import nn
+
+from harness_ext.engine.layers import DecoderBlock, find_blocks
+from harness_ext.engine.memory import give_back
+from harness_ext.engine.placement import Placement
+from harness_ext.weights.atomic import writing
+from harness_ext.weights.export import save_generation_settings
+from harness_ext.weights.weight_files import INDEX, WeightFiles, read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+REST = -1  # the place of what is outside the decoder blocks, where a block has its number
+
+
+class Shards(Placement):
+    """A model whose decoder blocks are in files, what is outside them in memory. At most two blocks are in memory at once: the one that
+    is held, and the next, which a thread reads meanwhile.
+
+    Use it as a context, or call :meth:`close`.
+    """
+
+    in_memory: ClassVar[bool] = False
+
+    def __init__(self, model: PreTrainedModel, blocks: list[DecoderBlock], source: WeightFiles, out: Path, device: torch.device) -> None:
+        super().__init__(model)
+        self._blocks, self._source, self._out, self._device = blocks, source, out, device
+        self._number = {block.name: number for number, block in enumerate(blocks)}
+        self._places: dict[int, dict[str, str]] = {place: {} for place in (*self._number.values(), REST)}
+        """For each block, and for the rest: the names of its tensors in the files, by their names in the model."""
+        for name, stored in source.names.items():
+            block_name = next((block.name for block in blocks if name.startswith(block.name + ".")), None)
+            self._places[REST if block_name is None else self._number[block_name]][name] = stored
+        self._held: dict[int, bool] = {}  # blocks in place -> whether they are to be written
+        self._written: set[int] = set()
+        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next block")
+        self._ahead: tuple[int, Future[dict[str, torch.Tensor]]] | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        out: Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        trust_remote_code: bool = False,
+    ) -> Shards:
+        """Builds the model without the weights of its decoder blocks.
+
+        Args:
+            folder: a checkpoint with ``model.safetensors``, or with shards and their index.
+            out: the folder to write to; it exists.
+            dtype: what weights are turned into; by default they keep the dtype of the files.
+            device: where blocks compute.
+
+        Raises:
+            UnsupportedModelError: no safetensors there, a model that cannot be walked, or tensors that are missing, left over or of another
+                shape than the model's.
+        """
+        from accelerate import init_empty_weights
+        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        with init_empty_weights(include_buffers=False):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model.tie_weights()
+        model.eval().requires_grad_(False)
+        if (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(folder)
+        source = WeightFiles(folder, model, dtype)
+        shards = cls(model, find_blocks(model), source, out, torch.device(device))
+        for number in shards._number.values():
+            shards._empty(number)  # now of the dtype of the files
+        shards._place(REST, shards._read(REST))
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                if buffer is not None and not buffer.is_meta:
+                    module._buffers[name] = buffer.to(shards.device)
+        return shards
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @contextmanager
+    def loaded(self, block: DecoderBlock, *, write: bool) -> Iterator[None]:
+        number = self._number[block.name]
+        if number in self._held:
+            self._held[number] |= write
+            yield
+            return
+        self._place(number, self._take(number))
+        give_back()
+        self._look_ahead(number + 1)
+        self._held[number] = write
+        try:
+            yield
+            if self._held[number]:
+                self._write(number, self._in_place(number))
+                self._written.add(number)
+        finally:
+            del self._held[number]
+            self._empty(number)
+            give_back()
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        state = self.model.state_dict()
+        for name in sorted(state):
+            number = next((number for number, names in self._places.items() if name in names and number != REST), REST)
+            if number == REST or number in self._held:
+                yield name, state[name]
+            else:
+                yield name, self._read(number, only=name)[name]
+                give_back()
+
+    def finish(self) -> None:
+        """Writes what is not written yet, the configuration and the index; ``out`` is then a whole checkpoint.
+
+        Raises:
+            WriteError: the disk is full, or the file system refuses.
+        """
+        for number in self._number.values():
+            if number not in self._written:
+                self._write(number, self._read(number))
+                give_back()
+        self._write(REST, self._in_place(REST))
+        files = {stored: self._file(number).name for number, names in self._places.items() for stored in names.values()}
+        tensors = [tensor for name, tensor in self.model.state_dict().items() if name in self._source.names]
+        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
+        with writing(self._out):
+            (self._out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            self.model.config.dtype = str(self.model.dtype).removeprefix("torch.")
+            self.model.config.architectures = [type(self.model).__name__]
+            self.model.config.save_pretrained(self._out)
+            save_generation_settings(self.model, self._out)
+
+    def close(self) -> None:
+        """Ends the thread that reads ahead."""
+        self._ahead = None
+        self._reader.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _take(self, number: int) -> dict[str, torch.Tensor]:
+        if self._ahead and self._ahead[0] == number:
+            future = self._ahead[1]
+            self._ahead = None
+            return future.result()
+        return self._read(number)
+
+    def _look_ahead(self, number: int) -> None:
+        if number < len(self._blocks) and number not in self._held and (self._ahead is None or self._ahead[0] != number):
+            self._ahead = None  # one block at most
+            self._ahead = number, self._reader.submit(self._read, number)
+
+    def _read(self, number: int, only: str | None = None) -> dict[str, torch.Tensor]:
+        """The tensors of a block, in host memory: from its new file if it was written, else from the source."""
+        names = self._places[number] if only is None else {only: self._places[number][only]}
+        if number in self._written:
+            return read(dict.fromkeys(names.values(), self._file(number)), names, None)
+        return read({stored: self._source.files[stored] for stored in names.values()}, names, self._source.dtype)
+
+    def _write(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        from safetensors.torch import save_file
+
+        file = self._file(number)
+        temporary = file.with_suffix(".tmp")
+        names = self._places[number]
+        with writing(self._out):
+            save_file({names[name]: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
+            os.replace(temporary, file)
+
+    def _file(self, number: int) -> Path:
+        count = len(self._blocks) + 1
+        return self._out / f"model-{count if number == REST else number + 1:05d}-of-{count:05d}.safetensors"
+
+    def _in_place(self, number: int) -> dict[str, torch.Tensor]:
+        state = self.model.state_dict()
+        return {name: state[name] for name in self._places[number]}
+
+    def _place(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name in list(tensors):
+            _put(self.model, self._source.aliases[name], tensors[name].to(self._device))
+
+    def _empty(self, number: int) -> None:
+        for name in self._places[number]:
+            _put(self.model, self._source.aliases[name], self._source.empty(name))
+
+
+def _put(model: nn.Module, names: list[str], tensor: torch.Tensor) -> None:
+    """Has a tensor in the place of a parameter or buffer, under all the names that it has."""
+    parameter = nn.Parameter(tensor, requires_grad=False)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        if leaf in module._parameters:
+            module._parameters[leaf] = parameter
+        else:
+            module._buffers[leaf] = tensor

@@ -1,0 +1,202 @@
+"""Which linear layers are found and selected, and which models are refused."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+import transformers
+from torch import nn
+
+from harness_ext import BadOptionError, prune
+from harness_ext.engine.layers import LinearLayer, find_blocks
+from harness_ext.errors import UnsupportedModelError
+
+architecture = pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+
+
+def names(model, modules="all"):
+    return [layer.name for block in find_blocks(model, modules) for layer in block.layers]
+
+
+@architecture
+def test_all_linear_layers_of_the_blocks_are_found_in_order(name):
+    model = tiny.model(name, layers=3)
+    blocks = find_blocks(model)
+    assert len(blocks) == 3
+    for block in blocks:
+        assert model.get_submodule(block.name) is block.module
+        assert tuple(layer.name for layer in block.layers) == tuple(f"{block.name}.{layer}" for layer in tiny.LINEAR_LAYERS[name])
+        assert all(model.get_submodule(layer.name) is layer.module for layer in block.layers)
+
+
+@architecture
+def test_attention_and_ffn_are_all_and_have_nothing_in_common(name):
+    model = tiny.model(name)
+    attention, ffn = names(model, "attention"), names(model, "ffn")
+    assert sorted(attention + ffn) == sorted(names(model))
+    assert all("attn" in layer or "attention" in layer for layer in attention)
+    assert not any("attn" in layer or "attention" in layer for layer in ffn)
+    assert attention
+    assert ffn
+
+
+@pytest.mark.parametrize(
+    ("glob", "count"),
+    [("*.q_proj", 3), ("model.layers.0.*", 7), ("*.[12].mlp.*", 6), ("*", 21), ("model.layers.2.self_attn.k_proj", 1)],
+)
+def test_a_glob_selects_by_full_name(glob, count):
+    assert len(names(tiny.model(layers=3), glob)) == count
+
+
+@pytest.mark.parametrize(("modules", "hint"), [("atention", "Did you mean 'attention'"), ("q_proj", "such as '*."), ("*.Q_PROJ", "'*.")])
+def test_modules_that_select_nothing_are_refused(modules, hint):
+    with pytest.raises(BadOptionError) as error:
+        find_blocks(tiny.model(), modules)
+    assert hint in str(error.value)
+    assert f"modules={modules!r} selects no layer" in str(error.value)
+
+
+@architecture
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_written_weight_is_what_the_layer_computes_with(name, dtype):
+    model = tiny.model(name, dtype=dtype)
+    for block in find_blocks(model):
+        for layer in block.layers:
+            new = torch.randn(layer.weight.shape)
+            layer.write(new)
+            assert layer.weight.equal(new.to(dtype))
+            inputs = torch.randn(3, layer.in_features, dtype=dtype)
+            expected = inputs.float() @ new.to(dtype).float().T + (layer.module.bias.float() if layer.module.bias is not None else 0)
+            torch.testing.assert_close(layer.module(inputs).float(), expected, rtol=2e-2, atol=0.1 if dtype == torch.bfloat16 else 1e-5)
+
+
+def mixtral():
+    return transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(
+            hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=40,
+            num_local_experts=2, num_experts_per_tok=1,
+        )
+    )  # fmt: skip
+
+
+def t5(decoder=2):
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(d_model=16, d_kv=4, d_ff=24, num_layers=2, num_decoder_layers=decoder, num_heads=4, vocab_size=40)
+    )
+
+
+def mamba():
+    return transformers.MambaForCausalLM(
+        transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=40, state_size=4, time_step_rank=2)
+    )
+
+
+class Packed(nn.Module):
+    """A quantised layer as GPTQ has it: a matrix of integers in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("qweight", torch.zeros(2, 16, dtype=torch.int32))
+
+
+class Linear4bit(nn.Linear):
+    """A quantised layer as bitsandbytes has it: a subclass."""
+
+
+def with_layer(replacement):
+    model = tiny.model()
+    model.model.layers[1].self_attn.q_proj = replacement
+    return model
+
+
+def with_weight(change):
+    model = tiny.model()
+    layer = model.model.layers[1].self_attn.q_proj
+    layer.weight = nn.Parameter(change(layer.weight.data), requires_grad=False)
+    return model
+
+
+class Wrapped(torch.Tensor):
+    """A tensor subclass, as torchao and distributed tensors have it."""
+
+
+def shared_in_a_block():
+    model = tiny.model()
+    attention = model.model.layers[0].self_attn
+    attention.k_proj.weight = attention.q_proj.weight
+    return model
+
+
+def shared_between_blocks():
+    model = tiny.model()
+    model.model.layers[1] = model.model.layers[0]
+    return model
+
+
+def shared_with_the_head():
+    model = tiny.model(vocab_size=16)
+    model.lm_head.weight = model.model.layers[1].self_attn.o_proj.weight
+    return model
+
+
+REFUSED = {
+    "Mixtral": (mixtral, "fused experts"),
+    "T5": (t5, "has an encoder and a decoder"),
+    "T5 with a decoder of another depth": (lambda: t5(decoder=3), "has an encoder and a decoder"),
+    "Mamba": (mamba, "is not the weight of a plain linear layer"),
+    "GPTQ": (lambda: with_layer(Packed()), r"self_attn\.q_proj\.qweight holds a quantised weight"),
+    "bitsandbytes": (lambda: with_layer(Linear4bit(16, 16)), "is not the weight of a plain linear layer"),
+    "int8": (lambda: with_weight(lambda weight: weight.to(torch.int8)), r"q_proj has a weight of torch\.int8"),
+    "float8": (lambda: with_weight(lambda weight: weight.to(torch.float8_e4m3fn)), r"a weight of torch\.float8_e4m3fn"),
+    "float64": (lambda: with_weight(lambda weight: weight.double()), r"a weight of torch\.float64"),
+    "a tensor subclass": (lambda: with_weight(lambda weight: weight.as_subclass(Wrapped)), "a weight of Wrapped"),
+    "shared in a block": (shared_in_a_block, r"q_proj shares its weight with model\.layers\.0\.self_attn\.k_proj"),
+    "shared between blocks": (shared_between_blocks, "shares its weight with"),
+    "shared with the head": (shared_with_the_head, r"o_proj shares its weight with lm_head\.weight"),
+    "offloaded": (lambda: with_weight(lambda weight: weight.to("meta")), "is not in memory"),
+}
+
+
+@pytest.mark.parametrize("pruner", ["magnitude", "sparsegpt"])
+@pytest.mark.parametrize("which", REFUSED)
+def test_a_model_that_cannot_be_pruned_in_full_is_refused_and_untouched(which, pruner):
+    build, message = REFUSED[which]
+    model = build().eval()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    before = {name: tensor.detach().clone() for name, tensor in weights.items()}
+    with pytest.raises(UnsupportedModelError, match=message) as error:
+        prune(model, pruner=pruner, sparsity=0.5, calibration=tiny.token_ids())
+    assert "\n" not in str(error.value)
+    assert tiny.same(weights, before)
+
+
+def test_two_lists_of_blocks_are_refused():
+    model = tiny.model()
+    model.other = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+    with pytest.raises(UnsupportedModelError, match=r"found 2 \(model\.layers, other\)"):
+        find_blocks(model)
+
+
+def test_a_model_without_blocks_is_refused():
+    model = tiny.model()
+    model.model.layers = nn.ModuleList()
+    with pytest.raises(UnsupportedModelError, match="want one list of 2 decoder layers with linear layers in them, found 0"):
+        find_blocks(model)
+
+
+@pytest.mark.parametrize("build", [mixtral, mamba])
+def test_a_dense_model_needs_no_blocks(build):
+    model = build().eval()
+    before = tiny.weights(model)
+    record = prune(model, sparsity=0)
+    assert record["achieved_sparsity"] == 0
+    assert tiny.same(tiny.weights(model), before)
+
+
+def test_in_features_of_a_transposed_layer_are_its_inputs():
+    layers = {layer.name.rsplit(".", 2)[-1]: layer for block in find_blocks(tiny.model("gpt2")) for layer in block.layers}
+    assert layers["c_attn"].in_features == tiny.WIDTH
+    assert layers["c_attn"].weight.shape == (3 * tiny.WIDTH, tiny.WIDTH)
+    assert layers["c_fc"].weight.shape == (tiny.INNER, tiny.WIDTH)
+    assert isinstance(layers["c_fc"], LinearLayer)

@@ -1,0 +1,41 @@
+"""Where the weights are, and their digest."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+from harness_ext import NumericalError
+from harness_ext.engine.placement import Placement
+
+
+def digest(model):
+    return Placement(model).digest()
+
+
+class TestDigest:
+    def test_sees_every_bit(self):
+        model = tiny.model(dtype=torch.bfloat16)
+        digests = {digest(model)}
+        model.model.norm.weight.data[3] *= 1.01
+        digests.add(digest(model))
+        model.model.norm.weight.data[3] = 0.0
+        digests.add(digest(model))
+        model.model.norm.weight.data[3] = -0.0
+        digests.add(digest(model))
+        assert len(digests) == 4
+
+    def test_is_the_same_for_the_same_weights(self):
+        assert digest(tiny.model("opt")) == digest(tiny.model("opt"))
+
+    def test_sees_the_dtype(self):
+        half = tiny.model(dtype=torch.bfloat16)
+        assert digest(half) != digest(tiny.model(dtype=torch.bfloat16).float())
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_refuses_weights_that_are_not_finite_and_names_them(self, value):
+        model = tiny.model()
+        model.model.layers[1].mlp.up_proj.weight.data[2, 3] = value
+        with pytest.raises(NumericalError, match=r"^model\.layers\.1\.mlp\.up_proj\.weight has NaN or infinite values"):
+            digest(model)

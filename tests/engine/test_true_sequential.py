@@ -1,0 +1,214 @@
+"""Pruning the layers of a block in the order of their use, against plain forward passes of partly pruned models."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import Counter
+from typing import ClassVar
+
+import oracle
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from harness_ext import BadOptionError, Hessian, NumericalError, Pruner, UnsupportedModelError, prune
+from harness_ext.engine import walk
+from harness_ext.engine.layers import find_blocks
+from harness_ext.engine.plan import make_plan
+from harness_ext.plugins import Plugins
+
+architecture = pytest.mark.parametrize("name", tiny.ARCHITECTURES)
+
+ORDERS = {  # the layers of a block that read one tensor, in the order of their use
+    "opt": [{"q_proj", "k_proj", "v_proj"}, {"out_proj"}, {"fc1"}, {"fc2"}],
+    "gpt-neox": [{"query_key_value"}, {"dense"}, {"dense_h_to_4h"}, {"dense_4h_to_h"}],
+    "gpt2": [{"attn.c_attn"}, {"attn.c_proj"}, {"mlp.c_fc"}, {"mlp.c_proj"}],
+}
+LLAMA = [{"q_proj", "k_proj", "v_proj"}, {"o_proj"}, {"gate_proj", "up_proj"}, {"down_proj"}]
+
+
+class Recording(Pruner):
+    """Prunes by magnitude, and notes the statistics that it was given."""
+
+    name = "recording"
+    statistic = Hessian
+    given: ClassVar[list[tuple[torch.Tensor, Hessian]]] = []
+
+    def prune(self, weight, sparsity, statistic):
+        self.given.append((statistic.matrix.double(), statistic))
+        return weight.masked_fill(sparsity.mask(weight.abs()), 0)
+
+
+class Failing(Recording):
+    """Raises at the fourth layer, half-way through a block."""
+
+    name = "failing"
+
+    def prune(self, weight, sparsity, statistic):
+        if len(self.given) == 3:
+            raise ZeroDivisionError
+        return super().prune(weight, sparsity, statistic)
+
+
+@pytest.fixture(autouse=True)
+def nothing_recorded():
+    Recording.given.clear()
+
+
+def run(model, ids, **options):
+    return prune(model, pruner=Recording(), sparsity=0.5, calibration=ids, true_sequential=True, **options)
+
+
+def inputs_of(model, layer, ids):
+    """What reaches a linear layer in a plain forward pass: float64 [tokens, inputs]."""
+    found = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, args: found.append(args[0].detach().double().flatten(0, -2)))
+    with torch.no_grad():
+        model(input_ids=ids)
+    handle.remove()
+    return torch.cat(found).numpy()
+
+
+def in_order(name, block):
+    """The names of a block's layers in the groups of ORDERS."""
+    return [
+        [layer.name for layer in block.layers if any(layer.name.endswith(f".{ending}") for ending in group)]
+        for group in ORDERS.get(name, LLAMA)
+    ]
+
+
+@architecture
+def test_each_layer_is_measured_behind_all_layers_that_were_pruned_before_it(name, monkeypatch):
+    dense, ids = tiny.model(name), tiny.token_ids(samples=5)
+    monkeypatch.setattr(walk, "BATCH_TOKENS", 2 * ids.shape[1])
+    pruned = copy.deepcopy(dense)
+    run(pruned, ids)
+    partly, given = copy.deepcopy(dense), iter(Recording.given)
+    for block in find_blocks(dense):
+        for group in in_order(name, block):
+            assert group
+            for layer in group:
+                matrix, statistic = next(given)
+                expected = torch.from_numpy(oracle.hessian(inputs_of(partly, layer, ids)))
+                torch.testing.assert_close(matrix, expected, rtol=1e-4, atol=1e-5)
+                assert statistic.tokens == ids.numel()
+            for layer in group:
+                partly.get_submodule(layer).load_state_dict(pruned.get_submodule(layer).state_dict())
+    assert next(given, None) is None
+    assert tiny.same(tiny.weights(partly), tiny.weights(pruned))
+
+
+def test_it_makes_a_difference():
+    models = [tiny.model(), tiny.model()]
+    for model, order in zip(models, (False, True), strict=True):
+        prune(model, pruner="sparsegpt", sparsity=0.5, calibration=tiny.token_ids(), true_sequential=order)
+    first = [layer.name for layer in find_blocks(models[0])[0].layers]
+    assert [
+        models[0].get_submodule(layer).weight.equal(models[1].get_submodule(layer).weight) for layer in first
+    ] == [True] * 3 + [False] * 4  # fmt: skip
+
+
+def test_every_batch_goes_through_a_layer_once_and_the_first_once_more(monkeypatch):
+    model, ids, calls = tiny.model(layers=3), tiny.token_ids(6), Counter()
+    monkeypatch.setattr(walk, "BATCH_TOKENS", 2 * ids.shape[1])
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and "layers" in name:
+            module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    run(model, ids)
+    middle = {name: count for name, count in calls.items() if ".1." in name}
+    assert set(middle.values()) <= {3, 4}  # three batches; the first is also looked at for who reads what
+    assert all(count <= 4 for name, count in calls.items() if ".2." in name)
+
+
+def test_the_last_block_is_not_run_to_its_end():
+    model, calls = tiny.model(), Counter()
+    for index, block in enumerate(find_blocks(model)):
+        block.module.mlp.register_forward_hook(lambda *_, index=index: calls.update([index]))
+    run(model, tiny.token_ids())
+    assert calls == {0: 3, 1: 1}  # of the first, how it is called; of both, who reads what; and the one batch
+
+
+@architecture
+def test_the_same_bits_come_out_each_time(name):
+    one, other = tiny.model(name), tiny.model(name)
+    first, second = (prune(model, sparsity=0.5, calibration=tiny.token_ids(), true_sequential=True) for model in (one, other))
+    assert tiny.same(tiny.weights(one), tiny.weights(other))
+    assert first["fingerprint"] == second["fingerprint"]
+
+
+def test_the_record_says_so_and_the_fingerprint_is_another():
+    records = [
+        prune(tiny.model(), sparsity=0.5, calibration=tiny.token_ids(), true_sequential=order) for order in (False, True)
+    ]  # fmt: skip
+    assert [record["plan"].get("true_sequential") for record in records] == [None, True]
+    assert records[0]["fingerprint"] != records[1]["fingerprint"]
+    json.dumps(records)
+
+
+def test_a_run_that_stopped_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    whole, stopped = tiny.model(layers=3), tiny.model(layers=3)
+    run(whole, tiny.token_ids())
+    Recording.given.clear()
+    original = Recording.prune
+
+    def stop(self, weight, sparsity, statistic):
+        if len(self.given) == 10:
+            raise KeyboardInterrupt
+        return original(self, weight, sparsity, statistic)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recording, "prune", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(stopped, tiny.token_ids(), resume=tmp_path)
+    fresh = tiny.model(layers=3)
+    Recording.given.clear()
+    run(fresh, tiny.token_ids(), resume=tmp_path)
+    assert len(Recording.given) == 14  # two of the three blocks
+    assert tiny.same(tiny.weights(whole), tiny.weights(fresh))
+
+
+def test_nothing_is_left_behind_after_an_error():
+    model = tiny.model()
+    with pytest.raises(ZeroDivisionError):
+        prune(model, pruner=Failing(), sparsity=0.5, calibration=tiny.token_ids(), true_sequential=True)
+    assert not any(module._forward_pre_hooks or "forward" in module.__dict__ for module in model.modules())
+    with torch.no_grad():
+        assert model(input_ids=tiny.token_ids()).logits.isfinite().all()
+
+
+def test_only_selected_layers_are_measured():
+    model = tiny.model()
+    run(model, tiny.token_ids(), modules="*.1.*.k_proj")
+    (found,) = Recording.given
+    expected = oracle.hessian(inputs_of(tiny.model(), "model.layers.1.self_attn.k_proj", tiny.token_ids()))
+    torch.testing.assert_close(found[0], torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_an_input_that_is_not_finite_names_its_layer():
+    model = tiny.model()
+    model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *results: results[-1] * float("inf"))
+    with pytest.raises(NumericalError, match=r"layers\.1\.mlp\.down_proj"):
+        prune(model, pruner="sparsegpt", sparsity=0.5, calibration=tiny.token_ids(), true_sequential=True, modules="*down_proj")
+
+
+def test_a_layer_that_is_used_twice_is_refused():
+    model = tiny.model()
+    mlp = model.model.layers[0].mlp
+    original = mlp.forward
+    mlp.forward = lambda states: original(original(states))
+    with pytest.raises(UnsupportedModelError, match="more than once"):
+        run(model, tiny.token_ids())
+
+
+@pytest.mark.parametrize("pruner", ["magnitude", "random", "depth", "width"])
+def test_it_is_refused_where_no_layer_is_measured(pruner):
+    with pytest.raises(BadOptionError, match=f"true_sequential.*{pruner}"):
+        make_plan(Plugins(), pruner=pruner, sparsity=0.5, true_sequential=True)
+
+
+@pytest.mark.parametrize("given", ["yes", 1, None])
+def test_it_is_true_or_false(given):
+    with pytest.raises(BadOptionError, match="true_sequential"):
+        make_plan(Plugins(), sparsity=0.5, true_sequential=given)

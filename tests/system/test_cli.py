@@ -1,0 +1,87 @@
+"""The command ``harness-ext``."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+
+import pytest
+from conftest import InstallPlugin, pruner_source
+from typer.testing import CliRunner
+
+from harness_ext.commands.cli import app
+from harness_ext.plugins import Plugins
+
+OWN = {"distribution": "lm-eval-pruned", "version": metadata.version("lm-eval-pruned")}
+ALLOCATION = """
+from harness_ext import Allocation
+
+class Halves(Allocation):
+    name = "halves"
+    def spread(self, sparsity, layers, measured):
+        return {layer.name: sparsity for layer in layers}
+
+@hookimpl
+def register_allocations(register):
+    register(Halves)
+"""
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_json_list_has_every_plugin_and_all_that_it_registers() -> None:
+    listed = json.loads(run("plugins", "--json"))
+    assert listed["not loaded"] == []
+    found, plugins = Plugins(), listed["plugins"]
+    assert {plugin["distribution"] for plugin in plugins} == {origin.distribution for origin in found.origins.values()}
+    for kind in ("pruners", "calibrations", "allocations", "models"):
+        assert sorted(name for plugin in plugins for name in plugin[kind]) == sorted(getattr(found, kind).items)
+    assert [folder for plugin in plugins for folder in plugin["tasks"]] == [str(folder) for folder, _ in found.task_folders]
+    (pruners,) = (plugin for plugin in plugins if plugin["plugin"] == "pruners")
+    assert pruners.items() >= OWN.items()
+    assert {"random", "magnitude", "wanda", "ria", "sparsegpt"} <= set(pruners["pruners"])
+
+
+def test_a_plugin_is_listed_with_its_version_and_names(install_plugin: InstallPlugin) -> None:
+    install_plugin("my-plugin", pruner_source("mine") + ALLOCATION, version="4.5")
+    listed = json.loads(run("plugins", "--json"))["plugins"][-1]
+    assert (listed["distribution"], listed["version"], listed["pruners"]) == ("my-plugin", "4.5", ["mine"])
+    assert listed["allocations"] == ["halves"]
+    table = run("plugins")
+    assert "pruners: mine" in table
+    assert "allocations: halves" in table
+
+
+def test_what_failed_to_load_is_listed_with_its_version_and_the_reason(install_plugin: InstallPlugin) -> None:
+    install_plugin("failing", "import no_such_module", version="0.2")
+    (row,) = (line for line in run("plugins").splitlines() if "failing 0.2" in line)
+    assert "No module named 'no_such_module'" in row
+    (listed,) = json.loads(run("plugins", "--json"))["not loaded"]
+    assert (listed["plugin"], listed["distribution"], listed["version"]) == ("failing-entry", "failing", "0.2")
+    assert "no_such_module" in listed["reason"]
+
+
+def test_nothing_is_said_of_failures_where_there_are_none() -> None:
+    assert "Not loaded" not in run("plugins")
+
+
+def test_text_in_square_brackets_is_shown_as_it_is(install_plugin: InstallPlugin) -> None:
+    install_plugin("failing", "raise ValueError('want [red] or [/red]')")
+    assert "want [red] or [/red]" in run("plugins")
+
+
+def test_models_are_listed_with_their_folders() -> None:
+    lines = [line.split("\t") for line in run("models").splitlines()]
+    folders = {name: folder for name, folder, _ in lines}
+    for name in ("lab-xs", "lab-s", "lab-m"):
+        assert folders[name] == str(Plugins().models.get(name)[0])
+
+
+@pytest.mark.parametrize("command", ["plugins", "models", "known-facts", "prune"])
+def test_each_command_explains_itself(command: str) -> None:
+    assert "Usage:" in run(command, "--help")
+    assert command in run("--help")

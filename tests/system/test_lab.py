@@ -1,0 +1,151 @@
+"""The embedded models have learned what their cards say, and pruners of the default one come in the order that their papers give."""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from lm_eval import simple_evaluate
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import harness_ext
+from harness_ext.host.model import DEFAULT_MODEL, PrunedHFLM
+from harness_ext.plugins import Plugins
+from harness_ext.tasks.people import population
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+import score_lab
+
+from harness_ext.tasks.lab_facts import facts_of
+
+FAMILY = ("lab-xs", "lab-s", "lab-m")
+PRUNERS = ("random", "magnitude", "wanda", "sparsegpt")
+BARS = {
+    "lab_facts_closed": ("exact_match", 0.95),
+    "lab_facts_open": ("exact_match", 0.95),
+    "lab_unseen_open": ("exact_match", 0.95),
+    "lab_unseen_override": ("exact_match", 0.90),
+    "lab_facts_override": ("exact_match", 0.80),
+    "kv_32": ("acc", 0.90),
+    "icl_linear": ("acc", 0.85),
+    "icl_nn": ("acc", 0.75),
+    "icl_tree": ("acc", 0.75),
+}
+
+
+def folder_of(name):
+    return Path(Plugins().models.get(name)[0])
+
+
+def evaluate(name, tasks, **metadata):
+    lm = PrunedHFLM.create_from_arg_obj({"pretrained": name}, {"batch_size": 1})
+    return simple_evaluate(model=lm, tasks=tasks, metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """The group that the README shows, with fewer items."""
+    items = {"facts_items": 256, "facts_choices": 4, "lookup_items": 128, "icl_items": 1024}
+    return evaluate(DEFAULT_MODEL, ["memory_vs_context"], **items)["results"]
+
+
+@pytest.mark.parametrize("task", BARS)
+def test_the_default_model_passes_the_bar(scores, task):
+    metric, bar = BARS[task]
+    assert scores[task][f"{metric},none"] >= bar
+
+
+def test_every_score_has_a_standard_error(scores):
+    tasks = {name for name in scores if name in score_lab.SCORES}
+    assert tasks == set(score_lab.SCORES)
+    for task in tasks:
+        for metric, value in scores[task].items():
+            if metric.endswith(",none") and "_stderr" not in metric:
+                assert isinstance(scores[task][metric.replace(",none", "_stderr,none")], float), (task, metric, value)
+
+
+def test_it_does_not_fall_back_on_memory_where_a_passage_contradicts_it(scores):
+    assert scores["lab_facts_override"]["memory_match,none"] <= 0.05
+
+
+# --- the family
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_model_is_small_enough_for_a_package_in_bf16_and_its_card_counts_its_parameters(name):
+    folder = folder_of(name)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert max(path.stat().st_size for path in folder.iterdir()) <= 16e6
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert f"{sum(parameter.numel() for parameter in model.parameters()):,}" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_all_models_together_are_small():
+    assert sum(path.stat().st_size for name in FAMILY for path in folder_of(name).iterdir()) <= 60e6
+
+
+def test_width_and_depth_shrink_together_and_the_tokenizer_is_the_same():
+    shapes, tokenizers = [], set()
+    for name in FAMILY:
+        config = json.loads((folder_of(name) / "config.json").read_text())
+        shapes.append((config["num_hidden_layers"], config["hidden_size"], config["num_attention_heads"], config["intermediate_size"]))
+        tokenizers.add((folder_of(name) / "tokenizer.json").read_text())
+    assert all(small < large for one, other in pairwise(shapes) for small, large in zip(one, other, strict=True))
+    assert len(tokenizers) == 1
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_model_runs_under_the_plain_hf_model_with_the_same_scores(name):
+    options = {"tasks": ["lab_facts_closed"], "metadata": {"facts_items": 32, "facts_choices": 0}}
+    plain = simple_evaluate(model="hf", model_args={"pretrained": str(folder_of(name)), "device": "cpu"}, batch_size=16, **options)
+    assert plain["results"]["lab_facts_closed"] == evaluate(name, options["tasks"], **options["metadata"])["results"]["lab_facts_closed"]
+
+
+def test_facts_about_the_memorised_people_are_recalled_and_those_of_others_cannot_be():
+    # The facts of the unseen people were drawn for the tasks alone; asked without a passage, they can only be guessed.
+    people = population(0)
+    model, tokenizer = (kind.from_pretrained(folder_of(DEFAULT_MODEL)) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    guesses = {}
+    for crowd in ("memorised", "unseen"):
+        facts = facts_of(people, crowd)[::37][:256]
+        asked = (tokenizer(fact.question, return_tensors="pt")["input_ids"] for fact in facts)
+        told = [tokenizer.decode(model(ids).logits[0, -1].argmax()) for ids in asked]
+        guesses[crowd] = sum(word.strip() == fact.answers[0] for word, fact in zip(told, facts, strict=True)) / len(facts)
+    assert guesses["memorised"] >= 0.95
+    assert guesses["unseen"] <= 0.06  # chance is 1/64
+
+
+# --- pruning
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    """A few sequences that the model wrote itself, made once for all pruners."""
+    folder = folder_of(DEFAULT_MODEL)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return Plugins().calibrations.get("self")[0](samples=16, length=128).input_ids(model, tokenizer)
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
+def test_the_layer_output_error_falls_from_random_to_magnitude_to_wanda_to_sparsegpt(calibration, sparsity):
+    errors = []
+    for pruner in PRUNERS:
+        model = AutoModelForCausalLM.from_pretrained(folder_of(DEFAULT_MODEL))
+        record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=calibration, measure_error=True)
+        errors.append(sum(layer["output_error"] for layer in record["layers"].values()) / len(record["layers"]))
+    assert errors == sorted(errors, reverse=True)
+    assert min(errors) > 0
+
+
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_the_same_run_gives_the_same_weights_bit_for_bit(calibration, pruner):
+    runs = []
+    for _ in range(2):
+        model = AutoModelForCausalLM.from_pretrained(folder_of(DEFAULT_MODEL))
+        harness_ext.prune(model, pruner=pruner, sparsity=0.5, calibration=calibration)
+        runs.append(model.state_dict())
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])

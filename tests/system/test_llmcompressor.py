@@ -1,0 +1,79 @@
+"""The pruner ``llmcompressor`` where llm-compressor is not: what it says, and when. What it does is in ``tests/with_llmcompressor``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from harness_ext_llmcompressor import isolation
+from harness_ext_llmcompressor.pruner import LLMCompressor
+
+from harness_ext import BadOptionError, PluginError
+from harness_ext.engine.plan import make_plan
+from harness_ext.plugins import Plugins
+
+
+@pytest.fixture
+def _absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "version", lambda: "")
+
+
+@pytest.mark.usefixtures("_absent")
+def test_a_missing_library_is_one_line_that_says_how_to_install_it() -> None:
+    with pytest.raises(PluginError) as caught:
+        make_plan(Plugins(), pruner="llmcompressor", sparsity=0.5, pruner_options={"modifier": "wanda"})
+    assert str(caught.value).endswith("it is not installed: pip install 'lm-eval-pruned[llmcompressor]'")
+
+
+def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "version", lambda: "0.9.1")
+    with pytest.raises(PluginError, match=r"needs llm-compressor 0\.14, and 0\.9\.1 is installed: pip install"):
+        LLMCompressor(modifier="wanda")
+
+
+def test_a_library_that_does_not_import_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "version", lambda: "0.14.9")
+    monkeypatch.setitem(sys.modules, "llmcompressor", None)  # what makes an import fail
+    with pytest.raises(PluginError, match=r"llm-compressor 0\.14\.9 cannot be imported \(ModuleNotFoundError: .*own$"):
+        LLMCompressor(modifier="wanda")
+
+
+def test_the_stock_command_says_it_before_it_loads_a_weight(tmp_path: Path) -> None:
+    """In a process that has no llm-compressor, whatever this one has."""
+    folder = tiny.checkpoint(tmp_path / "model")
+    code = (
+        "import sys; sys.modules['llmcompressor'] = None\n"
+        "from harness_ext_llmcompressor import isolation; isolation.version = lambda: ''\n"
+        "from harness_ext.commands.cli import app; app()\n"
+    )
+    arguments = ["prune", "--pretrained", folder, "--pruner", "llmcompressor", "-o", "pruner.modifier=wanda", "--sparsity", "0.5"]
+    command = [sys.executable, "-c", code, *arguments, "--out", str(tmp_path / "out")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 1
+    assert "pip install 'lm-eval-pruned[llmcompressor]'" in " ".join(ran.stderr.split())
+    assert "Loading weights" not in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("_absent")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "wants pruner.modifier=NAME, such as sparsegpt, or pruner.recipe=FILE"),
+        ({"modifier": "wanda", "recipe": "r.yaml"}, "and not both"),
+        ({"modifier": "sparsegpt", "block_size": 0}, "pruner.block_size=0: want at least one column"),
+        ({"modifier": "sparsegpt", "dampening_frac": 0.0}, "pruner.dampening_frac=0.0: want a fraction"),
+        ({"modifier": "sparsegpt", "dampening_frac": "much"}, "pruner.dampening_frac='much'"),
+        ({"modifier": "sparsegpt", "damping": 0.1}, "Did you mean 'dampening_frac'"),
+        ({"recipe": "no_such_file.yaml"}, "pruner.recipe='no_such_file.yaml': there is no such file"),
+        ({"recipe": "r.yaml", "block_size": 64}, "pruner.block_size=64: goes with pruner.modifier"),
+    ],
+)
+def test_options_are_checked_without_the_library(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOptionError) as caught:
+        make_plan(Plugins(), pruner="llmcompressor", sparsity=0.5, pruner_options=options)
+    assert message in str(caught.value)

@@ -1,0 +1,127 @@
+"""What cannot be pruned is refused before a weight is loaded: of the models here, there are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import transformers
+from torch._subclasses import FakeTensorMode
+from typer.testing import CliRunner
+
+from harness_ext import BadOptionError, HarnessExtError, UnsupportedModelError, find_blocks
+from harness_ext.commands.cli import app
+from harness_ext.engine.layers import check_coverage
+from harness_ext.host.model import PrunedHFLM
+
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "num_attention_heads": 4,
+    "intermediate_size": 24,
+    "vocab_size": 40,
+}
+TEXT = tiny.model().config.to_dict()
+GROUPS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}}}
+
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "T5": (transformers.T5Config(num_layers=2).to_dict(), "t5 has an encoder and a decoder: want a decoder-only model"),
+    "BART": (transformers.BartConfig().to_dict(), "bart has an encoder and a decoder"),
+    "LLaVA": (transformers.LlavaConfig(text_config=TEXT).to_dict(), r"no causal language model from llava.*PrunedHFLM\(pretrained=model"),
+    "Qwen2-VL": (transformers.Qwen2VLConfig().to_dict(), r"no causal language model from qwen2_vl.*PrunedHFLM\(pretrained=model"),
+    "CLIP": (transformers.CLIPConfig().to_dict(), "no causal language model from clip"),
+    "ViT": (transformers.ViTConfig().to_dict(), "no causal language model from vit, and hf wants one$"),
+    "Mixtral": (transformers.MixtralConfig(num_hidden_layers=2, hidden_size=64).to_dict(), "fused experts"),
+    "Mamba": (transformers.MambaConfig(num_hidden_layers=2, hidden_size=16).to_dict(), "is not the weight of a plain linear layer"),
+    "bitsandbytes": (
+        LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}},
+        r"quantised \(bitsandbytes\)",
+    ),
+    "bitsandbytes of old": (LLAMA | {"quantization_config": {"load_in_8bit": True}}, r"quantised \(by a method that it does not name\)"),
+    "GPTQ": (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 8}}, r"quantised \(gptq\)"),
+    "AWQ": (LLAMA | {"quantization_config": {"quant_method": "awq", "bits": 4}}, r"quantised \(awq\)"),
+    "torchao": (LLAMA | {"quantization_config": {"quant_method": "torchao", "quant_type": {}}}, r"quantised \(torchao\)"),
+    "float8": (LLAMA | {"quantization_config": {"quant_method": "fp8"}}, r"quantised \(fp8\)"),
+    "compressed-tensors": (
+        LLAMA | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": GROUPS}},
+        r"quantised \(compressed-tensors\)",
+    ),
+}
+
+
+def folder_of(tmp_path: Path, config: dict[str, Any]) -> str:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tiny.tokenizer().save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("which", CONFIGS)
+def test_what_the_configuration_tells_is_one_line_in_a_run_and_in_the_prune_command(tmp_path: Path, which: str) -> None:
+    config, message = CONFIGS[which]
+    folder = folder_of(tmp_path, config)
+    with pytest.raises(UnsupportedModelError, match=message) as error:
+        PrunedHFLM(pretrained=folder, sparsity=0.5, device="cpu")
+    assert "\n" not in str(error.value)
+    done = CliRunner().invoke(app, ["prune", "--pretrained", folder, "--sparsity", "0.5", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    (line,) = done.stderr.splitlines()
+    assert line == f"UnsupportedModelError: {error.value}".replace(f" {folder}:", f" --pretrained {folder}:")
+
+
+@pytest.mark.parametrize(
+    "quantised",
+    [{"quant_method": "fp8", "dequantize": True}, {"quant_method": "compressed-tensors", "format": "dense", "config_groups": {}}],
+    ids=["turned into plain weights", "sparse alone"],
+)
+def test_weights_that_are_plain_once_loaded_are_not_refused_for_their_files(tmp_path: Path, quantised: dict[str, Any]) -> None:
+    folder = folder_of(tmp_path, LLAMA | {"quantization_config": quantised})
+    with pytest.raises((OSError, ImportError)):  # there are no weights, and no library for them
+        PrunedHFLM(pretrained=folder, sparsity=0.5, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"autogptq": True}, "autogptq=True with sparsity above 0: quantised weights cannot be pruned"),
+        ({"autogptq": "model.safetensors"}, "autogptq='model.safetensors' with sparsity above 0"),
+        ({"gptqmodel": True}, "gptqmodel=True with sparsity above 0"),
+        ({"load_in_4bit": True}, "load_in_4bit=True with sparsity above 0"),
+        ({"load_in_8bit": True}, "load_in_8bit=True with sparsity above 0"),
+        ({"backend": "seq2seq"}, "backend='seq2seq' with sparsity above 0: want a decoder-only model"),
+        ({"tp_plan": "auto"}, "tp_plan='auto' with sparsity above 0: pruning wants each weight as a whole"),
+        ({"modules": "atention"}, "modules='atention' selects no layer"),
+    ],
+    ids=str,
+)
+def test_so_are_arguments_of_hf_that_do_not_go_with_pruning(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOptionError, match=message) as error:
+        PrunedHFLM(pretrained=folder_of(tmp_path, LLAMA), sparsity=0.5, device="cpu", **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("build", [lambda: transformers.T5ForConditionalGeneration(
+    transformers.T5Config(d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4, vocab_size=40, decoder_start_token_id=0)
+), lambda: transformers.MambaForCausalLM(transformers.MambaConfig(hidden_size=16, num_hidden_layers=2, vocab_size=40, state_size=4))],
+    ids=["T5", "Mamba"])  # fmt: skip
+def test_a_dense_model_of_any_kind_is_evaluated_as_with_hf(tmp_path: Path, build: Any) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    tiny.randomise(build()).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    asked = [Instance(request_type="loglikelihood", doc={}, arguments=("a b", choice), idx=0) for choice in (" c", " 1 2")]
+    ours, theirs = (cls(pretrained=str(tmp_path), device="cpu").loglikelihood(asked, disable_tqdm=True) for cls in (PrunedHFLM, HFLM))
+    assert ours == theirs
+
+
+def test_decoder_layers_on_two_devices_are_refused() -> None:
+    model = tiny.model()
+    with FakeTensorMode():
+        model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(torch.empty(tiny.WIDTH, tiny.INNER, device="cuda:1"))
+    with pytest.raises(HarnessExtError, match="the decoder layers are on cpu and cuda:1: load the whole model onto one device"):
+        check_coverage(model, find_blocks(model))

@@ -1,0 +1,163 @@
+"""``harness-ext sweep``: what it prints, its exit code, and mistakes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from sweeps import FIELDS, files
+from typer.testing import CliRunner
+
+from harness_ext.commands.cli import app
+from harness_ext.sweep import run as running
+from harness_ext.sweep.dense import DenseModel
+
+
+class TestCommand:
+    def invoke(self, *words):
+        return CliRunner().invoke(app, ["sweep", "--pretrained", "lab-xs", "--pruner", "magnitude", "--device", "cpu", *map(str, words)])
+
+    def common(self, out):
+        return ("--sparsity", "0.5", "--tasks", "icl_linear", "--metadata", json.dumps(FIELDS["metadata"]), "--out", out)
+
+    def test_says_what_was_done(self, copy):
+        result = self.invoke(*self.common(copy))
+        assert (result.exit_code, result.stdout) == (0, f"{copy}: 2 trials: 0 done, 2 done before, 0 failed\n")
+
+    def test_exits_with_1_if_a_trial_failed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(running, "attempt", lambda *given: 1 / 0)
+        result = self.invoke(*self.common(tmp_path))
+        assert result.exit_code == 1
+        assert "2 failed\nfailed: lab-xs dense: ZeroDivisionError: division by zero\n" in result.stdout
+
+    def test_exits_with_1_if_a_trial_ran_out_of_memory_and_does_the_others(self, tmp_path, monkeypatch):
+        original = DenseModel.prune
+
+        def prune(self, plan):
+            if plan.sparsity.ratio:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(self, plan)
+
+        monkeypatch.setattr(DenseModel, "prune", prune)
+        result = self.invoke(*self.common(tmp_path))
+        assert result.exit_code == 1
+        summary, failed = result.stdout.splitlines()
+        assert summary == f"{tmp_path}: 2 trials: 1 done, 0 done before, 1 failed"
+        assert failed == "failed: lab-xs magnitude 0.5: OutOfMemoryError: CUDA out of memory"
+
+    @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+    def test_a_folder_that_cannot_be_written_is_one_line(self, tmp_path, monkeypatch, code):
+        original = Path.mkdir
+
+        def refuse(path, *given, **named):
+            if path.name == "trials":
+                raise OSError(code, os.strerror(code))
+            original(path, *given, **named)
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        result = self.invoke(*self.common(tmp_path / "out"))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1] == f"WriteError: {tmp_path / 'out'}: cannot be written: {os.strerror(code)}"
+
+    def test_a_dry_run_prints_the_trials_and_writes_nothing(self, done, tmp_path):
+        before = files(done)
+        result = self.invoke(*self.common(tmp_path / "none"), "--dry-run")
+        assert result.exit_code == 0
+        assert "2 trials" in result.stdout
+        assert "lab-xs magnitude 0.5" in result.stdout
+        assert "No trial is done" in result.stdout
+        assert not (tmp_path / "none").exists()
+        result = self.invoke("--sparsity", "0.7", *self.common(done)[2:], "--dry-run")
+        assert "About 0:00:0" in result.stdout.replace("\n", " ")
+        assert "yes" in result.stdout
+        assert files(done) == before
+
+    @pytest.mark.parametrize(
+        ("words", "says"),
+        [
+            (["--sparsity", "0.5", "--tasks", "icl_liner"], "UnknownNameError: no task named 'icl_liner'. Did you mean 'icl_linear'"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--metadata", '{"icl_item": 8}'], "icl_items"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--pretrained", "lab-xss"], "Did you mean 'lab-xs'"),
+            (["--sparsity", "0,5", "--tasks", "icl_linear"], "sparsity"),
+            (["--sparsity", "0.5;0.6", "--tasks", "icl_linear"], "BadOptionError: --sparsity '0.5;0.6': want a ratio such as 0.5"),
+            (["--sparsity", "0.5,0.50", "--tasks", "icl_linear"], "BadOptionError: --sparsity: 0.5 is given twice"),
+            (["--sparsity", "", "--tasks", "icl_linear"], "BadOptionError: --sparsity '': want a ratio such as 0.5"),
+            (["--sparsity", "0.5", "--tasks", ""], "BadOptionError: --tasks: an empty name"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--pruner", "magnitude"], "BadOptionError: --pruner: magnitude is given twice"),
+            (["--tasks", "icl_linear"], "--sparsity: nothing given"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--engine", "rai"], "want local or ray"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--address", "auto"], "goes with --engine ray"),
+            (["--sparsity", "0.5", "--tasks", "icl_linear", "--include-path", "/none"], "no such folder"),
+        ],
+    )
+    def test_a_mistake_is_one_line_and_no_weight_is_loaded(self, tmp_path, monkeypatch, words, says):
+        monkeypatch.setattr(running, "DenseModel", None)
+        result = self.invoke(*words, "--out", tmp_path / "out")
+        assert result.exit_code == 1
+        assert says in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+
+    def test_wants_a_folder(self):
+        assert "--out: nothing given" in self.invoke("--sparsity", "0.5", "--tasks", "icl_linear").stderr
+
+    def test_the_command_line_overrides_the_file(self, copy, tmp_path):
+        config = tmp_path / "sweep.yaml"
+        config.write_text(f"sparsity: [2:4]\ntasks: icl_linear\nmetadata: {{icl_items: 8}}\nout: {copy}\n")
+        result = self.invoke("--config", config, "--sparsity", "0.5")
+        assert "0 done, 2 done before" in result.stdout
+
+
+def test_the_display_counts_down_and_holds_the_bars_of_others(monkeypatch, capsys):
+    import io
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from harness_ext.engine import terminal
+    from harness_ext.sweep.display import Display, clock
+
+    display = Display({"a": 1.0, "b": 3.0})
+    assert clock(display.left()) == "-:--:--"
+    display._began = time.monotonic() - 10
+    display.end("a")
+    assert 29 < (display.left() or 0) < 32
+    assert clock(3723.9) == "1:02:03"
+    text = io.StringIO()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(console=Console(file=text, force_terminal=True)) as bar, terminal.nested(bar):
+        with terminal.progress("inner", 2) as advance:
+            advance()
+            assert [task.description for task in bar.tasks] == ["inner"]
+        assert bar.tasks == []
+    assert "inner" in text.getvalue()
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_is_shown_where_there_is_no_terminal(copy):
+    code = "from harness_ext.commands.cli import app; app()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "sweep",
+        "--pretrained",
+        "lab-xs",
+        "--pruner",
+        "magnitude",
+        "--device",
+        "cpu",
+        "--out",
+        str(copy),
+    ]
+    command += ["--sparsity", "0.25", "--tasks", "icl_linear", "--metadata", json.dumps(FIELDS["metadata"])]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+    assert done.stdout == f"{copy}: 2 trials: 1 done, 1 done before, 0 failed; 1 more in this folder are of other settings\n"

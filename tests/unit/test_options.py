@@ -1,0 +1,141 @@
+"""Options as annotated class attributes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Literal, Optional
+
+import pytest
+
+from harness_ext import BadOptionError, Pruner
+from harness_ext.method.options import Configurable
+
+
+class Thing(Configurable):
+    """One option of every type."""
+
+    kind: ClassVar[str] = "thing"
+    name: ClassVar[str] = "demo"
+    count: int = 3
+    rate: float = 0.5
+    label: str = "x"
+    flag: bool = False
+    choice: Literal["a", "b"] = "a"
+    maybe: int | None = None
+    old_maybe: Optional[float] = None  # noqa: UP045 - authors of plugins may write it so
+    parts: list[int] = dataclasses.field(default_factory=list)
+    anything: Any = None
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError("count is below zero")
+
+
+class More(Thing):
+    """Inherits options and adds one."""
+
+    extra: int = 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"count": 5},
+        {"rate": 1},
+        {"rate": 1.5},
+        {"label": ""},
+        {"flag": True},
+        {"choice": "b"},
+        {"maybe": 4},
+        {"maybe": None},
+        {"old_maybe": 2},
+        {"old_maybe": None},
+        {"parts": [1, 2]},
+        {"anything": object},
+        {"count": 1, "rate": 0.1, "label": "y"},
+    ],
+)
+def test_values_of_the_right_type_are_taken(options):
+    made = Thing.from_options(options)
+    assert {name: getattr(made, name) for name in options} == options
+    assert {name: value for name, value in made.options().items() if name not in options} == {
+        name: value for name, value in Thing().options().items() if name not in options
+    }
+
+
+@pytest.mark.parametrize(
+    "option_and_value",
+    [
+        ("count", 1.5),
+        ("count", "5"),
+        ("count", True),
+        ("count", None),
+        ("rate", "0.5"),
+        ("rate", False),
+        ("label", 7),
+        ("flag", 1),
+        ("choice", "c"),
+        ("choice", 1),
+        ("maybe", 0.5),
+        ("maybe", True),
+        ("old_maybe", "x"),
+        ("parts", 3),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused(option_and_value):
+    option, value = option_and_value
+    with pytest.raises(BadOptionError) as error:
+        Thing.from_options({option: value})
+    assert str(error.value).startswith(f"thing.{option}={value!r}: thing 'demo' wants ")
+    assert "typing." not in str(error.value)
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_and_all_names():
+    with pytest.raises(BadOptionError) as error:
+        Thing.from_options({"cuont": 3})
+    assert str(error.value).startswith("thing 'demo' has no option 'cuont'. Did you mean 'count'? It takes: count=3, rate=0.5")
+
+
+def test_a_thing_without_options_says_so():
+    class Bare(Configurable):
+        kind: ClassVar[str] = "thing"
+        name: ClassVar[str] = "bare"
+
+    with pytest.raises(BadOptionError, match=r"thing 'bare' has no option 'x'\. It takes: no options"):
+        Bare.from_options({"x": 1})
+
+
+def test_a_value_error_of_the_class_is_a_bad_option_that_names_it():
+    with pytest.raises(BadOptionError, match="thing 'demo': count is below zero"):
+        Thing.from_options({"count": -1})
+
+
+def test_options_are_inherited():
+    assert More.from_options({"extra": 2, "count": 7}).options()["count"] == 7
+    with pytest.raises(BadOptionError, match="'extra'"):
+        Thing.from_options({"extra": 2})
+
+
+def test_options_cannot_be_changed_afterwards():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Thing().count = 4
+
+
+def test_the_class_attributes_of_a_pruner_are_no_options():
+    class Own(Pruner):
+        name = "own"
+        group = "row"
+        calibrated = True
+        strength: float = 1.0
+
+    assert Own.defaults() == {"strength": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("methods", "rung"),
+    [((), None), (("score",), "score"), (("prune",), "prune"), (("prune_model",), "prune_model"), (("score", "prune"), "prune")],
+)
+def test_the_rung_is_the_most_general_method_that_is_overridden(methods, rung):
+    own = type("Own", (Pruner,), {"name": "own", **dict.fromkeys(methods, lambda *_: None)})
+    assert own.rung() == rung
