@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
     from harness_ext.hookspecs import hookimpl as hookimpl
+    from harness_ext.host.model import PrunedHFLM as PrunedHFLM
     from harness_ext.method.allocation import Allocation as Allocation
     from harness_ext.method.allocation import LayerShape as LayerShape
     from harness_ext.method.allocation import Measured as Measured
     from harness_ext.method.calibration import Calibration as Calibration
     from harness_ext.method.linalg import InverseFactor as InverseFactor
     from harness_ext.method.linalg import inverse_factor as inverse_factor
+    from harness_ext.method.pruner import ModelPruner as ModelPruner
     from harness_ext.method.pruner import Pruned as Pruned
     from harness_ext.method.pruner import Pruner as Pruner
+    from harness_ext.method.pruner import PruningMethod as PruningMethod
+    from harness_ext.method.pruner import StructuredPruner as StructuredPruner
     from harness_ext.method.sparsity import Sparsity as Sparsity
     from harness_ext.method.sparsity import lowest as lowest
     from harness_ext.method.statistic import ChannelNorms as ChannelNorms
@@ -56,8 +60,9 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
     "method.linalg": ("InverseFactor", "inverse_factor"),
+    "host.model": ("PrunedHFLM",),
     "weights.masks": ("load_masks",),
-    "method.pruner": ("Pruned", "Pruner"),
+    "method.pruner": ("ModelPruner", "Pruned", "Pruner", "PruningMethod", "StructuredPruner"),
     "method.sparsity": ("Sparsity", "lowest"),
     "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "engine.terminal": ("progress",),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from harness_ext.method.allocation import Allocation
     from harness_ext.method.calibration import Calibration
-    from harness_ext.method.pruner import Pruner
+    from harness_ext.method.pruner import PruningMethod
 
 NAME = "harness_ext"
 hookspec = pluggy.HookspecMarker(NAME)
@@ -29,10 +29,11 @@ hookimpl = pluggy.HookimplMarker(NAME)
 
 
 @hookspec
-def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
     """Registers pruning methods, to be chosen by ``pruner=<name>``.
 
-    :param register: call it with each subclass of :class:`harness_ext.Pruner`; its ``name`` is what users type.
+    :param register: call it with each subclass of :class:`harness_ext.Pruner`,
+        :class:`harness_ext.ModelPruner` or :class:`harness_ext.StructuredPruner`; its ``name`` is what users type.
 
     .. code-block:: python
 

@@ -17,10 +17,10 @@ from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, d
 from harness_ext.hookspecs import NAME
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import PruningMethod
 
 T = TypeVar("T")
-C = TypeVar("C", Pruner, Calibration, Allocation)
+C = TypeVar("C", PruningMethod, Calibration, Allocation)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Plugins:
     def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None) -> None:
         self.broken: list[Broken] = []
         self.origins: dict[str, Origin] = {}
-        self.pruners: Registry[type[Pruner]] = Registry("pruner", broken=self.broken)
+        self.pruners: Registry[type[PruningMethod]] = Registry("pruner", broken=self.broken)
         self.calibrations: Registry[type[Calibration]] = Registry("calibration", broken=self.broken)
         self.allocations: Registry[type[Allocation]] = Registry("allocation", broken=self.broken)
         self.models: Registry[Path] = Registry("model", broken=self.broken)
@@ -108,7 +108,7 @@ class Plugins:
         self.origins[plugin_name] = origin
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         registrations: dict[str, Callable[..., None]] = {
-            "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, Pruner), origin),
+            "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, PruningMethod), origin),
             "register_calibrations": lambda calibration: self.calibrations.add(*_named(calibration, Calibration), origin),
             "register_allocations": lambda allocation: self.allocations.add(*_named(allocation, Allocation), origin),
             "register_models": lambda name, path: self.models.add(name, Path(path), origin),
@@ -148,12 +148,17 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
 def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
     """The name and the class, after checking that it is one that can be used."""
     if not (inspect.isclass(item) and issubclass(item, base)):
-        raise PluginError(f"register() wants a subclass of harness_ext.{base.__name__}, not {item!r}")
+        raise PluginError(f"register() wants a subclass of {base_names(base)}, not {item!r}")
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")
     item.check_class()
     return name, item
+
+
+def base_names(base: type[Any]) -> str:
+    """The public classes that a plugin may derive from where ``base`` is wanted, for errors."""
+    return "harness_ext.Pruner, ModelPruner or StructuredPruner" if base is PruningMethod else f"harness_ext.{base.__name__}"
 
 
 def _folder(path: Any) -> Path:

@@ -28,6 +28,7 @@ import lab_text
 from score_lab import SCORES, chance
 
 import harness_ext
+from harness_ext import StructuredPruner
 from harness_ext.errors import HarnessExtError
 from harness_ext.plugins import Plugins
 
@@ -115,7 +116,7 @@ def measure(method: str, sparsity: str, tokens: tuple[torch.Tensor, torch.Tensor
     row: dict[str, Any] = {"method": method, "sparsity": sparsity, "removed": 0.0, "seconds": 0.0, "error": None}
     if method != "dense":
         pruner, allocation, _ = parse(method)
-        structured = Plugins().pruners.get(pruner)[0].structured
+        structured = issubclass(Plugins().pruners.get(pruner)[0], StructuredPruner)
         spread: dict[str, Any] = {} if allocation == "uniform" else {"allocation": allocation}
         try:
             record = harness_ext.prune(

@@ -2,10 +2,10 @@
 
 import torch
 
-from harness_ext import Pruner, find_blocks, hookimpl
+from harness_ext import ModelPruner, find_blocks, hookimpl
 
 
-class Fisher(Pruner):
+class Fisher(ModelPruner):
     """Removes the weights with the lowest ``w^2 * sum g^2`` of their layer, ``g`` the gradient of the loss of one calibration sequence.
 
     The sum is the diagonal of the empirical Fisher information, up to a constant: what removing one weight adds to the loss, as optimal

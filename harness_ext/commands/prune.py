@@ -17,6 +17,7 @@ from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedMode
 from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import check_config, check_layers
 from harness_ext.method.calibration import Calibration
+from harness_ext.method.pruner import ModelPruner, StructuredPruner
 from harness_ext.plugins import Plugins
 from harness_ext.weights.atomic import check_out, whole_folder
 from harness_ext.weights.export import describe, save
@@ -96,7 +97,7 @@ def run(job: PruneJob) -> dict[str, Any]:
         config = _config(job, folder)
         if plan.sparsity.ratio > 0:
             check_config(config, f"--pretrained {job.pretrained}")
-            check_layers(config, "all" if plan.pruner.structured else plan.modules, trust_remote_code=job.trust_remote_code)
+            check_layers(config, plan.walked_modules, trust_remote_code=job.trust_remote_code)
         tokenizer = _tokenizer(job, folder)
         if tokenizer is None and _reads_text(plan):
             raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")
@@ -123,9 +124,9 @@ def _check(job: PruneJob, plan: Plan) -> None:
     name = plan.pruner.name
     if job.masks_only and job.stream:
         raise BadOptionError("--masks-only does not go with --stream: masks are taken of a model that is in memory")
-    if job.masks_only and plan.pruner.structured:
+    if job.masks_only and isinstance(plan.pruner, StructuredPruner):
         raise BadOptionError(f"--masks-only does not go with pruner {name!r}: it takes layers, heads or channels out and leaves no mask")
-    if job.stream and plan.pruner.rung() == "prune_model":
+    if job.stream and isinstance(plan.pruner, ModelPruner):
         raise BadOptionError(f"--stream does not go with pruner {name!r}: it wants the whole model in memory")
     if job.stream and plan.needs_calibration and _source(plan) == "self":
         raise BadOptionError("--stream does not go with calibration=self, which wants the whole model: give --calibration FILE or hub")

@@ -8,13 +8,13 @@ from typing import Any
 
 from harness_ext.errors import BadOptionError, PluginError, did_you_mean
 from harness_ext.method.allocation import Allocation, LayerShape
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import ModelPruner, PruningMethod
 from harness_ext.method.sparsity import Sparsity
 
 UNIFORM = "uniform"  # the allocation of pruners that treat the model as a whole
 
 
-def check_allocation(allocation: Allocation, pruner: Pruner, sparsity: Sparsity) -> None:
+def check_allocation(allocation: Allocation, pruner: PruningMethod, sparsity: Sparsity) -> None:
     """What can be checked before any weight is loaded.
 
     Raises:
@@ -27,7 +27,7 @@ def check_allocation(allocation: Allocation, pruner: Pruner, sparsity: Sparsity)
 
 
 def allocate(
-    allocation: Allocation, pruner: Pruner, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]
+    allocation: Allocation, pruner: PruningMethod, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]
 ) -> dict[str, Sparsity]:
     """The sparsity of each layer, by its name, in the order of the layers.
 
@@ -62,8 +62,8 @@ def slack(layers: int, asked: int) -> float:
     return max(layers, 0.001 * asked)
 
 
-def _check_together(allocation: Allocation, pruner: Pruner, sparsity: Sparsity) -> None:
-    if pruner.rung() == "prune_model" and allocation.name != UNIFORM:
+def _check_together(allocation: Allocation, pruner: PruningMethod, sparsity: Sparsity) -> None:
+    if isinstance(pruner, ModelPruner) and allocation.name != UNIFORM:
         raise BadOptionError(
             f"allocation={allocation.name!r}: pruner {pruner.name!r} treats the model as a whole and takes no allocation but {UNIFORM!r}"
         )

@@ -14,7 +14,7 @@ from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PRUNER, 
 from harness_ext.engine.run import apply
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import PruningMethod
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.plugins import Plugins
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def prune(
     model: PreTrainedModel,
     *,
-    pruner: str | Pruner = PRUNER,
+    pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str,
     modules: str = "all",
     calibration: str | Calibration | torch.Tensor = CALIBRATION,

@@ -13,11 +13,11 @@ from harness_ext.engine.allocate import check_allocation
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import ModelPruner, PruningMethod, StructuredPruner
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.plugins import Origin, Plugins, Registry
 
-P = TypeVar("P", Pruner, Allocation, Calibration)
+P = TypeVar("P", PruningMethod, Allocation, Calibration)
 
 PRUNER, CALIBRATION, ALLOCATION, PRECISION = "sparsegpt", "self", "uniform", "float32"
 PRECISIONS = ("float32", "float64")
@@ -29,7 +29,7 @@ PREFIXES = ("pruner.", "calibration.", "allocation.")
 class Plan:
     """A pruner, how much it removes from which layers, and what it is calibrated on."""
 
-    pruner: Pruner
+    pruner: PruningMethod
     sparsity: Sparsity
     modules: str
     calibration: Calibration | torch.Tensor
@@ -46,8 +46,17 @@ class Plan:
 
     @property
     def needs_calibration(self) -> bool:
-        measured = self.pruner.measures() or self.allocation.measures(self.pruner)
-        return self.sparsity.ratio > 0 and (measured is not None or self.pruner.calibrated)
+        measured = self.allocation.measures(self.pruner) is not None
+        return self.sparsity.ratio > 0 and (measured or self.pruner.needs_calibration())
+
+    @property
+    def walked_modules(self) -> str:
+        """The ``modules`` whose layers the engine looks for: all for a structured pruner, which selects by itself."""
+        return "all" if isinstance(self.pruner, StructuredPruner) else self.modules
+
+    def who(self) -> str:
+        """The pruner and where it comes from, for errors."""
+        return f"pruner {self.pruner.name!r}" + (f" of {self.pruner_origin}" if self.pruner_origin else "")
 
     @property
     def is_uniform(self) -> bool:
@@ -78,7 +87,7 @@ class Plan:
 def make_plan(
     plugins: Plugins,
     *,
-    pruner: str | Pruner = PRUNER,
+    pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str = 0,
     modules: str = "all",
     calibration: str | Calibration | torch.Tensor = CALIBRATION,
@@ -101,23 +110,23 @@ def make_plan(
         raise BadOptionError(f"modules={modules!r}: want all, attention, ffn, or a glob such as '*.q_proj'")
     if precision not in PRECISIONS:
         raise BadOptionError(f"precision={precision!r}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
-    pruner, pruner_origin = _made(Pruner, plugins.pruners, pruner, pruner_options)
+    pruner, pruner_origin = _made(PruningMethod, plugins.pruners, pruner, pruner_options)
     if isinstance(allocation, str) and _is_file(allocation, plugins.allocations):
         allocation, allocation_options = "list", _with_path("allocation", allocation, allocation_options)
     allocation, allocation_origin = _made(Allocation, plugins.allocations, allocation, allocation_options)
     calibration, calibration_origin = _calibration(plugins, calibration, calibration_options)
-    if modules != "all" and pruner.rung() == "prune_model" and not pruner.structured:
+    if modules != "all" and isinstance(pruner, ModelPruner) and not isinstance(pruner, StructuredPruner):
         raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
     if not isinstance(true_sequential, bool):
         raise BadOptionError(f"true_sequential={true_sequential!r}: want True or False")
-    if true_sequential and (pruner.rung() == "prune_model" or pruner.measures() is None):
+    if true_sequential and (isinstance(pruner, ModelPruner) or pruner.measures() is None):
         raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
-    if pruner.structured and parsed.pattern:
+    if isinstance(pruner, StructuredPruner) and parsed.pattern:
         raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
     if resume is not None:
         if not isinstance(resume, (str, Path)) or not str(resume):
             raise BadOptionError(f"resume={resume!r}: want a folder for the checkpoints of the run")
-        if pruner.rung() == "prune_model":
+        if isinstance(pruner, ModelPruner):
             raise BadOptionError(f"resume={str(resume)!r}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints")
     if parsed.ratio > 0:
         pruner.check_sparsity(parsed)

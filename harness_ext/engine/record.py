@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness_ext.engine.layers import LinearLayer
 from harness_ext.engine.plan import Plan
 from harness_ext.method.sparsity import Sparsity
 
@@ -30,6 +31,12 @@ def plugins_of(plan: Plan) -> dict[str, Any]:
         for key, origin in origins.items()
         if origin
     }
+
+
+def counts(layer: LinearLayer, sparsity: Sparsity) -> dict[str, Any]:
+    """The sparsity that was asked of a layer, and what is in it now."""
+    zeros, size = int((layer.weight == 0).sum()), layer.weight.numel()
+    return {"asked": str(sparsity), "achieved": zeros / size, "zeros": zeros, "weights": size}
 
 
 def ratio(entries: Iterable[Mapping[str, Any]]) -> float:

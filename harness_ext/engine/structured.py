@@ -10,23 +10,26 @@ from harness_ext.engine import checks
 from harness_ext.engine.layers import KINDS, DecoderBlock, find_blocks
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import NumericalError, PluginError
+from harness_ext.method.pruner import StructuredPruner
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def reshape(plan: Plan, model: PreTrainedModel, blocks: list[DecoderBlock], input_ids: torch.Tensor | None) -> dict[str, Any]:
+def reshape(
+    plan: Plan, pruner: StructuredPruner, model: PreTrainedModel, blocks: list[DecoderBlock], input_ids: torch.Tensor | None
+) -> dict[str, Any]:
     """Prunes in place and returns entries for the pruning record (JSON values).
 
     Args:
+        pruner: that of the plan.
         blocks: all decoder blocks with all their linear layers, as they are before.
 
     Raises:
         PluginError: the share of the linear layers' weights that went is not what was asked for, within half a decoder layer's share.
         NumericalError: a parameter is not finite afterwards.
     """
-    pruner = plan.pruner
-    who = f"pruner {pruner.name!r}" + (f" of {plan.pruner_origin}" if plan.pruner_origin else "")
+    who = plan.who()
     weights, parameters = _weights(blocks, plan.modules), _parameters(model)
     notes = pruner.prune_model(model, plan.sparsity, input_ids, plan.modules)
     for name, parameter in model.named_parameters():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +54,6 @@ class Walk:
         self, placement: Placement, blocks: list[DecoderBlock], input_ids: torch.Tensor, dtype: torch.dtype, stopwatch: Stopwatch
     ) -> None:
         self.placement, self.blocks, self.dtype, self.stopwatch = placement, blocks, dtype, stopwatch
-        self._finite = True
         tokens = BATCH_TOKENS if placement.device.type == "cpu" else BATCH_TOKENS_ON_DEVICE
         batches = torch.split(ranks.share(input_ids).to(placement.device), max(1, tokens // input_ids.shape[1]))
         with stopwatch("forward"):
@@ -62,8 +61,8 @@ class Walk:
         give_back()
 
     def measure(self, index: int, kinds: Kinds) -> Stages:
-        """Runs a block, which must be in place, as far as its last selected layer, and gives the layers that read one tensor, together
-        with the statistics of it.
+        """Runs a block, which must be in place, as far as its last selected layer. Yields the layers that read one tensor, with the
+        statistics of that tensor.
 
         Args:
             index: the number of the block.
@@ -73,34 +72,38 @@ class Walk:
             NumericalError: an input is NaN or infinite; names the layer.
             UnsupportedModelError: a layer was not called.
         """
+        yield from self._measure(index, self.blocks[index].layers, kinds)
+
+    def measure_in_order(self, index: int, kinds: Kinds) -> Stages:
+        """As :meth:`measure`, in the order in which the block uses its layers. The layers of a stage are to be pruned before the next
+        stage is asked for: the block then runs again, up to the layers of the next stage, which so read the outputs of pruned layers.
+
+        Raises:
+            NumericalError, UnsupportedModelError: as :meth:`measure`; also for a layer that is used more than once.
+        """
         block = self.blocks[index]
-        with self.stopwatch("forward"), _Listening(block, lambda layer: self.new_reading(layer, kinds), self.stopwatch) as listening:
+        listening = _Listening(block.layers, lambda layer: self.new_reading(layer, []), self.stopwatch)
+        with self.stopwatch("forward"), listening, torch.no_grad(), listening.one_batch():
+            self.call(index, 0)
+        order = listening.groups()
+        if not listening.once:
+            repeated = next(name for name, count in listening.calls.items() if count > 1)
+            raise UnsupportedModelError(f"{repeated} is used more than once in its block: true_sequential has no order for it")
+        for layers in order.values():
+            yield from self._measure(index, layers, kinds, once=True)
+
+    def _measure(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool = False) -> Stages:
+        listening = _Listening(layers, lambda layer: self.new_reading(layer, kinds), self.stopwatch, once=once)
+        with self.stopwatch("forward"), listening:
             for batch in range(len(self.hidden)):
                 with torch.no_grad(), listening.one_batch():
                     self.call(index, batch)
         give_back()
         groups = listening.groups()
         with self.stopwatch("statistics"):
-            measured = [(layers, listening.readings.pop(owner).finish()) for owner, layers in groups.items()]
+            measured = [(group, listening.readings.pop(owner).finish()) for owner, group in groups.items()]
         while measured:
             yield measured.pop(0)
-
-    def order(self, index: int) -> dict[str, list[LinearLayer]]:
-        """The selected layers of a block in the order of their use, those together that read one tensor, by the first of them; seen in one
-        batch.
-
-        Raises:
-            UnsupportedModelError: a layer was not called, or was more than once.
-        """
-        block = self.blocks[index]
-        listening = _Listening(block, lambda layer: self.new_reading(layer, []), self.stopwatch)
-        with self.stopwatch("forward"), listening, torch.no_grad(), listening.one_batch():
-            self.call(index, 0)
-        groups = listening.groups()
-        if not listening.once:
-            repeated = next(name for name, count in listening.calls.items() if count > 1)
-            raise UnsupportedModelError(f"{repeated} is used more than once in its block: true_sequential has no order for it")
-        return groups
 
     def advance(self, index: int) -> None:
         """Runs a block, which must be in place, to its end: its output is the next block's input.
@@ -108,10 +111,16 @@ class Walk:
         Raises:
             NumericalError: the output has NaN or infinite values; names the block.
         """
+        finite = True
         with self.stopwatch("forward"), torch.no_grad():
-            for batch in range(len(self.hidden)):
-                self.put(batch, self.call(index, batch))
-        self.check(index)
+            for batch, hidden in enumerate(self.hidden):
+                output = self.call(index, batch)
+                # A sum is read faster than every element. It is not finite if an element is not; a sum that overflows is looked at again.
+                finite = finite and bool(output.sum().isfinite() or output.isfinite().all())
+                hidden.copy_(output)  # in place: the allocator would keep freed tensors of this size and double the peak
+        give_back()
+        if not ranks.all_true(finite):
+            raise NumericalError(f"{self.blocks[index].name}: the output has NaN or infinite values")
 
     def call(self, index: int, batch: int) -> torch.Tensor:
         """What a block, which must be in place, makes of a batch."""
@@ -119,26 +128,15 @@ class Walk:
         output: torch.Tensor = result[0] if isinstance(result, tuple) else result
         return output
 
-    def put(self, batch: int, output: torch.Tensor) -> None:
-        """Takes the output of a block for the next one's input, in place: freed pieces of this size would be kept until they are as much
-        again."""
-        # A sum is read faster than every element, and is not finite if one of them is not; a sum too large is looked at again.
-        self._finite = self._finite and bool(output.sum().isfinite() or output.isfinite().all())
-        self.hidden[batch].copy_(output)
-
-    def check(self, index: int) -> None:
-        """To be called when all batches have left a block.
-
-        Raises:
-            NumericalError: an output has NaN or infinite values; names the block.
-        """
-        give_back()
-        if not ranks.all_true(self._finite):
-            raise NumericalError(f"{self.blocks[index].name}: the output has NaN or infinite values")
-
     def new_reading(self, layer: LinearLayer, kinds: Kinds) -> Reading:
         """Nothing measured yet of what a layer reads."""
         return Reading(layer, [kind(layer.in_features, self.placement.device, self.dtype) for kind in kinds], self.dtype)
+
+
+def unmeasured(block: DecoderBlock) -> Stages:
+    """The stages of a block of which nothing is measured: each selected layer by itself."""
+    for layer in block.layers:
+        yield [layer], []
 
 
 def _call(block: DecoderBlock, hidden: torch.Tensor, call: Call) -> Any:
@@ -258,19 +256,21 @@ class Reading:
 
 
 class _Listening:
-    """Listens to the inputs of a block's selected layers."""
+    """Listens to the inputs of some layers of one block."""
 
-    def __init__(self, block: DecoderBlock, new_reading: Callable[[LinearLayer], Reading], stopwatch: Stopwatch) -> None:
-        self.block, self.new_reading, self.stopwatch = block, new_reading, stopwatch
+    def __init__(
+        self, layers: Sequence[LinearLayer], new_reading: Callable[[LinearLayer], Reading], stopwatch: Stopwatch, *, once: bool = False
+    ) -> None:
+        self.layers, self.new_reading, self.stopwatch = layers, new_reading, stopwatch
         self.owners: dict[str, str] = {}  # layer -> the first layer that reads the same tensor
         self.readings: dict[str, Reading] = {}  # by owner
-        self.calls: dict[str, int] = {layer.name: 0 for layer in block.layers}  # in this batch
-        self.once = False  # whether the first batch went through each layer exactly once, so that later ones can stop at the last
+        self.calls: dict[str, int] = {layer.name: 0 for layer in layers}  # in this batch
+        self.once = once  # whether a batch goes through each layer exactly once, so that it can stop at the last; the first batch tells
         self.tensor: Any = None  # the last one read, and by whom
         self.owner = ""
 
     def __enter__(self) -> _Listening:
-        self.handles = [layer.module.register_forward_pre_hook(self._hook(layer)) for layer in self.block.layers]
+        self.handles = [layer.module.register_forward_pre_hook(self._hook(layer)) for layer in self.layers]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -312,10 +312,10 @@ class _Listening:
         Raises:
             UnsupportedModelError: a layer was not called, by this process or another.
         """
-        if not ranks.all_true(len(self.owners) == len(self.block.layers)):
-            idle = [layer.name for layer in self.block.layers if layer.name not in self.owners] or ["a layer of another process"]
+        if not ranks.all_true(len(self.owners) == len(self.layers)):
+            idle = [layer.name for layer in self.layers if layer.name not in self.owners] or ["a layer of another process"]
             raise UnsupportedModelError(f"{idle[0]} was not used by the calibration tokens: it cannot be pruned from statistics")
         found: dict[str, list[LinearLayer]] = {owner: [] for owner in self.owners.values()}
-        for layer in self.block.layers:
+        for layer in self.layers:
             found[self.owners[layer.name]].append(layer)
         return found

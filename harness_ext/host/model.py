@@ -79,7 +79,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
         if self._prunes:
             check_config(self._config, pretrained)
-            modules = "all" if self._plan.pruner.structured else self._plan.modules
+            modules = self._plan.walked_modules
             check_layers(self._config, modules, trust_remote_code=trust_remote_code)
 
     @classmethod

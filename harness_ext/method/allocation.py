@@ -15,7 +15,7 @@ from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Statistic
 
 if TYPE_CHECKING:
-    from harness_ext.method.pruner import Pruner
+    from harness_ext.method.pruner import PruningMethod
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ class Allocation(Configurable):
         if cls.statistic is not None and inspect.isabstract(cls.statistic):
             raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 
-    def check(self, pruner: Pruner) -> None:
+    def check(self, pruner: PruningMethod) -> None:
         """Called before any weight is loaded: raise BadOptionError here if a file is missing or the pruner does not go with it."""
 
-    def measures(self, pruner: Pruner) -> type[Statistic] | None:
+    def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
         """What is measured: ``statistic``, for allocations where that does not depend on the pruner."""
         return self.statistic
 
@@ -82,7 +82,7 @@ class Allocation(Configurable):
         """Whether ``measure`` is to be called at all; by default, whether it is overridden."""
         return type(self).measure is not Allocation.measure
 
-    def measure(self, block: Sequence[Measured], pruner: Pruner) -> Any:
+    def measure(self, block: Sequence[Measured], pruner: PruningMethod) -> Any:
         """Looks at the selected layers of one decoder block of the dense model. Keep what is small: the weights may be gone afterwards.
 
         Args:

@@ -1,4 +1,4 @@
-"""The contract of a pruning method."""
+"""What the author of a pruning method implements: a ``Pruner``, a ``ModelPruner`` or a ``StructuredPruner``."""
 
 from __future__ import annotations
 
@@ -24,34 +24,54 @@ class Pruned(NamedTuple):
     notes: Mapping[str, Any] = {}
 
 
-class Pruner(Configurable):
-    """A pruning method: a ladder of three methods, of which a subclass overrides the first that is enough.
+class PruningMethod(Configurable):
+    """What all pruning methods have. Subclass :class:`Pruner`, :class:`ModelPruner` or :class:`StructuredPruner`.
 
-    ``score`` ranks the weights of a layer, ``prune`` computes a layer's new weight, ``prune_model`` does it all by itself.
     Annotated class attributes are options: ``block_size: int = 128`` is set by ``pruner.block_size=64``. Raise ``ValueError`` in
     ``__post_init__`` for values that make no sense.
     """
 
     kind: ClassVar[str] = "pruner"
     statistic: ClassVar[type[Statistic] | None] = None
-    """What is measured on each layer's inputs; None for methods that need no calibration."""
-    calibrated: ClassVar[bool] = False
-    """Whether ``prune_model`` reads its ``calibration`` argument; true by itself where something is measured."""
-    group: ClassVar[Group] = "matrix"
-    """Within what the scores of ``score`` are compared: a row (all weights of one output) or the whole matrix."""
-    structured: ClassVar[bool] = False
-    """Whether ``prune_model`` takes decoder layers, heads or channels out of the model, which becomes a smaller one, and zeroes nothing."""
+    """What is measured on the inputs of each linear layer; None for methods that need no calibration."""
 
     def measures(self) -> type[Statistic] | None:
-        """What is measured: ``statistic``, for methods where that does not depend on an option."""
+        """What is measured. By default ``statistic``; override it where an option decides."""
         return self.statistic
 
+    def needs_calibration(self) -> bool:
+        """Whether the method needs calibration tokens."""
+        return self.measures() is not None
+
     def check_sparsity(self, sparsity: Sparsity) -> None:
-        """Override it to refuse a sparsity before the model is loaded; it is not called for the dense model.
+        """Override it to refuse a sparsity before the model is loaded. It is not called for the dense model.
 
         Raises:
             BadOptionError: the method cannot remove that, with the options that it has.
         """
+
+    @classmethod
+    def check_class(cls) -> None:
+        """Called before the pruner is used, whether a plugin registered it or an instance was passed.
+
+        Raises:
+            PluginError: no method is overridden, or the statistic cannot be updated.
+        """
+        if not issubclass(cls, Pruner | ModelPruner):
+            raise PluginError(f"{cls.__qualname__} wants harness_ext.Pruner, ModelPruner or StructuredPruner as its base class")
+        if cls.statistic is not None and inspect.isabstract(cls.statistic):
+            raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
+
+
+class Pruner(PruningMethod):
+    """A pruning method that goes from linear layer to linear layer.
+
+    Override the first of these methods that is enough: ``score`` ranks the weights of a layer, ``prune`` computes a layer's new weight,
+    ``prune_together`` computes the new weights of all layers that read the same inputs.
+    """
+
+    group: ClassVar[Group] = "matrix"
+    """Within what the scores of ``score`` are compared: a row (all weights of one output) or the whole matrix."""
 
     def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
         """Ranks the weights of a layer; larger scores are kept.
@@ -98,16 +118,42 @@ class Pruner(Configurable):
         """
         return [self.prune(weight, sparsity, statistic) for weight, sparsity in zip(weights, sparsities, strict=True)]
 
+    @classmethod
+    def prunes_together(cls) -> bool:
+        """Whether ``prune_together`` is overridden."""
+        return cls.prune_together is not Pruner.prune_together
+
+    @classmethod
+    def check_class(cls) -> None:
+        super().check_class()
+        if hasattr(cls, "prune_model"):
+            base = "StructuredPruner" if getattr(cls, "structured", False) else "ModelPruner"
+            raise PluginError(
+                f"{cls.__qualname__} overrides prune_model, which harness_ext.Pruner does not have: derive it from harness_ext.{base}"
+            )
+        if all(getattr(cls, name) is getattr(Pruner, name) for name in ("score", "prune", "prune_together")):
+            raise PluginError(f"{cls.__qualname__} overrides none of score, prune and prune_together")
+
+
+class ModelPruner(PruningMethod):
+    """A pruning method that treats the model as a whole and zeroes weights of its linear layers: override ``prune_model``."""
+
+    calibrated: ClassVar[bool] = False
+    """Whether ``prune_model`` reads its ``calibration`` argument."""
+
+    def needs_calibration(self) -> bool:
+        return self.calibrated or super().needs_calibration()
+
     def prune_model(
         self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None, modules: str = "all"
     ) -> Mapping[str, Any] | None:
-        """Prunes a whole model in place, for methods that do not go layer by layer.
+        """Prunes a whole model in place.
 
         Args:
             model: the causal language model, in evaluation mode.
-            sparsity: what to remove from the linear layers of the decoder; a ratio for ``structured`` methods.
+            sparsity: what to remove from the linear layers of the decoder blocks; a ratio for structured pruners.
             calibration: int64 [samples, length] token ids if ``calibrated`` is set or something is measured, else None.
-            modules: ``all``, or what the user chose instead, for ``structured`` methods that can leave attention or FFN alone.
+            modules: ``all``, or what the user chose instead, for structured pruners that can leave attention or FFN alone.
 
         Returns:
             notes for the pruning record (JSON values), or None.
@@ -116,21 +162,10 @@ class Pruner(Configurable):
 
     @classmethod
     def check_class(cls) -> None:
-        """Called before the pruner is used, whether a plugin registered it or an instance was passed.
+        super().check_class()
+        if cls.prune_model is ModelPruner.prune_model:
+            raise PluginError(f"{cls.__qualname__} does not override prune_model")
 
-        Raises:
-            PluginError: no method is overridden, or the statistic cannot be updated.
-        """
-        if cls.rung() is None:
-            raise PluginError(f"{cls.__qualname__} overrides none of score, prune and prune_model")
-        if cls.structured and cls.rung() != "prune_model":
-            raise PluginError(f"{cls.__qualname__} is structured and does not override prune_model")
-        if cls.statistic is not None and inspect.isabstract(cls.statistic):
-            raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 
-    @classmethod
-    def rung(cls) -> str | None:
-        """The most general method that the class overrides: ``prune_model``, ``prune_together``, ``prune``, ``score`` or None."""
-        return next(
-            (name for name in ("prune_model", "prune_together", "prune", "score") if getattr(cls, name) is not getattr(Pruner, name)), None
-        )
+class StructuredPruner(ModelPruner):
+    """A ``ModelPruner`` whose ``prune_model`` zeroes nothing and takes decoder blocks, heads or channels out: the model becomes smaller."""

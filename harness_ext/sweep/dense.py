@@ -17,6 +17,7 @@ from harness_ext.engine.run import apply
 from harness_ext.errors import HarnessExtError
 from harness_ext.host.model import PrunedHFLM, default_batch_size
 from harness_ext.method.calibration import Calibration
+from harness_ext.method.pruner import StructuredPruner
 from harness_ext.sweep.grid import OF_THE_MODEL, Sweep
 
 RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
@@ -67,7 +68,7 @@ class DenseModel:
         self._restore()
         set_random_state(self._random)
         self._touched = plan.sparsity.ratio > 0
-        self._reshaped = self._touched and plan.pruner.structured
+        self._reshaped = self._touched and isinstance(plan.pruner, StructuredPruner)
         record = apply(self._with_kept_text(plan), self.lm.model, self.lm.tokenizer)
         if record["dense_digest"] != self._digest:
             self._reshaped = True  # load it anew for the next trial

@@ -8,7 +8,18 @@ from typing import ClassVar
 
 import torch
 
-from harness_ext import Allocation, BadOptionError, LayerShape, Measured, NumericalError, PluginError, Pruner, Sparsity, Statistic
+from harness_ext import (
+    Allocation,
+    BadOptionError,
+    LayerShape,
+    Measured,
+    NumericalError,
+    PluginError,
+    Pruner,
+    PruningMethod,
+    Sparsity,
+    Statistic,
+)
 
 
 class Global(Allocation):
@@ -24,17 +35,17 @@ class Global(Allocation):
     name: ClassVar[str] = "global"
     patterns: ClassVar[bool] = False
 
-    def check(self, pruner: Pruner) -> None:
-        if pruner.rung() == "prune_model" or type(pruner).score is Pruner.score:
+    def check(self, pruner: PruningMethod) -> None:
+        if not isinstance(pruner, Pruner) or type(pruner).score is Pruner.score:
             raise BadOptionError(
                 f"allocation='global' compares scores, which pruner {pruner.name!r} does not give: want one that overrides score, "
                 "such as magnitude or wanda"
             )
 
-    def measures(self, pruner: Pruner) -> type[Statistic] | None:
+    def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
         return pruner.measures()
 
-    def measure(self, block: Sequence[Measured], pruner: Pruner) -> dict[str, torch.Tensor]:
+    def measure(self, block: Sequence[Measured], pruner: PruningMethod) -> dict[str, torch.Tensor]:
         """The scores of each layer: float32 [rows * columns] on the CPU.
 
         Raises:
@@ -43,6 +54,8 @@ class Global(Allocation):
         """
         found = {}
         for layer, weight, statistic in block:
+            if not isinstance(pruner, Pruner):
+                raise PluginError(f"pruner {pruner.name!r} gives no scores")
             scores = pruner.score(weight, statistic)
             if not isinstance(scores, torch.Tensor) or scores.shape != weight.shape:
                 got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__

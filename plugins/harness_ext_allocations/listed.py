@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness_ext import Allocation, BadOptionError, LayerShape, Pruner, Sparsity
+from harness_ext import Allocation, BadOptionError, LayerShape, PruningMethod, Sparsity
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -27,7 +27,7 @@ class Listed(Allocation):
     name: ClassVar[str] = "list"
     path: str = ""
 
-    def check(self, pruner: Pruner) -> None:
+    def check(self, pruner: PruningMethod) -> None:
         self._entries()
 
     def spread(self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]) -> Mapping[str, float | Sparsity]:

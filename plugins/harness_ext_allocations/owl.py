@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from harness_ext import Allocation, BadOptionError, ChannelNorms, LayerShape, Measured, Pruner, Sparsity
+from harness_ext import Allocation, BadOptionError, ChannelNorms, LayerShape, Measured, PruningMethod, Sparsity
 
 HIGHEST = 0.99  # of a block's weights, whatever its share of outliers
 
@@ -38,7 +38,7 @@ class OWL(Allocation):
         if not 0 <= self.margin <= 0.5:
             raise BadOptionError(f"allocation.margin={self.margin}: want a ratio of at least 0 and at most 0.5, such as 0.08")
 
-    def measure(self, block: Sequence[Measured], pruner: Pruner) -> float:
+    def measure(self, block: Sequence[Measured], pruner: PruningMethod) -> float:
         """The share of outliers among all weights of the block, in [0, 1]."""
         size = sum(measured.layer.size for measured in block)
         # The scores are computed twice, so that only one matrix of them is in memory at a time.

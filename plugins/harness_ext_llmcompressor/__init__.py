@@ -3,11 +3,11 @@ until it is used."""
 
 from collections.abc import Callable
 
-from harness_ext import Pruner, hookimpl
+from harness_ext import PruningMethod, hookimpl
 
 
 @hookimpl
-def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
     from harness_ext_llmcompressor.pruner import LLMCompressor
 
     register(LLMCompressor)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, CalibrationError, LinearLayer, PluginError, Pruner, Sparsity, UnsupportedModelError, find_blocks
+from harness_ext import (
+    BadOptionError,
+    CalibrationError,
+    LinearLayer,
+    ModelPruner,
+    PluginError,
+    Sparsity,
+    UnsupportedModelError,
+    find_blocks,
+)
 from harness_ext_llmcompressor import isolation, modifiers, oneshot
 
 if TYPE_CHECKING:
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 SLACK = 0.001  # how far the share of zeros may be from what was asked for
 
 
-class LLMCompressor(Pruner):
+class LLMCompressor(ModelPruner):
     """What llm-compressor's ``oneshot`` makes of the model: ``pruner.modifier=sparsegpt`` or ``wanda`` on the linear layers of the decoder,
     or a recipe, ``pruner.recipe=FILE``, of which ``sparsity`` has to be what it removes from these layers together.
 

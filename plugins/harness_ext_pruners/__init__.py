@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from harness_ext import Pruner, hookimpl
+from harness_ext import PruningMethod, hookimpl
 
 
 @hookimpl
-def register_pruners(register: Callable[[type[Pruner]], None]) -> None:
+def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
     from harness_ext_pruners.admm import ADMM
     from harness_ext_pruners.alps import ALPS
     from harness_ext_pruners.depth import Depth

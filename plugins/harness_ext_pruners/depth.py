@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, DecoderBlock, NumericalError, Pruner, Sparsity, UnsupportedModelError, find_blocks
+from harness_ext import BadOptionError, DecoderBlock, NumericalError, Sparsity, StructuredPruner, UnsupportedModelError, find_blocks
 from harness_ext_pruners.backbone import asked, nearest_integer, read, tokens_for
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PLACE = ("layer_idx", "layer_id")  # what the modules of a block call its place,
 PASSING = ("training", "gradient_checkpointing")  # how a model is run
 
 
-class Depth(Pruner):
+class Depth(StructuredPruner):
     """Takes whole decoder blocks out: the number of blocks nearest to the ratio, those that change the residual stream least.
 
     With ``x_i`` the residual stream that enters block i, and means over the calibration tokens of the dense model:
@@ -39,7 +39,6 @@ class Depth(Pruner):
     """
 
     name: ClassVar[str] = "depth"
-    structured: ClassVar[bool] = True
     calibrated: ClassVar[bool] = True
     influence: Literal["block", "angular"] = "block"
     tokens: Literal["all", "last"] = "all"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Pruner, Sparsity, find_blocks, load_masks
+from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks, load_masks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness_ext import LinearLayer
 
 
-class Stored(Pruner):
+class Stored(ModelPruner):
     """Zeroes the weights that a file of masks says, which ``harness-ext prune --masks-only`` wrote: ``pruner.path=FOLDER``.
 
     Of a method that only chooses masks, such as magnitude, Wanda or RIA, the same dense model becomes the same pruned model, bit for bit.

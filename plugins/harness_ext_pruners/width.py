@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, DecoderBlock, LinearLayer, NumericalError, Pruner, Sparsity, find_blocks, lowest
+from harness_ext import BadOptionError, DecoderBlock, LinearLayer, NumericalError, Sparsity, StructuredPruner, find_blocks, lowest
 from harness_ext_pruners.backbone import read, tokens_for
 from harness_ext_pruners.families import FAMILIES, Part, keep, layers_of, parts_of, widths_allowed
 from harness_ext_pruners.moments import Moments
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Width(Pruner):
+class Width(StructuredPruner):
     """Takes the attention heads and FFN channels with the least weighty outputs out of every block.
 
     Scores are those of the inputs ``x_j`` of an output projection W (o_proj; down_proj, fc2 and so on), measured on the calibration
@@ -44,7 +44,6 @@ class Width(Pruner):
     """
 
     name: ClassVar[str] = "width"
-    structured: ClassVar[bool] = True
     calibrated: ClassVar[bool] = True
     metric: Literal["auto", "fluctuation", "energy"] = "auto"
     add_bias: bool = False

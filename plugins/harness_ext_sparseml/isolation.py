@@ -14,7 +14,16 @@ from typing import Any
 
 import torch
 
-from harness_ext import BadOptionError, HarnessExtError, NumericalError, PluginError, Pruner, Sparsity, kept_environment, kept_generators
+from harness_ext import (
+    BadOptionError,
+    HarnessExtError,
+    NumericalError,
+    PluginError,
+    PruningMethod,
+    Sparsity,
+    kept_environment,
+    kept_generators,
+)
 
 INSTALL = "pip install 'lm-eval-pruned[sparseml]'"
 FILE_LOGGERS = ("sparseml.core.logger.logger", "sparseml.pytorch.utils.logger")  # would write ./sparse_logs
@@ -45,7 +54,7 @@ def version() -> str:
         return ""
 
 
-class SparseMLPruner(Pruner):
+class SparseMLMethod(PruningMethod):
     """What the pruners of SparseML share: they exist only where SparseML does."""
 
     def __post_init__(self) -> None:

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, NumericalError, Pruned, Sparsity, Statistic
-from harness_ext_sparseml.isolation import SparseMLPruner, check_pattern, sparseml
+from harness_ext import BadOptionError, NumericalError, Pruned, Pruner, Sparsity, Statistic
+from harness_ext_sparseml.isolation import SparseMLMethod, check_pattern, sparseml
 
 Self = TypeVar("Self", bound="_Inputs")
 
@@ -73,7 +73,7 @@ class NormsOfSparseML(_Inputs):
     buffer = "scaler_row"
 
 
-class _Layerwise(SparseMLPruner):
+class _Layerwise(SparseMLMethod, Pruner):
     def _fasterprune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: _Inputs, share: float, **settings: Any) -> Pruned:
         check_pattern(sparsity, weight.shape[1])
         n, m = sparsity.pattern or (0, 0)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, Sparsity, find_blocks
-from harness_ext_sparseml.isolation import SparseMLPruner, check_pattern, sparseml
+from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks
+from harness_ext_sparseml.isolation import SparseMLMethod, check_pattern, sparseml
 from harness_ext_sparseml.modifiers import Weights, run, schedule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class SparseMLMagnitude(SparseMLPruner):
+class SparseMLMagnitude(SparseMLMethod, ModelPruner):
     """SparseML's magnitude pruning, by the modifiers of its training recipes.
 
     A pattern such as 2:4 is SparseML's N:M mask. SparseML rounds the number of weights to the nearest, where this package rounds down.

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from harness_ext import BadOptionError, Sparsity, UnsupportedModelError, find_blocks
-from harness_ext_sparseml.isolation import SparseMLPruner, sparseml
+from harness_ext import BadOptionError, ModelPruner, Sparsity, UnsupportedModelError, find_blocks
+from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 from harness_ext_sparseml.modifiers import Model, gradients, run, schedule
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FOUR = 4
 
 
-class SparseMLOBS(SparseMLPruner):
+class SparseMLOBS(SparseMLMethod, ModelPruner):
     """SparseML's blockwise Optimal Brain Surgeon: removes what the loss misses least, by its gradients on each calibration sequence, and
     changes the remaining weights of the block to make up for it.
 

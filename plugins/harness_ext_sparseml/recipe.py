@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from harness_ext import BadOptionError, LinearLayer, Sparsity, find_blocks
-from harness_ext_sparseml.isolation import SparseMLPruner, sparseml
+from harness_ext import BadOptionError, LinearLayer, ModelPruner, Sparsity, find_blocks
+from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 from harness_ext_sparseml.modifiers import gradients, zeros
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ TAG = re.compile(r"^\s*-\s*!\w+", re.MULTILINE)  # of a modifier in a training r
 SLACK = 0.001  # how far the share of zeros may be from what was asked for
 
 
-class SparseMLRecipe(SparseMLPruner):
+class SparseMLRecipe(SparseMLMethod, ModelPruner):
     """Whatever a recipe of SparseML says: ``pruner.recipe=FILE``, of the one-shot or of the training kind (``!OBSPruningModifier``),
     applied once. ``sparsity`` has to be what the recipe leaves in the linear layers of the decoder.
     """

@@ -19,7 +19,18 @@ from harness_ext_pruners.wanda import Wanda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_ext import BadOptionError, LayerShape, Measured, NumericalError, PluginError, Pruned, Pruner, Sparsity, find_blocks
+from harness_ext import (
+    BadOptionError,
+    LayerShape,
+    Measured,
+    ModelPruner,
+    NumericalError,
+    PluginError,
+    Pruned,
+    Pruner,
+    Sparsity,
+    find_blocks,
+)
 from harness_ext.engine.allocate import allocate, check_allocation
 from harness_ext.plugins import Plugins
 
@@ -273,7 +284,7 @@ class TestGlobal:
             def prune(self, weight, sparsity, statistic):
                 return weight
 
-        class Both(Pruner):
+        class Both(ModelPruner):
             name = "both"
 
             def score(self, weight, statistic):

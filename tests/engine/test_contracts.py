@@ -103,7 +103,9 @@ class TestTheGoodTask(TaskFolderContract):
 
 
 def test_what_is_no_plugin_is_refused():
-    assert told(PrunerContract, "test_it_keeps_to_patterns", pruner=3).startswith("want for pruner a subclass of harness_ext.Pruner, a")
+    assert told(PrunerContract, "test_it_keeps_to_patterns", pruner=3).startswith(
+        "want for pruner a subclass of harness_ext.Pruner, ModelPruner"
+    )
 
 
 # What a run checks

@@ -11,6 +11,7 @@ from harness_ext import (
     Calibration,
     CalibrationError,
     ChannelNorms,
+    ModelPruner,
     NumericalError,
     PluginError,
     Pruned,
@@ -19,7 +20,7 @@ from harness_ext import (
     prune,
 )
 from harness_ext.engine.layers import find_blocks
-from harness_ext.engine.run import output_error
+from harness_ext.engine.layerwise import output_error
 
 FIRST = r"model\.layers\.0\.self_attn\.q_proj"
 
@@ -30,7 +31,8 @@ def zeroed(weight, sparsity):
 
 def pruner(method, how, **attributes):
     """An instance of a pruner that overrides one method."""
-    return type("Own", (Pruner,), {"name": "own", method: how, **attributes})()
+    base = ModelPruner if method == "prune_model" else Pruner
+    return type("Own", (base,), {"name": "own", method: how, **attributes})()
 
 
 def spoil(weight, value):
@@ -160,7 +162,7 @@ def test_notes_are_recorded_and_cannot_pass_for_counts():
 
 
 class TestPruneModel:
-    """The last rung: a pruner that treats the model as a whole."""
+    """A pruner that treats the model as a whole."""
 
     @staticmethod
     def globally(calls=None):

@@ -8,7 +8,7 @@ import pytest
 import tiny
 import torch
 
-from harness_ext import Allocation, BadOptionError, ChannelNorms, LayerShape, PluginError, Pruner, Sparsity, prune
+from harness_ext import Allocation, BadOptionError, ChannelNorms, LayerShape, ModelPruner, PluginError, Sparsity, prune
 
 SPREAD = """
 from harness_ext import Allocation, Sparsity, hookimpl
@@ -69,7 +69,7 @@ class TestAllocation:
 
     def test_is_refused_for_a_pruner_of_whole_models(self, install_plugin):
         install_plugin("spread", SPREAD.format("raise ZeroDivisionError"))
-        own = type("Own", (Pruner,), {"name": "own", "prune_model": lambda *_: None})()
+        own = type("Own", (ModelPruner,), {"name": "own", "prune_model": lambda *_: None})()
         with pytest.raises(BadOptionError, match="allocation='spread': pruner 'own' treats the model as a whole"):
             prune(tiny.model(), pruner=own, sparsity=0.5, allocation="spread")
 

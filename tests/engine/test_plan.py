@@ -7,7 +7,7 @@ import tiny
 import torch
 from harness_ext_calibrations.self_generated import SelfGenerated
 
-from harness_ext import BadOptionError, Calibration, PluginError, Pruner, Statistic
+from harness_ext import BadOptionError, Calibration, ModelPruner, PluginError, Pruner, Statistic
 from harness_ext.engine.plan import make_plan, take_plan
 from harness_ext.errors import UnknownNameError
 from harness_ext.plugins import Plugins
@@ -66,8 +66,8 @@ def test_options_without_a_name_are_those_of_the_default(plugins):
         ("wanda", 0, False),
         ("magnitude", 0.5, False),
         ("random", 0.5, False),
-        (type("Own", (Pruner,), {"name": "own", "prune_model": lambda *_: None, "calibrated": True})(), 0.5, True),
-        (type("Own", (Pruner,), {"name": "own", "prune_model": lambda *_: None})(), 0.5, False),
+        (type("Own", (ModelPruner,), {"name": "own", "prune_model": lambda *_: None, "calibrated": True})(), 0.5, True),
+        (type("Own", (ModelPruner,), {"name": "own", "prune_model": lambda *_: None})(), 0.5, False),
     ],
 )
 def test_calibration_is_needed_where_something_is_measured(plugins, pruner, sparsity, needed):
@@ -156,7 +156,7 @@ class Deaf(Pruner):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"pruner": Idle()}, "Idle overrides none of score, prune and prune_model"),
+        ({"pruner": Idle()}, "Idle overrides none of score, prune and prune_together"),
         ({"pruner": Deaf()}, "Deaf: its statistic Half does not override update"),
         ({"calibration": Unread()}, "Unread overrides neither texts nor input_ids"),
     ],

@@ -80,15 +80,16 @@ def test_a_failing_import_is_reported_with_distribution_version_and_reason(insta
         ),
         (hook("pass", name="wholly_different"), "'wholly_different' is not a hook. Hooks: register_allocations, register_calibrations, "),
         (hook("pass", arguments="registrar"), "PluginValidationError: "),
-        (hook("register(int)"), "register() wants a subclass of harness_ext.Pruner, not <class 'int'>"),
-        (hook("register('wanda')"), "register() wants a subclass of harness_ext.Pruner, not 'wanda'"),
+        (hook("register(int)"), "register() wants a subclass of harness_ext.Pruner, ModelPruner or StructuredPruner, not <class 'int'>"),
+        (hook("register('wanda')"), "register() wants a subclass of harness_ext.Pruner, ModelPruner or StructuredPruner, not 'wanda'"),
         (
             hook("register(Calibration)"),
-            "register() wants a subclass of harness_ext.Pruner, not <class 'harness_ext.method.calibration.Calibration'>",
+            "register() wants a subclass of harness_ext.Pruner, ModelPruner or StructuredPruner, not <class "
+            "'harness_ext.method.calibration.Calibration'>",
         ),
         (pruner_source("x").replace("    name", "    title"), "First has no name: set the class attribute name = '...'"),
         (pruner_source(""), "First has no name: set the class attribute name = '...'"),
-        (pruner_source("x").replace("def score", "def scores"), "First overrides none of score, prune and prune_model"),
+        (pruner_source("x").replace("def score", "def scores"), "First overrides none of score, prune and prune_together"),
         (
             hook("register(type('Empty', (Calibration,), {'name': 'empty'}))", name="register_calibrations"),
             "Empty overrides neither texts nor input_ids",

@@ -13,7 +13,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from harness_ext import BadOptionError, ChannelNorms, Pruner, prune
+from harness_ext import BadOptionError, ChannelNorms, ModelPruner, Pruner, prune
 from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.resume import BlockCheckpoints
 
@@ -173,7 +173,7 @@ def test_a_folder_that_is_none_is_refused(value):
 
 
 def test_a_pruner_of_whole_models_leaves_no_checkpoints(tmp_path):
-    whole = type("Whole", (Pruner,), {"name": "whole", "prune_model": lambda *_: None})()
+    whole = type("Whole", (ModelPruner,), {"name": "whole", "prune_model": lambda *_: None})()
     with pytest.raises(BadOptionError, match="pruner 'whole' treats the model as a whole and leaves no checkpoints"):
         run(tmp_path, pruner=whole)
 

@@ -13,7 +13,7 @@ import tiny
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, Hessian, NumericalError, Pruner, UnsupportedModelError, prune
+from harness_ext import BadOptionError, Hessian, NumericalError, Pruner, Sparsity, UnsupportedModelError, prune
 from harness_ext.engine import walk
 from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.plan import make_plan
@@ -110,24 +110,81 @@ def test_it_makes_a_difference():
     ] == [True] * 3 + [False] * 4  # fmt: skip
 
 
-def test_every_batch_goes_through_a_layer_once_and_the_first_once_more(monkeypatch):
+def test_a_block_runs_no_further_than_the_layers_that_are_measured(monkeypatch):
     model, ids, calls = tiny.model(layers=3), tiny.token_ids(6), Counter()
     monkeypatch.setattr(walk, "BATCH_TOKENS", 2 * ids.shape[1])
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "layers" in name:
-            module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+            module.register_forward_hook(lambda *_, name=name: calls.update([name.split(".", 2)[2]]))
     run(model, ids)
-    middle = {name: count for name, count in calls.items() if ".1." in name}
-    assert set(middle.values()) <= {3, 4}  # three batches; the first is also looked at for who reads what
-    assert all(count <= 4 for name, count in calls.items() if ".2." in name)
+    batches, stage = 3, {name: number for number, names in enumerate(LLAMA) for name in names}
+    for name, count in calls.items():
+        block, layer = int(name.split(".")[0]), name.split(".")[-1]
+        behind = len(LLAMA) - stage[layer]  # stages for which the block runs as far as this layer, or past it
+        first_look, whole_pass = 1, batches if block < 2 else 0
+        assert count <= behind * batches + first_look + whole_pass + 1  # 1: how the first block is called, and what it returns
 
 
-def test_the_last_block_is_not_run_to_its_end():
-    model, calls = tiny.model(), Counter()
-    for index, block in enumerate(find_blocks(model)):
-        block.module.mlp.register_forward_hook(lambda *_, index=index: calls.update([index]))
-    run(model, tiny.token_ids())
-    assert calls == {0: 3, 1: 1}  # of the first, how it is called; of both, who reads what; and the one batch
+class Inside(nn.Module):
+    """Runs a block's FFN in a state of torch that it enters itself."""
+
+    def __init__(self, module, state):
+        super().__init__()
+        self.inner, self.state = module, state
+
+    def forward(self, states):
+        with self.state():
+            return self.inner(states).to(states.dtype)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        torch.enable_grad,
+        lambda: torch.set_grad_enabled(False),
+        lambda: torch.device("cpu"),
+    ],
+    ids=["autocast", "enable_grad", "no_grad", "default device"],
+)
+@pytest.mark.parametrize("batches", [1, 6])
+def test_a_block_may_change_the_state_of_torch_while_it_runs(monkeypatch, state, batches):
+    """Such state belongs to the thread: it must be that of the batch that runs, and be what it was afterwards."""
+    ids = tiny.token_ids(6)
+    monkeypatch.setattr(walk, "BATCH_TOKENS", ids.numel() // batches)
+    pruned, partly = tiny.model(), tiny.model()
+    for model in (pruned, partly):
+        for block in find_blocks(model):
+            block.module.mlp = Inside(block.module.mlp, state)
+    before = torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_device()
+    record = prune(pruned, pruner="wanda", sparsity=0.5, calibration=ids, true_sequential=True)
+    assert before == (
+        torch.is_autocast_enabled("cpu"), torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_default_device(),
+    )  # fmt: skip
+    assert record["achieved_sparsity"] == 0.5
+    for block in find_blocks(partly):
+        for names in LLAMA:
+            layers = [layer for layer in block.layers if layer.name.rsplit(".", 1)[-1] in names]
+            norms = {layer.name: oracle_norms(partly, layer, ids) for layer in layers}
+            for layer in layers:
+                scores = layer.weight.abs() * norms[layer.name]
+                layer.write(layer.weight.masked_fill(Sparsity(0.5).mask(scores, "row"), 0))
+    different = sum(
+        int(((a.weight == 0) != (b.weight == 0)).sum())
+        for one, other in zip(find_blocks(pruned), find_blocks(partly), strict=True)
+        for a, b in zip(one.layers, other.layers, strict=True)
+    )
+    assert different == 0
+
+
+def oracle_norms(model, layer, ids):
+    """The norms of what reaches a layer in a whole forward pass of the model."""
+    seen = []
+    handle = layer.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))
+    with torch.no_grad():
+        model(input_ids=ids)
+    handle.remove()
+    return torch.cat([inputs.flatten(0, 1) for inputs in seen]).norm(dim=0)
 
 
 @architecture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from harness_ext import ChannelNorms, Hessian, NumericalError, Pruner, Sparsity, inverse_factor
+from harness_ext import ChannelNorms, Hessian, ModelPruner, NumericalError, Pruner, Sparsity, inverse_factor
 from harness_ext.engine.layers import find_blocks
 
 
@@ -100,7 +100,7 @@ class SeedsTheWorld(Good):
         return torch.rand(weight.shape)
 
 
-class Whole(Pruner):
+class Whole(ModelPruner):
     """Prunes all layers by magnitude."""
 
     name = "whole"

@@ -13,7 +13,7 @@ from harness_ext_pruners.magnitude import Magnitude
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness_ext import Allocation, BadOptionError, LayerShape, PluginError, Pruner, Sparsity
+from harness_ext import Allocation, BadOptionError, LayerShape, ModelPruner, PluginError, Sparsity
 from harness_ext.engine.allocate import allocate, check_allocation
 
 
@@ -32,7 +32,7 @@ class Given(Allocation):
         return self.result(sparsity, layers, measured) if callable(self.result) else self.result
 
 
-class Whole(Pruner):
+class Whole(ModelPruner):
     name = "whole"
 
     def prune_model(self, model, sparsity, calibration, modules="all"):

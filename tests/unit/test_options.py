@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Optional
 
 import pytest
 
-from harness_ext import BadOptionError, Pruner
+from harness_ext import BadOptionError, ModelPruner, PluginError, Pruner, PruningMethod, StructuredPruner
 from harness_ext.method.options import Configurable
 
 
@@ -132,10 +132,28 @@ def test_the_class_attributes_of_a_pruner_are_no_options():
     assert Own.defaults() == {"strength": 1.0}
 
 
-@pytest.mark.parametrize(
-    ("methods", "rung"),
-    [((), None), (("score",), "score"), (("prune",), "prune"), (("prune_model",), "prune_model"), (("score", "prune"), "prune")],
-)
-def test_the_rung_is_the_most_general_method_that_is_overridden(methods, rung):
-    own = type("Own", (Pruner,), {"name": "own", **dict.fromkeys(methods, lambda *_: None)})
-    assert own.rung() == rung
+@pytest.mark.parametrize("method", ["score", "prune", "prune_together"])
+def test_a_pruner_overrides_one_of_three_methods(method):
+    with pytest.raises(PluginError, match="none of score, prune and prune_together"):
+        type("Own", (Pruner,), {"name": "own"}).check_class()
+    type("Own", (Pruner,), {"name": "own", method: lambda *_: None}).check_class()
+
+
+@pytest.mark.parametrize("base", [ModelPruner, StructuredPruner])
+def test_a_pruner_of_models_overrides_prune_model(base):
+    with pytest.raises(PluginError, match="does not override prune_model"):
+        type("Own", (base,), {"name": "own", "score": lambda *_: None}).check_class()
+    type("Own", (base,), {"name": "own", "prune_model": lambda *_: None}).check_class()
+
+
+@pytest.mark.parametrize(("structured", "base"), [(False, "harness_ext.ModelPruner"), (True, "harness_ext.StructuredPruner")])
+@pytest.mark.parametrize("others", [(), ("score",), ("prune", "prune_together")])
+def test_a_pruner_with_prune_model_is_told_its_new_base_class(structured, base, others):
+    own = type("Own", (Pruner,), {"name": "own", "structured": structured, **dict.fromkeys(("prune_model", *others), lambda *_: None)})
+    with pytest.raises(PluginError, match=base):
+        own.check_class()
+
+
+def test_a_pruning_method_alone_is_no_base_class():
+    with pytest.raises(PluginError, match=r"harness_ext\.Pruner, ModelPruner or StructuredPruner"):
+        type("Own", (PruningMethod,), {"name": "own", "prune_model": lambda *_: None}).check_class()

@@ -12,7 +12,7 @@ from harness_ext.engine.global_state import kept_generators
 from harness_ext.engine.layers import find_blocks
 from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.method.allocation import Allocation, LayerShape, Measured
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import PruningMethod
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
@@ -102,8 +102,8 @@ class AllocationContract(degenerate.DegenerateCases):
     def _allocation(self) -> Allocation:
         return self.allocation_for(given.small_model(), Sparsity(0.5))
 
-    def _pruner(self) -> Pruner:
-        return given.make(Pruner, given.plugins().pruners, self.pruner, {})
+    def _pruner(self) -> PruningMethod:
+        return given.make(PruningMethod, given.plugins().pruners, self.pruner, {})
 
     def _who(self) -> str:
         return f"allocation {self._allocation().name!r}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.method.pruner import Pruner
+from harness_ext.method.pruner import PruningMethod
 from harness_ext.testing.contracts.given import LONGEST, layers_of, small_model, token_ids
 
 Case = tuple[Any, torch.Tensor]
@@ -34,7 +34,7 @@ class DegenerateCases(ABC):
         self._take(few_tokens)
 
 
-def measured(pruner: Pruner, inputs: torch.Tensor) -> Any:
+def measured(pruner: PruningMethod, inputs: torch.Tensor) -> Any:
     """The statistic that the pruner declares, of inputs [tokens, in_features]; None if it declares none."""
     if (kind := pruner.measures()) is None:
         return None

@@ -22,10 +22,10 @@ from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.options import Configurable
-from harness_ext.method.pruner import Pruner
-from harness_ext.plugins import Plugins, Registry
+from harness_ext.method.pruner import PruningMethod
+from harness_ext.plugins import Plugins, Registry, base_names
 
-P = TypeVar("P", Pruner, Allocation, Calibration)
+P = TypeVar("P", PruningMethod, Allocation, Calibration)
 
 WIDTH, INNER, VOCABULARY, LONGEST = 16, 24, 64, 32
 LAB = "lab-xs"
@@ -69,7 +69,7 @@ def make(base: type[P], registry: Registry[type[P]], given: Any, options: Mappin
         return given.from_options(options)
     found = given() if callable(given) else given
     if not isinstance(found, base):
-        fail(f"want for {base.kind} a subclass of harness_ext.{base.__name__}, a registered name or an instance, not {given!r}")
+        fail(f"want for {base.kind} a subclass of {base_names(base)}, a registered name or an instance, not {given!r}")
     return found
 
 

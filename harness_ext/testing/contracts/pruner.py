@@ -10,10 +10,10 @@ import torch
 
 from harness_ext.engine.checks import tensors_of, untouched
 from harness_ext.engine.global_state import kept_generators
-from harness_ext.engine.run import output_error
+from harness_ext.engine.layerwise import output_error
 from harness_ext.errors import BadOptionError, HarnessExtError, PluginError
 from harness_ext.method.allocation import Allocation
-from harness_ext.method.pruner import Pruned, Pruner
+from harness_ext.method.pruner import ModelPruner, Pruned, Pruner, PruningMethod, StructuredPruner
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Hessian
 from harness_ext.testing.contracts import degenerate, given
@@ -54,9 +54,9 @@ class PrunerContract(degenerate.DegenerateCases):
     quality_sparsity: float = 0.5
     """At which the pruner is compared with ``random``."""
 
-    def pruner_for(self, model: Any, sparsity: Sparsity) -> Pruner:
+    def pruner_for(self, model: Any, sparsity: Sparsity) -> PruningMethod:
         """The pruner under test. Override this where its options depend on the model or the sparsity."""
-        return given.make(Pruner, given.plugins().pruners, self.pruner, self.options)
+        return given.make(PruningMethod, given.plugins().pruners, self.pruner, self.options)
 
     # --- the rules
 
@@ -77,7 +77,7 @@ class PrunerContract(degenerate.DegenerateCases):
             try:
                 self._prune(model, ratio)
             except BadOptionError as error:  # a structured method cannot remove any share of a small model
-                if not self._pruner().structured:
+                if not isinstance(self._pruner(), StructuredPruner):
                     fail(f"sparsity={ratio}: {error}")
                 refused.append(str(error))
                 self._check_same(model, before, f"sparsity={ratio} was refused after the model was changed")
@@ -101,7 +101,7 @@ class PrunerContract(degenerate.DegenerateCases):
     def test_it_keeps_to_patterns(self) -> None:
         for pattern in self.patterns:
             model = given.small_model()
-            if self._pruner().structured:
+            if isinstance(self._pruner(), StructuredPruner):
                 self._check_refused(pattern, model)
                 continue
             with told_in_one_line():
@@ -179,7 +179,7 @@ class PrunerContract(degenerate.DegenerateCases):
         model = given.lab_model()
         with told_in_one_line(f"on {given.LAB}"):
             self._prune(model, self.quality_sparsity, calibration=ids)
-        measure = _loss if self._pruner().structured else _layer_error
+        measure = _loss if isinstance(self._pruner(), StructuredPruner) else _layer_error
         mine, floor = (
             measure(model, text),
             sum(_of_random(self.quality_sparsity, seed, measure) for seed in RANDOM_SEEDS) / len(RANDOM_SEEDS),
@@ -190,14 +190,14 @@ class PrunerContract(degenerate.DegenerateCases):
 
     # --- how they are tested
 
-    def _pruner(self, sparsity: float | str = 0.5) -> Pruner:
+    def _pruner(self, sparsity: float | str = 0.5) -> PruningMethod:
         return self.pruner_for(given.small_model(), Sparsity.parse(sparsity))
 
     def _who(self) -> str:
         return f"pruner {self._pruner().name!r}"
 
     def _whole_model(self) -> bool:
-        return self._pruner().rung() == "prune_model"
+        return isinstance(self._pruner(), ModelPruner)
 
     def _prune(self, model: Any, sparsity: float | str, calibration: torch.Tensor | None = None, **arguments: Any) -> Record:
         ids = given.token_ids() if calibration is None else calibration
@@ -247,7 +247,7 @@ class PrunerContract(degenerate.DegenerateCases):
     def _check_the_rest(self, model: Any, before: Mapping[str, torch.Tensor]) -> None:
         """What is not the weight of a linear layer of the decoder, or, for structured methods, is outside the decoder layers."""
         pruned = {f"{layer.name}.weight" for layer in given.layers_of(given.small_model())}
-        inside = self._pruner().structured
+        inside = isinstance(self._pruner(), StructuredPruner)
 
         def rest(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             return {name: tensor for name, tensor in tensors.items() if name not in pruned and not (inside and ".layers." in name)}
@@ -269,9 +269,11 @@ def _inputs() -> torch.Tensor:
     return torch.randn(64, given.WIDTH, generator=torch.Generator().manual_seed(3))
 
 
-def _call(pruner: Pruner, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor:
+def _call(pruner: PruningMethod, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor:
     """The new weight of one layer, by the method that the pruner overrides."""
-    if pruner.rung() == "prune_together":
+    if not isinstance(pruner, Pruner):
+        raise PluginError(f"pruner {pruner.name!r} does not go layer by layer")
+    if pruner.prunes_together():
         result = pruner.prune_together([weight], [sparsity], statistic)[0]
     else:
         result = pruner.prune(weight, sparsity, statistic)

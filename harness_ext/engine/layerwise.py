@@ -1,0 +1,156 @@
+"""Prunes a model decoder block by decoder block. Each block is calibrated on the outputs of the already pruned blocks before it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any
+
+import torch
+
+from harness_ext.engine import checks, ranks, record
+from harness_ext.engine.layers import DecoderBlock, LinearLayer
+from harness_ext.engine.memory import give_back
+from harness_ext.engine.placement import Placement
+from harness_ext.engine.plan import Plan
+from harness_ext.engine.resume import BlockCheckpoints
+from harness_ext.engine.stopwatch import Stopwatch
+from harness_ext.engine.terminal import progress
+from harness_ext.engine.walk import Stages, Walk, unmeasured
+from harness_ext.errors import HarnessExtError, PluginError
+from harness_ext.method.pruner import Pruner
+from harness_ext.method.sparsity import Sparsity
+from harness_ext.method.statistic import Hessian, Statistic
+
+
+def prune_blocks(
+    plan: Plan,
+    pruner: Pruner,
+    blocks: list[DecoderBlock],
+    placement: Placement,
+    stopwatch: Stopwatch,
+    input_ids: torch.Tensor | None,
+    sparsities: dict[str, Sparsity],
+    fingerprint: str,
+    *,
+    measure_error: bool,
+) -> dict[str, Any]:
+    """Prunes the selected layers in place and returns their entries for the record, by name.
+
+    Args:
+        pruner: that of the plan.
+        blocks: all decoder blocks, with the selected layers.
+        input_ids: int64 [samples, length], where the plan is calibrated.
+        sparsities: of each selected layer, by its name.
+        fingerprint: of the run; names its checkpoints.
+        measure_error: also record each layer's relative output error on the calibration tokens.
+
+    Raises:
+        HarnessExtError: the model cannot be walked, the numbers are not finite, or the pruner broke its contract.
+    """
+    kinds: list[type[Statistic]] = [kind for kind in [pruner.measures()] if kind]
+    if measure_error and not any(issubclass(kind, Hessian) for kind in kinds):
+        kinds.append(Hessian)
+    walk = Walk(placement, blocks, input_ids, getattr(torch, plan.precision), stopwatch) if input_ids is not None and kinds else None
+    checkpoints = BlockCheckpoints(plan.resume, fingerprint) if plan.resume and ranks.is_first() else None
+    pruning = _Layerwise(plan, pruner, sparsities, stopwatch, measure_error)
+    last = max(index for index, block in enumerate(blocks) if block.layers)
+    try:
+        with progress(f"{pruner.name} {plan.sparsity}", last + 1) as advance:
+            for index, block in enumerate(blocks[: last + 1]):
+                if block.layers or walk:
+                    with placement.loaded(block, write=bool(block.layers)):
+                        if block.layers and not _restore(plan, index, block, checkpoints, pruning.entries):
+                            with closing(_stages(plan, walk, index, kinds) if walk else unmeasured(block)) as stages:
+                                pruning.prune(stages)
+                            if checkpoints:
+                                weights = {layer.name: layer.weight.cpu() for layer in block.layers}
+                                checkpoints.save(index, weights, {name: pruning.entries[name] for name in weights})
+                        if walk and index < last:
+                            walk.advance(index)
+                advance()
+    finally:
+        if checkpoints:
+            checkpoints.close()
+    return pruning.entries
+
+
+def _stages(plan: Plan, walk: Walk, index: int, kinds: list[type[Statistic]]) -> Stages:
+    return walk.measure_in_order(index, kinds) if plan.true_sequential else walk.measure(index, kinds)
+
+
+def _restore(plan: Plan, index: int, block: DecoderBlock, checkpoints: BlockCheckpoints | None, entries: dict[str, Any]) -> bool:
+    """Puts the weights of a block back that an earlier run has pruned. False if there are none."""
+    saved = ranks.broadcast(checkpoints.load(index) if checkpoints else None) if plan.resume else None
+    if saved is None:
+        return False
+    weights, saved_entries = saved
+    for layer in block.layers:
+        layer.write(weights[layer.name])
+    entries |= saved_entries
+    return True
+
+
+class _Layerwise:
+    """Has the pruner compute new weights, checks them, and writes them into the model."""
+
+    def __init__(self, plan: Plan, pruner: Pruner, sparsities: dict[str, Sparsity], stopwatch: Stopwatch, measure_error: bool) -> None:
+        self.plan, self.pruner, self.sparsities, self.stopwatch, self.measure_error = plan, pruner, sparsities, stopwatch, measure_error
+        self.dtype: torch.dtype = getattr(torch, plan.precision)
+        self.entries: dict[str, Any] = {}
+
+    def prune(self, stages: Stages) -> None:
+        """Prunes the layers of one block."""
+        for layers, statistics in stages:
+            for group in [layers] if self.pruner.prunes_together() else [[layer] for layer in layers]:
+                self._replace(group, statistics)
+            statistics.clear()
+            give_back()
+
+    def _replace(self, layers: list[LinearLayer], statistics: list[Statistic]) -> None:
+        """Prunes layers that read the same inputs."""
+        dense = [layer.weight.to(self.dtype).contiguous() for layer in layers]
+        weights = [weight.clone() for weight in dense]
+        sparsities = [self.sparsities[layer.name] for layer in layers]
+        statistic = statistics[0] if statistics and self.pruner.measures() else None
+        began = time.perf_counter()
+        with checks.untouched(checks.tensors_of(statistic), "the statistic that it was given", self._blame(layers[0])):
+            results = self._results(layers, weights, sparsities, statistic)
+        if not isinstance(results, Sequence) or len(results) != len(layers):
+            raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from prune_together")
+        seconds = round((time.perf_counter() - began) / len(layers), 4)
+        for layer, weight, was, sparsity, result in zip(layers, weights, dense, sparsities, results, strict=True):
+            new, notes = checks.unpack(result, weight, was, layer.weight.dtype, self._blame(layer))
+            checks.check_zeros(new, sparsity, int((was == 0).sum()), self._blame(layer))
+            layer.write(new)
+            ranks.broadcast_tensor(layer.weight)
+            entry = {**notes, "seconds": seconds, **record.counts(layer, sparsity)}
+            if self.measure_error:
+                hessian = next(statistic for statistic in statistics if isinstance(statistic, Hessian))
+                # ``weight`` and not ``was``, which may be the layer's own
+                entry["output_error"] = output_error(weight, layer.weight.to(self.dtype), hessian.matrix)
+            self.entries[layer.name] = entry
+
+    def _results(self, layers: list[LinearLayer], weights: list[torch.Tensor], sparsities: list[Sparsity], statistic: Any) -> Any:
+        """The new weights; an error of the pruner names the layers."""
+        try:
+            with self.stopwatch("pruning"):
+                if self.pruner.prunes_together():
+                    return self.pruner.prune_together(weights, sparsities, statistic)
+                return [self.pruner.prune(weights[0], sparsities[0], statistic)]
+        except HarnessExtError as error:
+            names = layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}"
+            raise type(error)(f"pruner {self.pruner.name!r} on {names}: {error}") from error
+
+    def _blame(self, layer: LinearLayer) -> str:
+        return f"{self.plan.who()} broke its contract on {layer.name}"
+
+
+def output_error(dense: torch.Tensor, pruned: torch.Tensor, hessian: torch.Tensor) -> float:
+    """``||W X - W' X||^2 / ||W X||^2`` from the Hessian of the inputs ``X``; weights float [out, in], Hessian float [in, in]."""
+
+    def energy(weight: torch.Tensor) -> float:
+        return float(((weight.double() @ hessian.double()) * weight.double()).sum())
+
+    return energy(dense - pruned) / max(energy(dense), torch.finfo(torch.float64).tiny)
