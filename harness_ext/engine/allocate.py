@@ -44,7 +44,7 @@ def allocate(
         PluginError: the allocation did not return a sparsity for each layer, or they add up to something else than was asked for.
     """
     _check_together(allocation, pruner, sparsity)
-    given = _check_result(allocation, allocation.spread(sparsity, layers, measured), layers)
+    given = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
     _check_divisibility(given, sparsity, layers)
     if sparsity.pattern is None:
         spread = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in given.items()}
@@ -73,7 +73,7 @@ def _check_together(allocation: Allocation, pruner: PruningMethod, sparsity: Spa
         )
 
 
-def _check_result(allocation: Allocation, result: Any, layers: Sequence[LayerShape]) -> dict[str, float | Sparsity]:
+def _check_result(allocation: Allocation, result: Any, sparsity: Sparsity, layers: Sequence[LayerShape]) -> dict[str, float | Sparsity]:
     """What ``spread`` returned, in the order of the layers."""
     blame = f"allocation {allocation.name!r} broke its contract"
     if not isinstance(result, Mapping):
@@ -87,6 +87,11 @@ def _check_result(allocation: Allocation, result: Any, layers: Sequence[LayerSha
         value = result[name]
         if not isinstance(value, Sparsity) and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < 1):
             raise PluginError(f"{blame}: want for {name} a ratio in [0, 1) or a harness_ext.Sparsity, not {value!r}")
+        if sparsity.pattern and isinstance(value, Sparsity) and value.ratio > 0 and not value.pattern:
+            raise PluginError(
+                f"{blame}: sparsity={sparsity} is a pattern, and the Sparsity of {name} is the plain ratio {value}: "
+                f"want a pattern such as {sparsity}, or the ratio as a number, which is rounded to one"
+            )
     return {name: value if isinstance(value := result[name], Sparsity) else float(value) for name in names}
 
 

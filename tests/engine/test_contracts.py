@@ -12,6 +12,7 @@ import torch
 from broken_allocations import BROKEN_ALLOCATIONS, Even
 from broken_calibrations import BROKEN_CALIBRATIONS, Fixed
 from broken_pruners import BROKEN_PRUNERS, Good, Whole
+from broken_statistics import BROKEN_STATISTICS
 
 from harness_ext import PluginError
 from harness_ext.engine.checks import check_marks, check_modules, marks, untouched
@@ -74,6 +75,15 @@ def test_a_task_folder_that_breaks_a_rule_is_told_which(name, task, message, tmp
 )
 def test_every_inherited_test_is_broken_by_a_plugin_here(contract, broken):
     assert {name for name, *_ in broken} == set(inherited_tests_of(contract))
+
+
+@pytest.mark.parametrize(("statistic", "message"), BROKEN_STATISTICS)
+def test_a_statistic_that_two_processes_measure_otherwise_is_named(statistic, message):
+    own = type("Own", (Good,), {"name": "own", "__doc__": "Magnitude.", "statistic": statistic})
+    name = "test_its_statistic_can_be_measured_by_several_processes"
+    assert re.search(message, told(PrunerContract, name, pruner=own))
+    alone = type("Alone", (PrunerContract,), {"pruner": own, "several_processes": False})
+    getattr(alone(), name)()
 
 
 class TestTheGoodOne(PrunerContract):

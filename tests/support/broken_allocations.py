@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from broken_pruners import Spread
+from broken_statistics import NotNamed
 
 from harness_ext import Allocation, NumericalError, Sparsity
 
@@ -93,12 +94,26 @@ class ByNorm(Even):
                 raise NumericalError("an input never changes")
 
 
+class Alone(Even):
+    """Has a statistic that only one process can measure."""
+
+    statistic = NotNamed
+
+    def measure(self, block, pruner):
+        return None
+
+
 BROKEN_ALLOCATIONS = [
+    ("test_its_statistic_can_be_measured_by_several_processes", Alone, "NotNamed names nothing additive"),
     ("test_it_has_a_name_and_a_docstring_and_overrides_spread", NoDocstring, "want a docstring"),
     ("test_its_options_are_checked_and_come_back", AcceptsAnything, "an option 'slope_' was accepted"),
     ("test_the_layers_add_up_to_what_was_asked_for", TooLittle, r"allocation 'even': the layers add up to \d+ weights to remove, \d+ were"),
     ("test_it_spreads_patterns_or_refuses_them", AllPatternsAlike, "the layers add up to"),
-    ("test_it_refuses_a_pattern_that_does_not_divide_the_row", RatioOfPattern, "sparsity=2:7 was accepted: want a BadOptionError"),
+    (
+        "test_it_refuses_a_pattern_that_does_not_divide_the_row",
+        RatioOfPattern,
+        "want a BadOptionError, not PluginError: .* is the plain ratio",
+    ),
     ("test_it_spreads_over_a_part_of_the_model", WholeModelOnly, r"modules=\*\.q_proj: PluginError: .*is not a layer to be pruned"),
     ("test_it_writes_into_nothing_that_it_is_given", WritesWeights, "it wrote into the weights or the statistics that it was given"),
     ("test_it_gives_the_same_sparsities_twice", Draws, "a global random generator"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from broken_statistics import NotNamed
 
 from harness_ext import ChannelNorms, Hessian, ModelPruner, NumericalError, Pruner, Sparsity, inverse_factor
 from harness_ext.engine.layers import find_blocks
@@ -222,7 +223,14 @@ class Accepts27(Good):
         return super().prune(weight, sparsity, statistic)
 
 
+class Alone(Good):
+    """Has a statistic that only one process can measure."""
+
+    statistic = NotNamed
+
+
 BROKEN_PRUNERS = [
+    ("test_its_statistic_can_be_measured_by_several_processes", Alone, "NotNamed names nothing additive"),
     ("test_it_has_a_name_and_a_docstring_and_overrides_a_method", Nameless, "want for its name a text without spaces"),
     ("test_it_has_a_name_and_a_docstring_and_overrides_a_method", Undocumented, "want a docstring"),
     ("test_its_options_are_checked_and_come_back", AcceptsAll, "an option 'power_' was accepted"),

@@ -167,8 +167,20 @@ class TestPatterns:
         assert [str(value) for value in spread.values()] == ["3:4"] * 8
 
     def test_a_pattern_that_the_allocation_chose_stays(self):
-        spread = run([Sparsity.parse("1:8"), Sparsity(0.875), 0.5, 0.5], "2:4", EQUAL)
-        assert [str(value) for value in spread.values()] == ["1:8", "0.875", "2:4", "2:4"]
+        spread = run([Sparsity.parse("1:8"), Sparsity.parse("7:8"), 0.5, 0.5], "2:4", EQUAL)
+        assert [str(value) for value in spread.values()] == ["1:8", "7:8", "2:4", "2:4"]
+
+    @pytest.mark.parametrize("ratio", [0.5, 0.875, 0.01])
+    def test_a_plain_ratio_in_the_place_of_a_pattern_is_refused(self, ratio):
+        """Pruned by it, a layer would have other groups than the pattern says, and the total would still be right."""
+        with pytest.raises(
+            PluginError, match=rf"sparsity=2:4 is a pattern, and the Sparsity of layers\.0\.proj1 is the plain ratio {ratio}"
+        ):
+            run([0.5, Sparsity(ratio), 1 - ratio, 0.5], "2:4", shapes(*[(4, 16)] * 4))
+
+    def test_a_layer_may_stay_dense_under_a_pattern(self):
+        spread = run([Sparsity(0.0), Sparsity.parse("3:4"), 0.5, 0.75], "2:4", EQUAL)
+        assert [str(value) for value in spread.values()] == ["0", "3:4", "2:4", "3:4"]
 
     def test_the_same_ratios_give_the_same_patterns_and_ties_go_to_the_first(self):
         layers = shapes(*[(4, 8)] * 4)

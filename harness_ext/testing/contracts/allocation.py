@@ -15,6 +15,7 @@ from harness_ext.method.allocation import Allocation, LayerShape, Measured
 from harness_ext.method.pruner import PruningMethod
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.testing.contracts import degenerate, given
+from harness_ext.testing.contracts.additivity import check_additive
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
 
@@ -35,6 +36,8 @@ class AllocationContract(degenerate.DegenerateCases):
     """A pruner that goes with it."""
     ratios: tuple[float, ...] = (0.1, 0.5, 0.9)
     patterns: tuple[str, ...] = ("1:4", "2:4")
+    several_processes: bool = True
+    """Whether the statistic is to be measured by several processes. False if it cannot be: such a run is refused."""
 
     def allocation_for(self, model: Any, sparsity: Sparsity) -> Allocation:
         """The allocation under test. Override this where its options depend on the model or the sparsity."""
@@ -50,6 +53,10 @@ class AllocationContract(degenerate.DegenerateCases):
 
     def test_its_options_are_checked_and_come_back(self) -> None:
         given.check_options(self._allocation())
+
+    def test_its_statistic_can_be_measured_by_several_processes(self) -> None:
+        if self.several_processes:
+            check_additive(self._allocation().measures(self._pruner()), self._who())
 
     def test_the_layers_add_up_to_what_was_asked_for(self) -> None:
         self._spread_all(self.ratios)

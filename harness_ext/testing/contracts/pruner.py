@@ -17,6 +17,7 @@ from harness_ext.method.pruner import ModelPruner, Pruned, Pruner, PruningMethod
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Hessian
 from harness_ext.testing.contracts import degenerate, given
+from harness_ext.testing.contracts.additivity import check_additive
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
 Record = Mapping[str, Any]
@@ -53,6 +54,8 @@ class PrunerContract(degenerate.DegenerateCases):
     patterns: tuple[str, ...] = ("1:4", "2:4", "3:4")
     quality_sparsity: float = 0.5
     """At which the pruner is compared with ``random``."""
+    several_processes: bool = True
+    """Whether the statistic is to be measured by several processes. False if it cannot be: such a run is refused."""
 
     def pruner_for(self, model: Any, sparsity: Sparsity) -> PruningMethod:
         """The pruner under test. Override this where its options depend on the model or the sparsity."""
@@ -68,6 +71,10 @@ class PrunerContract(degenerate.DegenerateCases):
 
     def test_its_options_are_checked_and_come_back(self) -> None:
         given.check_options(self._pruner())
+
+    def test_its_statistic_can_be_measured_by_several_processes(self) -> None:
+        if self.several_processes:
+            check_additive(self._pruner().measures(), self._who())
 
     def test_it_removes_exactly_what_was_asked_for(self) -> None:
         refused = []

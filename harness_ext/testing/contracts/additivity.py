@@ -1,0 +1,49 @@
+"""Whether a statistic can be measured by several processes that each see a share of the calibration tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from harness_ext.method.statistic import Statistic
+from harness_ext.testing.contracts.given import fail
+
+TOKENS, WIDTH = 48, 16
+
+
+def check_additive(statistic: type[Statistic] | None, who: str) -> None:
+    """Splits tokens over two statistics, adds up what ``additive`` names, as two processes do, and compares with one that saw all tokens.
+
+    Args:
+        statistic: None is fine.
+        who: has it, for errors.
+    """
+    if statistic is None:
+        return
+    name = statistic.__qualname__
+    if not statistic.additive:
+        fail(
+            f"{who}: its statistic {name} names nothing additive, so it passes in one process and fails in two. "
+            "Name the tensors that add up over tokens in additive, or set several_processes = False in the test class"
+        )
+    tokens = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(4))
+    whole, first, second = (statistic(WIDTH, tokens.device, tokens.dtype) for _ in range(3))
+    for measured, part in ((whole, tokens), (first, tokens[: TOKENS // 3]), (second, tokens[TOKENS // 3 :])):
+        measured.update(part)
+    first.tokens += second.tokens
+    if first.tokens != whole.tokens:
+        fail(f"{who}: its statistic {name} counts {first.tokens} tokens in two parts and {whole.tokens} at once: add len(inputs) to tokens")
+    for attribute in statistic.additive:
+        own = getattr(first, attribute, None)
+        if not isinstance(own, torch.Tensor):
+            fail(f"{who}: its statistic {name} has no tensor {attribute!r}, which additive names")
+        own += getattr(second, attribute)
+    for attribute, expected in _tensors(whole).items():
+        if not torch.allclose(_tensors(first)[attribute], expected, rtol=1e-4, atol=1e-5):
+            advice = "it does not add up" if attribute in statistic.additive else "additive does not name it"
+            fail(f"{who}: its statistic {name} differs in {attribute!r} between two processes and one: {advice}")
+
+
+def _tensors(statistic: Statistic) -> dict[str, torch.Tensor]:
+    """The tensors that a statistic holds, as floats, without what lies below the diagonal of a square matrix, which may be undefined."""
+    tensors = {name: value for name, value in vars(statistic).items() if isinstance(value, torch.Tensor)}
+    return {name: (value.triu() if value.ndim == 2 and len(value) == value.shape[1] else value).double() for name, value in tensors.items()}
