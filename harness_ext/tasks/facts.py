@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
+from harness_ext.tasks.options import LARGEST_SEED, TaskOptions, check_whole, checked, whole
 from harness_ext.tasks.scoring import comparable
 
 CONDITIONS = ("closed", "open", "override")
-PREFIX = "facts_"
 
 
 class FactError(HarnessExtError):
@@ -56,9 +56,19 @@ class Fact:
     extra: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of the fact tasks; each is set by ``--metadata`` or in a task's YAML, with the prefix ``facts_``.
+def _check_known(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise BadOptionError(f"{name}={value!r}: want the path of a file that harness-ext known-facts wrote")
+
+
+def _check_choices(name: str, value: Any) -> None:
+    check_whole(name, value, 0, 10**5)
+    if value == 1:
+        raise BadOptionError(f"{name}=1: want 0 (no ranking) or at least 2")
+
+
+class Options(TaskOptions):
+    """The options of the fact tasks, with the prefix ``facts_``.
 
     Attributes:
         items: How many facts, drawn with the seed; 0 is all.
@@ -68,52 +78,25 @@ class Options:
         known: A file written by ``harness-ext known-facts``; of the facts drawn, the others are left out.
     """
 
-    items: int = 0
-    choices: int = 16
-    distractors: int = 5
-    seed: int = 0
-    known: str | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_value(field.name, getattr(self, field.name))
+    prefix: ClassVar[str] = "facts_"
+    items: int = whole(0, 0, 10**7)
+    choices: int = checked(16, _check_choices)
+    distractors: int = whole(5, 0, 1000)
+    seed: int = whole(0, 0, LARGEST_SEED)
+    known: str | None = checked(None, _check_known)
 
 
-_RANGES = {"items": (0, 10**7), "choices": (0, 10**5), "distractors": (0, 1000), "seed": (0, 2**32 - 1)}
-OPTION_NAMES = tuple(PREFIX + field.name for field in fields(Options))
-
-
-def _check_value(name: str, value: Any) -> None:
-    if name == "known":
-        if value is not None and not isinstance(value, str):
-            raise BadOptionError(f"{PREFIX}known={value!r}: want the path of a file that harness-ext known-facts wrote")
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadOptionError(f"{PREFIX}{name}={value!r}: want an integer")
-    least, most = _RANGES[name]
-    if not least <= value <= most:
-        raise BadOptionError(f"{PREFIX}{name}={value}: want {least} to {most}")
-    if name == "choices" and value == 1:
-        raise BadOptionError(f"{PREFIX}choices=1: want 0 (no ranking) or at least 2")
-
-
-def check_options(metadata: Mapping[str, Any]) -> None:
-    """Checks the names of all options that begin with ``facts_``, and each value by itself.
-
-    Raises:
-        BadOptionError: an option that does not exist, or a value that no task could take.
-    """
-    for name, value in metadata.items():
-        if name in OPTION_NAMES:
-            _check_value(name.removeprefix(PREFIX), value)
-        elif name.startswith(PREFIX):
-            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+OPTION_NAMES = Options.names()
+check_options = Options.check_metadata
 
 
 def options_of(metadata: Mapping[str, Any]) -> Options:
-    """The options among a task's metadata; names without the prefix are somebody else's. A list of known facts is read."""
-    check_options(metadata)
-    options = Options(**{name.removeprefix(PREFIX): value for name, value in metadata.items() if name in OPTION_NAMES})
+    """The options among a task's metadata; names without the prefix are somebody else's. A list of known facts is read.
+
+    Raises:
+        BadOptionError: an unknown or impossible option.
+    """
+    options = Options.from_metadata(metadata)
     if options.known is not None:
         known_ids(options.known)
     return options
@@ -327,7 +310,7 @@ def _check_unique(facts: Sequence[Fact]) -> None:
 def _chosen(facts: Sequence[Fact], options: Options) -> list[int]:
     """The indices of the facts to ask for, in order: of a random draw that depends on the seed alone those that are known."""
     if options.items > len(facts):
-        raise BadOptionError(f"{PREFIX}items={options.items}: there are {len(facts)} facts to draw from")
+        raise BadOptionError(f"facts_items={options.items}: there are {len(facts)} facts to draw from")
     order = np.random.RandomState([options.seed, 0xD4A3]).permutation(len(facts))
     drawn = sorted(order[: options.items or len(facts)].tolist())
     if options.known is None:
@@ -336,13 +319,13 @@ def _chosen(facts: Sequence[Fact], options: Options) -> list[int]:
     missing = known - {fact.id for fact in facts}
     if missing:
         raise BadOptionError(
-            f"{PREFIX}known={options.known}: {len(missing)} of its {len(known)} facts are not among these {len(facts)}, "
+            f"facts_known={options.known}: {len(missing)} of its {len(known)} facts are not among these {len(facts)}, "
             f"for example {min(missing)!r}: want the list of the same facts"
         )
     kept = [index for index in drawn if facts[index].id in known]
     if not kept:
         raise BadOptionError(
-            f"{PREFIX}known={options.known}: none of its {len(known)} facts is among the {len(drawn)} drawn ({PREFIX}items, {PREFIX}seed)"
+            f"facts_known={options.known}: none of its {len(known)} facts is among the {len(drawn)} drawn (facts_items, facts_seed)"
         )
     return kept
 
@@ -356,10 +339,8 @@ def known_ids(path: str) -> set[str]:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadOptionError(f"{PREFIX}known={path}: cannot be read: {error}") from error
+        raise BadOptionError(f"facts_known={path}: cannot be read: {error}") from error
     ids = content.get("known") if isinstance(content, dict) else None
     if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
-        raise BadOptionError(
-            f"{PREFIX}known={path}: want a JSON object with a non-empty list 'known', as harness-ext known-facts writes it"
-        )
+        raise BadOptionError(f"facts_known={path}: want a JSON object with a non-empty list 'known', as harness-ext known-facts writes it")
     return set(ids)

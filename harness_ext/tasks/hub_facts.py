@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,15 +15,13 @@ from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
 from harness_ext.tasks import facts
 from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
+from harness_ext.tasks.options import TaskOptions, checked, whole
 
 if TYPE_CHECKING:
     import datasets
 
 log = logging.getLogger(__name__)
 
-PREFIX = "hub_"
-OPTION_NAMES = ("hub_rows", "hub_words")
-WORDS = 120
 POPULARITY = ("tail", "torso", "head")
 
 
@@ -31,21 +29,26 @@ class HubError(FactError):
     """A data set that cannot be had, or a file in its place that cannot be read."""
 
 
-def check_options(metadata: Mapping[str, Any]) -> None:
-    """Checks the names of all options that begin with ``hub_``, and each value by itself.
+def _check_rows(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise BadOptionError(f"{name}={value!r}: want the path of a JSON or JSONL file")
 
-    Raises:
-        BadOptionError: an option that does not exist, or a value that no task could take.
+
+class HubOptions(TaskOptions):
+    """The options of the hub sets, with the prefix ``hub_``.
+
+    Attributes:
+        rows: A local file of rows in place of the hub; none by default.
+        words: The words of a TriviaQA passage at most.
     """
-    for name, value in metadata.items():
-        if name == "hub_words":
-            if isinstance(value, bool) or not isinstance(value, int) or not 10 <= value <= 10**5:
-                raise BadOptionError(f"hub_words={value!r}: want the number of words of a passage, 10 to 100000")
-        elif name == "hub_rows":
-            if not isinstance(value, str) or not value:
-                raise BadOptionError(f"hub_rows={value!r}: want the path of a JSON or JSONL file")
-        elif name.startswith(PREFIX):
-            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+
+    prefix: ClassVar[str] = "hub_"
+    rows: str | None = checked(None, _check_rows)
+    words: int = whole(120, 10, 10**5)
+
+
+OPTION_NAMES = HubOptions.names()
+check_options = HubOptions.check_metadata
 
 
 def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
@@ -67,9 +70,9 @@ def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
         raise UnknownNameError(f"no hub set named {data!r}.{did_you_mean(data, SETS)} Sets: {', '.join(SETS)}")
     if condition != "closed" and not SETS[data].evidence:
         raise BadOptionError(f"data={data}, condition={condition}: its rows have no passage that states the answer: want closed")
-    check_options(metadata)
-    if "hub_rows" in metadata and not Path(metadata["hub_rows"]).expanduser().is_file():
-        raise HubError(f"hub_rows={metadata['hub_rows']}: no such file")
+    file = HubOptions.from_metadata(metadata).rows
+    if file and not Path(file).expanduser().is_file():
+        raise HubError(f"hub_rows={file}: no such file")
     return facts.options_of(metadata)
 
 
@@ -82,8 +85,8 @@ def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Da
     """
     import datasets
 
-    options = check_task(condition=condition, data=data, **metadata)
-    found = facts_of(data, metadata.get("hub_rows"), metadata.get("hub_words", WORDS))
+    options, own = check_task(condition=condition, data=data, **metadata), HubOptions.from_metadata(metadata)
+    found = facts_of(data, own.rows, own.words)
     return {"test": datasets.Dataset.from_list(rows(found, condition, options))}
 
 

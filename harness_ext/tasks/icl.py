@@ -9,80 +9,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
 from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
+from harness_ext.tasks.options import LARGEST_SEED, MOST_ITEMS, TaskOptions, whole
 from harness_ext.tasks.scoring import score_choices
 
 if TYPE_CHECKING:
     import datasets
 
-PREFIX = "icl_"
 process_results = score_choices
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of the ICL tasks; each is set by ``--metadata`` or in a task's YAML, with the prefix ``icl_``."""
+class Options(TaskOptions):
+    """The options of the ICL tasks, with the prefix ``icl_``."""
 
-    items: int = 2048
-    dimensions: int = 4
-    exemplars: int = 32
-    labels: int = 2
-    low: int = 0
-    high: int = 9
-    seed: int = 0
+    prefix: ClassVar[str] = "icl_"
+    items: int = whole(2048, 1, MOST_ITEMS)
+    dimensions: int = whole(4, 1, 16)
+    exemplars: int = whole(32, 1, 4096)
+    labels: int = whole(2, 2, 10)  # a label is one digit
+    low: int = whole(0, -(10**6), 10**6)  # so that every sum of the networks stays within 64 bits
+    high: int = whole(9, -(10**6), 10**6)
+    seed: int = whole(0, 0, LARGEST_SEED)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_value(field.name, getattr(self, field.name))
+        super().__post_init__()
         if self.exemplars < self.labels:
-            raise BadOptionError(f"{PREFIX}exemplars={self.exemplars}: want at least one for each of the {self.labels} labels")
+            raise BadOptionError(f"icl_exemplars={self.exemplars}: want at least one for each of the {self.labels} labels")
         if self.low >= self.high:
-            raise BadOptionError(f"{PREFIX}low={self.low}, {PREFIX}high={self.high}: want low < high")
+            raise BadOptionError(f"icl_low={self.low}, icl_high={self.high}: want low < high")
         points = (self.high - self.low + 1) ** self.dimensions
         if points < 2 * (self.exemplars + 1):
             raise BadOptionError(
-                f"{PREFIX}dimensions={self.dimensions}, {PREFIX}low={self.low}, {PREFIX}high={self.high}: {points} points are too few for "
+                f"icl_dimensions={self.dimensions}, icl_low={self.low}, icl_high={self.high}: {points} points are too few for "
                 f"{self.exemplars} exemplars and a query that are all different: want at least {2 * (self.exemplars + 1)}"
             )
 
 
-# The largest inputs keep every sum of the networks within 64 bits; RandomState takes seeds of 32 bits; a label is one digit.
-_RANGES = {
-    "items": (1, 10**6), "dimensions": (1, 16), "exemplars": (1, 4096), "labels": (2, 10), "low": (-(10**6), 10**6),
-    "high": (-(10**6), 10**6), "seed": (0, 2**32 - 1),
-}  # fmt: skip
-
-
-def _check_value(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadOptionError(f"{PREFIX}{name}={value!r}: want an integer")
-    least, most = _RANGES[name]
-    if not least <= value <= most:
-        raise BadOptionError(f"{PREFIX}{name}={value}: want {least} to {most}")
-
-
-OPTION_NAMES = tuple(PREFIX + field.name for field in fields(Options))
-
-
-def check_options(metadata: Mapping[str, Any]) -> None:
-    """Checks the names of all options that begin with ``icl_``, and each value by itself; :func:`check_task` checks them together.
-
-    Raises:
-        BadOptionError: an option that does not exist, or a value that no task could take.
-    """
-    for name, value in metadata.items():
-        if name in OPTION_NAMES:
-            _check_value(name.removeprefix(PREFIX), value)
-        elif name.startswith(PREFIX):
-            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+OPTION_NAMES = Options.names()
+check_options = Options.check_metadata
 
 
 def check_task(*, family: str, **metadata: Any) -> Options:
@@ -96,8 +66,7 @@ def check_task(*, family: str, **metadata: Any) -> Options:
     """
     if family not in FAMILIES:
         raise UnknownNameError(f"no family named {family!r}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
-    check_options(metadata)
-    options = Options(**_own(metadata))
+    options = Options.from_metadata(metadata)
     item(family, options, 0)
     return options
 
@@ -157,7 +126,3 @@ def digest(family: str, options: Options) -> str:
     for index in range(options.items):
         sha.update(json.dumps(item(family, options, index), sort_keys=True).encode())
     return sha.hexdigest()[:16]
-
-
-def _own(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(PREFIX): value for name, value in metadata.items() if name in OPTION_NAMES}

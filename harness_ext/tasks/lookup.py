@@ -6,19 +6,16 @@ value one of sixteen common words. Every key of a prompt is another one; values 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.tasks.options import LARGEST_SEED, MOST_ITEMS, TaskOptions, whole
 
 if TYPE_CHECKING:
     import datasets
 
-PREFIX = "lookup_"
 DIGITS = 3
 VALUES = tuple("apple bird boat book door fire fish house king moon rain road ship stone sun tree".split())
 
@@ -46,49 +43,26 @@ def render_pairs(keys: NDArray[Any], values: NDArray[Any]) -> str:
     return "\n\n".join(shown + lines[len(shown) :])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of the lookup tasks; each is set by ``--metadata`` or in a task's YAML, with the prefix ``lookup_``."""
+class Options(TaskOptions):
+    """The options of the lookup tasks, with the prefix ``lookup_``."""
 
-    items: int = 1024
-    pairs: int = 32
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            _check_value(field.name, getattr(self, field.name))
+    prefix: ClassVar[str] = "lookup_"
+    items: int = whole(1024, 1, MOST_ITEMS)
+    pairs: int = whole(32, 1, 10**DIGITS)  # as many as there are keys
+    seed: int = whole(0, 0, LARGEST_SEED)
 
 
-# There are a thousand keys; RandomState takes seeds of 32 bits.
-_RANGES = {"items": (1, 10**6), "pairs": (1, 10**DIGITS), "seed": (0, 2**32 - 1)}
-OPTION_NAMES = tuple(PREFIX + field.name for field in fields(Options))
-
-
-def _check_value(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadOptionError(f"{PREFIX}{name}={value!r}: want an integer")
-    least, most = _RANGES[name]
-    if not least <= value <= most:
-        raise BadOptionError(f"{PREFIX}{name}={value}: want {least} to {most}")
-
-
-def check_options(metadata: Mapping[str, Any]) -> None:
-    """Checks the names of all options that begin with ``lookup_``, and each value by itself.
-
-    Raises:
-        BadOptionError: an option that does not exist, or a value that no task could take.
-    """
-    for name, value in metadata.items():
-        if name in OPTION_NAMES:
-            _check_value(name.removeprefix(PREFIX), value)
-        elif name.startswith(PREFIX):
-            raise BadOptionError(f"no option {name!r}.{did_you_mean(name, OPTION_NAMES)} Options: {', '.join(OPTION_NAMES)}")
+OPTION_NAMES = Options.names()
+check_options = Options.check_metadata
 
 
 def check_task(**metadata: Any) -> Options:
-    """The options among a task's metadata; names without the prefix are ignored. Errors as for :func:`check_options`."""
-    check_options(metadata)
-    return Options(**{name.removeprefix(PREFIX): value for name, value in metadata.items() if name in OPTION_NAMES})
+    """The options among a task's metadata; names without the prefix are ignored.
+
+    Raises:
+        BadOptionError: an unknown or impossible option.
+    """
+    return Options.from_metadata(metadata)
 
 
 def load(**metadata: Any) -> dict[str, datasets.Dataset]:

@@ -235,4 +235,4 @@ def test_bad_options_are_refused_before_anything_is_loaded(hub, arguments, error
 @pytest.mark.network
 @pytest.mark.parametrize("name", SETS)
 def test_the_hub_has_the_set_with_the_columns_that_are_read(name):
-    assert len(facts_of(name, None, hub_facts.WORDS)) > 500
+    assert len(facts_of(name, None, hub_facts.HubOptions().words)) > 500

@@ -1,0 +1,90 @@
+"""Options of tasks, which are set by ``--metadata`` or in a task's YAML, each with the prefix of its family."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from typing_extensions import dataclass_transform
+
+from harness_ext.errors import BadOptionError, did_you_mean
+
+Self = TypeVar("Self", bound="TaskOptions")
+MOST_ITEMS = 10**6
+LARGEST_SEED = 2**32 - 1  # RandomState takes seeds of 32 bits
+
+
+def whole(default: int, least: int, most: int) -> Any:
+    """A field for an integer from ``least`` to ``most``."""
+    return checked(default, lambda name, value: check_whole(name, value, least, most))
+
+
+def check_whole(name: str, value: Any, least: int, most: int) -> None:
+    """Checks the value of an option.
+
+    Raises:
+        BadOptionError: it is no integer from ``least`` to ``most``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadOptionError(f"{name}={value!r}: want an integer")
+    if not least <= value <= most:
+        raise BadOptionError(f"{name}={value}: want {least} to {most}")
+
+
+def checked(default: Any, check: Callable[[str, Any], None]) -> Any:
+    """A field with a check of its own, which is called with the name of the option and a value and raises BadOptionError."""
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(whole, checked))
+class TaskOptions:
+    """The options of one family of tasks: a frozen dataclass with fields made by :func:`whole` and :func:`checked`.
+
+    Raises:
+        BadOptionError: a value that no task could take.
+    """
+
+    prefix: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        for name, check in self._checks().items():
+            check(name, getattr(self, name.removeprefix(self.prefix)))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the options, with the prefix."""
+        return tuple(cls._checks())
+
+    @classmethod
+    def check_metadata(cls, metadata: Mapping[str, Any]) -> None:
+        """Checks the names of all options that begin with the prefix, and each value by itself. Other names are ignored: lm-eval mixes a
+        model's arguments into the metadata of tasks.
+
+        Raises:
+            BadOptionError: an option that does not exist, or a value that no task could take.
+        """
+        checks = cls._checks()
+        for name, value in metadata.items():
+            if name in checks:
+                checks[name](name, value)
+            elif name.startswith(cls.prefix):
+                raise BadOptionError(f"no option {name!r}.{did_you_mean(name, checks)} Options: {', '.join(checks)}")
+
+    @classmethod
+    def from_metadata(cls: type[Self], metadata: Mapping[str, Any]) -> Self:
+        """The options among a task's metadata.
+
+        Raises:
+            BadOptionError: as :meth:`check_metadata`, or values that are impossible together.
+        """
+        cls.check_metadata(metadata)
+        return cls(**{name.removeprefix(cls.prefix): value for name, value in metadata.items() if name in cls._checks()})
+
+    @classmethod
+    def _checks(cls) -> dict[str, Callable[[str, Any], None]]:
+        return {cls.prefix + field.name: field.metadata["check"] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
