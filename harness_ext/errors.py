@@ -7,7 +7,7 @@ HarnessExtError
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
  +-- StatisticsError            scores that cannot be compared (harness_ext.statistics; also a ValueError)
- +-- WriteError                 a folder that cannot be written (harness_ext.weights.atomic)
+ +-- WriteError                 a folder that cannot be written (harness_ext.atomic)
  +-- UnsupportedModelError      a model whose decoder layers cannot be walked
 """
 

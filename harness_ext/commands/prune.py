@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness_ext.atomic import check_out, whole_folder
 from harness_ext.engine.plan import ARGUMENTS, PREFIXES, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean
@@ -19,7 +20,6 @@ from harness_ext.host.preflight import check_config, check_layers
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import ModelPruner, StructuredPruner
 from harness_ext.plugins import Plugins
-from harness_ext.weights.atomic import check_out, whole_folder
 from harness_ext.weights.export import describe, save
 from harness_ext.weights.masks import save_masks
 from harness_ext.weights.shards import Shards

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from harness_ext.atomic import whole_file
 from harness_ext.errors import BadOptionError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ class BlockCheckpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = filelock.FileLock(self.folder / "lock")
             self._lock.acquire(timeout=0)
+            for part in self.folder.glob(".*.part"):  # of a run that was killed: the lock says that none is alive
+                part.unlink()
         except filelock.Timeout as error:
             raise BadOptionError(f"resume={str(folder)!r}: another process is at this run ({fingerprint})") from error
         except OSError as error:
@@ -66,11 +68,8 @@ class BlockCheckpoints:
     def save(self, index: int, weights: Mapping[str, torch.Tensor], entries: Mapping[str, Any]) -> None:
         """Keeps a pruned block: a kill leaves the whole file or none."""
         path = self._path(index)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        save_file({name: weight.contiguous() for name, weight in weights.items()}, part, {"entries": json.dumps(dict(entries))})
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole_file(path) as part:
+            save_file({name: weight.contiguous() for name, weight in weights.items()}, part, {"entries": json.dumps(dict(entries))})
 
     def _path(self, index: int) -> Path:
         return self.folder / f"block-{index:04d}.safetensors"

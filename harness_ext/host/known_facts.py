@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from harness_ext.atomic import write_file
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
 
 
@@ -111,12 +110,4 @@ def known_facts(lm: Any, task: Any, *, limit: int | None = None) -> dict[str, An
 
 def write(found: dict[str, Any], out: Path) -> None:
     """Writes the list whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=1, ensure_ascii=False, default=str)
-            file.write("\n")
-        os.replace(temporary, out)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_file(out, json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n")

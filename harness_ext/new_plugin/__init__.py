@@ -7,8 +7,8 @@ from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
+from harness_ext.atomic import whole_folder, writing
 from harness_ext.errors import BadOptionError, did_you_mean
-from harness_ext.weights.atomic import whole_folder, writing
 
 KINDS = ("pruner", "allocation", "calibration", "tasks")
 PREFIX = "harness-ext-"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness_ext.atomic import writing
 from harness_ext.report import page, tables
 from harness_ext.report.abilities import abilities
 from harness_ext.report.analysis import Analysis, analyse
@@ -15,7 +16,6 @@ from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
 from harness_ext.report.trials import METRICS, ReportError, merge, of_limit
 from harness_ext.statistics import DROPS
-from harness_ext.weights.atomic import writing
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from typing import Any
 
 import filelock
 
+from harness_ext.atomic import write_file, writing
 from harness_ext.errors import BadOptionError
 from harness_ext.sweep.evaluation import Results, Samples
 from harness_ext.sweep.grid import Sweep, TrialSpec
 from harness_ext.sweep.records import TRIALS, move_aside, scan
 from harness_ext.sweep.table import table
-from harness_ext.sweep.trial import FAILED, write, write_failure, write_file
-from harness_ext.weights.atomic import writing
+from harness_ext.sweep.trial import FAILED, write, write_failure
 
 TABLE = "results.csv"
 log = logging.getLogger(__name__)

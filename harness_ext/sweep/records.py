@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness_ext.atomic import writing
 from harness_ext.sweep.identity import canonical, key
-from harness_ext.weights.atomic import writing
 
 log = logging.getLogger(__name__)
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import secrets
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness_ext.atomic import whole_folder, write_file, writing
 from harness_ext.engine import ranks
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
-from harness_ext.weights.atomic import whole_folder, writing
 
 if TYPE_CHECKING:
     from harness_ext.sweep.evaluation import Results, Samples
@@ -80,25 +78,6 @@ def write_failure(out: Path, name: str, trial: TrialSpec, settings: Mapping[str,
     }
     said |= {"arguments": dict(trial.arguments), "settings": dict(settings)}
     write_file(out / FAILED / f"{name}.json", json.dumps(said, indent=1, default=str) + "\n")
-
-
-def write_file(path: Path, content: str) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        WriteError: the disk is full, or the file system refuses.
-    """
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def command(sweep: Sweep, trial: TrialSpec) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.weights.atomic import RECORD, WriteError, check_out, whole_folder, writing
+from harness_ext.atomic import RECORD, WriteError, check_out, whole_folder, writing
 from harness_ext.weights.model_card import model_card
 
 __all__ = ["WriteError", "check_out", "save"]

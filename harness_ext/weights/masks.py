@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from harness_ext.atomic import whole_folder, writing
 from harness_ext.engine.layers import LinearLayer, find_blocks
 from harness_ext.errors import BadOptionError
 from harness_ext.method.sparsity import Sparsity
-from harness_ext.weights.atomic import whole_folder, writing
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from harness_ext.atomic import whole_file, writing
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.memory import give_back
 from harness_ext.engine.placement import Placement
-from harness_ext.weights.atomic import writing
 from harness_ext.weights.export import save_generation_settings
 from harness_ext.weights.weight_files import INDEX, WeightFiles, read
 
@@ -184,11 +183,9 @@ class Shards(Placement):
         from safetensors.torch import save_file
 
         file = self._file(number)
-        temporary = file.with_suffix(".tmp")
         names = self._places[number]
-        with writing(self._out):
-            save_file({names[name]: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, {"format": "pt"})
-            os.replace(temporary, file)
+        with whole_file(file, flush=False) as part:  # all is flushed at the end, with the folder
+            save_file({names[name]: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, {"format": "pt"})
 
     def _file(self, number: int) -> Path:
         count = len(self._blocks) + 1

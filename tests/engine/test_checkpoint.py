@@ -22,9 +22,8 @@ from filelock import FileLock
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness_ext import BadOptionError, prune
-from harness_ext.weights import atomic
-from harness_ext.weights.atomic import WriteError, check_out, whole_folder
+from harness_ext import BadOptionError, atomic, prune
+from harness_ext.atomic import WriteError, check_out, whole_folder
 from harness_ext.weights.export import save
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -330,7 +329,7 @@ class TestKilled:
         assert os.listdir(tmp_path) == ["out"]
 
     def test_the_lock_that_says_so_ends_with_the_process(self, tmp_path: Path) -> None:
-        code = "import os, sys; from pathlib import Path; from harness_ext.weights.atomic import whole_folder\n"
+        code = "import os, sys; from pathlib import Path; from harness_ext.atomic import whole_folder\n"
         code += "with whole_folder(Path(sys.argv[1])) as part: (part / 'half').write_text('half'); os.kill(os.getpid(), 9)"
         assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False).returncode == -signal.SIGKILL
         (lock,) = tmp_path.glob(".out.*.part.lock")

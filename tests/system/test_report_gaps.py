@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from report_folders import RECALL, rows, sweep, write_plain, write_trial
 
+from harness_ext.atomic import WriteError
 from harness_ext.report import ReportError, report
-from harness_ext.weights.atomic import WriteError
 
 
 def test_without_a_dense_trial_the_report_says_what_is_missing(tmp_path: Path) -> None:

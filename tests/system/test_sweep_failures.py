@@ -13,9 +13,9 @@ import torch
 from sweeps import FIELDS, TASK, TASK_FUNCTIONS, files, prepare, sweep
 
 from harness_ext import BadOptionError, Pruner
+from harness_ext.atomic import WriteError
 from harness_ext.sweep import load, processes
 from harness_ext.sweep.dense import DenseModel
-from harness_ext.weights.atomic import WriteError
 
 
 class TestFailures:

@@ -173,9 +173,7 @@ class TestPatterns:
     @pytest.mark.parametrize("ratio", [0.5, 0.875, 0.01])
     def test_a_plain_ratio_in_the_place_of_a_pattern_is_refused(self, ratio):
         """Pruned by it, a layer would have other groups than the pattern says, and the total would still be right."""
-        with pytest.raises(
-            PluginError, match=rf"sparsity=2:4 is a pattern, .*layers\.0\.proj1 is the plain ratio {ratio}"
-        ):
+        with pytest.raises(PluginError, match=rf"sparsity=2:4 is a pattern, .*layers\.0\.proj1 is the plain ratio {ratio}"):
             run([0.5, Sparsity(ratio), 1 - ratio, 0.5], "2:4", shapes(*[(4, 16)] * 4))
 
     def test_a_layer_may_stay_dense_under_a_pattern(self):

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all: under another name beside it, then renamed."""
+"""Folders and files that are written whole or not at all: under another name beside them, then renamed."""
 
 from __future__ import annotations
 
@@ -76,6 +76,40 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """Gives a new path beside ``path`` to write to; it becomes ``path`` when the context ends without an error, and is deleted otherwise.
+
+    A process that is killed leaves the old file, or none, and may leave a file whose name matches ``.*.part``.
+
+    Args:
+        flush: whether the file is on the disk before the rename, so that a crash of the machine leaves no half of it.
+
+    Raises:
+        WriteError: the disk is full, or the file system refuses.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            if flush:
+                _flush_entry(part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str) -> None:
+    """Writes a text file whole or not at all, in UTF-8.
+
+    Raises:
+        WriteError: the disk is full, or the file system refuses.
+    """
+    with whole_file(path) as part:
+        part.write_text(content, encoding="utf-8", newline="")
 
 
 @contextmanager
