@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from harness_ext.method.pruner import StructuredPruner as StructuredPruner
     from harness_ext.method.sparsity import Sparsity as Sparsity
     from harness_ext.method.sparsity import lowest as lowest
+    from harness_ext.method.sparsity import rounding_slack as rounding_slack
     from harness_ext.method.statistic import ChannelNorms as ChannelNorms
     from harness_ext.method.statistic import Hessian as Hessian
     from harness_ext.method.statistic import Statistic as Statistic
@@ -63,7 +64,7 @@ _HOMES = {
     "host.model": ("PrunedHFLM",),
     "weights.masks": ("load_masks",),
     "method.pruner": ("ModelPruner", "Pruned", "Pruner", "PruningMethod", "StructuredPruner"),
-    "method.sparsity": ("Sparsity", "lowest"),
+    "method.sparsity": ("Sparsity", "lowest", "rounding_slack"),
     "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "engine.terminal": ("progress",),
 }

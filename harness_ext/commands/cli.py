@@ -125,6 +125,7 @@ def prune(
     """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained loads."""
     from harness_ext.commands import prune as prune_command
     from harness_ext.errors import HarnessExtError
+    from harness_ext.host.arguments import parse_options
 
     given: dict[str, Any] = {
         "pruner": pruner,
@@ -135,7 +136,7 @@ def prune(
     }
     given |= {"precision": precision, "resume": resume, "true_sequential": true_sequential or None}
     try:
-        arguments = {name: value for name, value in given.items() if value is not None} | prune_command.parse_options(option or [])
+        arguments = {name: value for name, value in given.items() if value is not None} | parse_options(option or [])
         job = prune_command.PruneJob(
             pretrained, out, arguments, dtype=dtype, device=device, masks_only=masks_only, stream=stream, force=force, revision=revision,
             trust_remote_code=trust_remote_code,

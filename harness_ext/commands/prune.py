@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.atomic import check_out, whole_folder
-from harness_ext.engine.plan import ARGUMENTS, PREFIXES, Plan, take_plan
+from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean
+from harness_ext.host.arguments import DTYPES
 from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import check_config, check_layers
 from harness_ext.method.calibration import Calibration
@@ -27,7 +28,6 @@ from harness_ext.weights.shards import Shards
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")  # of a hub repository, where it is read file by file
 
 
@@ -56,26 +56,6 @@ class PruneJob:
     force: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
-
-
-def parse_options(options: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts as values of the types that lm-eval would read in them.
-
-    Raises:
-        BadOptionError: no ``=``, a name that is given twice, or one that has no dot.
-    """
-    from lm_eval.utils import handle_arg_string
-
-    found: dict[str, Any] = {}
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals or "." not in name or not name.startswith(PREFIXES):
-            hint = did_you_mean(name.partition(".")[0] + ".", PREFIXES)
-            raise BadOptionError(f"--option {option}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
-        if name in found:
-            raise BadOptionError(f"--option {option}: {name} is given twice")
-        found[name] = handle_arg_string(value)
-    return found
 
 
 def run(job: PruneJob) -> dict[str, Any]:

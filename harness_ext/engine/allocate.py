@@ -9,7 +9,7 @@ from typing import Any
 from harness_ext.errors import BadOptionError, PluginError, did_you_mean
 from harness_ext.method.allocation import Allocation, LayerShape
 from harness_ext.method.pruner import ModelPruner, PruningMethod
-from harness_ext.method.sparsity import Sparsity
+from harness_ext.method.sparsity import Sparsity, rounding_slack
 
 UNIFORM = "uniform"  # the allocation of pruners that treat the model as a whole
 
@@ -57,11 +57,6 @@ def allocate(
     return rounded
 
 
-def slack(layers: int, asked: int) -> float:
-    """How far the sum over the layers may be from what was asked for: one weight a layer, or a thousandth."""
-    return max(layers, 0.001 * asked)
-
-
 def _check_together(allocation: Allocation, pruner: PruningMethod, sparsity: Sparsity) -> None:
     if isinstance(pruner, ModelPruner) and allocation.name != UNIFORM:
         raise BadOptionError(
@@ -105,7 +100,7 @@ def _check_divisibility(given: Mapping[str, float | Sparsity], sparsity: Sparsit
 
 def _check_total(allocation: Allocation, given: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:
     asked = sum(sparsity.removed_of(layer.size) for layer in layers)
-    if abs(given - asked) > slack(len(layers), asked) + more:
+    if abs(given - asked) > rounding_slack(len(layers), asked) + more:
         raise PluginError(f"allocation {allocation.name!r}: the layers add up to {given} weights to remove, {asked} were asked for")
 
 

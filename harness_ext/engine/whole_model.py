@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.engine import checks, record
-from harness_ext.engine.allocate import slack
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import NumericalError, PluginError
 from harness_ext.method.pruner import ModelPruner
+from harness_ext.method.sparsity import rounding_slack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ def prune_whole(
     zeros = sum(entry["zeros"] for entry in entries.values())
     bounds = [checks.bounds(plan.sparsity, layer.weight) for layer in layers]
     low, asked = (sum(counts) for counts in zip(*bounds, strict=True))
-    off = slack(len(layers), asked)
+    off = rounding_slack(len(layers), asked)
     if not low - off <= zeros <= asked + off + zeros_before:
         raise PluginError(
             f"{who}: sparsity {plan.sparsity} is {asked} zeros in the linear layers from {layers[0].name} to {layers[-1].name}, "

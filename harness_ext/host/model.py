@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.model_folder import registered_folder
 from harness_ext.host.peft import check_adapter, merged
@@ -22,8 +23,6 @@ from harness_ext.plugins import Plugins
 
 log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="PrunedHFLM")
-
-DEFAULT_MODEL = "lab-m"
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]

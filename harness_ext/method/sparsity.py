@@ -97,6 +97,11 @@ class Sparsity:
         return lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
 
 
+def rounding_slack(layers: int, asked: int) -> float:
+    """How many weights the zeros of all layers together may differ from ``asked``: one for each layer, or a thousandth of ``asked``."""
+    return max(layers, 0.001 * asked)
+
+
 def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Marks the ``count`` lowest scores of every row; among equal scores the first ones.
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers
 from harness_ext.report.trials import CHANCE_METRICS, METRICS, LoadedTrial, ReportError, TaskScore
 
-DEFAULT_MODEL = "lab-m"  # of pruned-hf
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from harness_ext.commands.prune import parse_options
 from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.host.arguments import DTYPES, parse_options
 from harness_ext.sweep.grid import Sweep, parse_sparsities, split
 
 LISTS = ("pretrained", "pruner", "allocation", "modules", "calibration", "tasks", "include_path")
 TEXTS = ("precision", "device", "dtype", "revision", "out")
 FIELDS = (*LISTS, *TEXTS, "sparsity", "seeds", "options", "metadata", "limit", "batch_size", "trust_remote_code")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]

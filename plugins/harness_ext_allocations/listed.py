@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness_ext import Allocation, BadOptionError, LayerShape, PruningMethod, Sparsity
+from harness_ext import Allocation, BadOptionError, LayerShape, PruningMethod, Sparsity, rounding_slack
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -108,7 +108,7 @@ class Listed(Allocation):
     def _check_total(self, given: Mapping[str, Sparsity], asked: Sparsity, layers: Sequence[LayerShape]) -> None:
         removed = sum(given[layer.name].removed_of(layer.size) for layer in layers)
         wanted = sum(asked.removed_of(layer.size) for layer in layers)
-        if abs(removed - wanted) > max(len(layers), 0.001 * wanted):
+        if abs(removed - wanted) > rounding_slack(len(layers), wanted):
             ratio = sum(given[layer.name].ratio * layer.size for layer in layers) / sum(layer.size for layer in layers)
             how = f"write ratios as patterns of {asked.pattern[1]} and " if asked.pattern else ""
             raise BadOptionError(

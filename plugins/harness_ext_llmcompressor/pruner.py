@@ -19,13 +19,12 @@ from harness_ext import (
     Sparsity,
     UnsupportedModelError,
     find_blocks,
+    rounding_slack,
 )
 from harness_ext_llmcompressor import isolation, modifiers, oneshot
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-SLACK = 0.001  # how far the share of zeros may be from what was asked for
 
 
 class LLMCompressor(ModelPruner):
@@ -128,7 +127,7 @@ class LLMCompressor(ModelPruner):
             raise BadOptionError(f"{what}: it prunes {other}, which stays dense here: the modifiers need {ignore}, not the name alone")
         planned = sum(of.removed_of(sizes[name]) for name, of in expected.items())
         asked, total = sum(sparsity.removed_of(size) for size in sizes.values()), sum(sizes.values())
-        if abs(planned - asked) > max(len(layers), SLACK * asked):
+        if abs(planned - asked) > rounding_slack(len(layers), asked):
             patterns = {str(of) for of in expected.values()}
             as_asked = patterns.pop() if len(patterns) == 1 and len(expected) == len(layers) else f"{planned / total:.6g}"
             raise BadOptionError(f"sparsity={sparsity}: {what} removes {planned} of {total} weights: ask for sparsity={as_asked}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks, load_masks
+from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks, load_masks, rounding_slack
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +69,7 @@ class Stored(ModelPruner):
 
         def fits(asked: Sparsity) -> bool:
             count = sum(asked.removed_of(layer.weight.numel()) for layer in layers)
-            slack = max(len(layers), 0.001 * count)
+            slack = rounding_slack(len(layers), count)
             return count - slack <= held <= count + slack + dense
 
         total = sum(layer.weight.numel() for layer in layers)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from harness_ext import BadOptionError, LinearLayer, ModelPruner, Sparsity, find_blocks
+from harness_ext import BadOptionError, LinearLayer, ModelPruner, Sparsity, find_blocks, rounding_slack
 from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 from harness_ext_sparseml.modifiers import gradients, zeros
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TAG = re.compile(r"^\s*-\s*!\w+", re.MULTILINE)  # of a modifier in a training recipe
-SLACK = 0.001  # how far the share of zeros may be from what was asked for
 
 
 class SparseMLRecipe(SparseMLMethod, ModelPruner):
@@ -77,7 +76,7 @@ class SparseMLRecipe(SparseMLMethod, ModelPruner):
     def _check(self, layers: Sequence[LinearLayer], dense: int, sparsity: Sparsity) -> None:
         total, now = sum(layer.weight.numel() for layer in layers), zeros(layers)
         asked = sum(sparsity.removed_of(layer.weight.numel()) for layer in layers)
-        slack = max(len(layers), SLACK * asked)
+        slack = rounding_slack(len(layers), asked)
         if asked - slack <= now <= asked + slack + dense:
             return
         left = f"pruner.recipe={self.recipe!r} left {now} zeros in the {total} weights of the linear layers of the decoder"

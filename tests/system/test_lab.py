@@ -13,7 +13,8 @@ from lm_eval import simple_evaluate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness_ext
-from harness_ext.host.model import DEFAULT_MODEL, PrunedHFLM
+from harness_ext.host.arguments import DEFAULT_MODEL
+from harness_ext.host.model import PrunedHFLM
 from harness_ext.plugins import Plugins
 from harness_ext.tasks.people import population
 

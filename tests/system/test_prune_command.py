@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from harness_ext import BadOptionError, prune
 from harness_ext.commands.cli import app
-from harness_ext.commands.prune import parse_options
 from harness_ext.engine.plan import ARGUMENTS
+from harness_ext.host.arguments import parse_options
 
 SMALL = ("-o", "calibration.samples=4", "-o", "calibration.length=12")
 

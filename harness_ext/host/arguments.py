@@ -1,0 +1,33 @@
+"""Arguments of commands that are read as lm-eval reads its own, and defaults that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from harness_ext.errors import BadOptionError, did_you_mean
+
+DEFAULT_MODEL = "lab-m"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def parse_options(options: Iterable[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts as values of the types that lm-eval would read in them.
+
+    Raises:
+        BadOptionError: no ``=``, a name that is given twice, or one that has no dot.
+    """
+    from lm_eval.utils import handle_arg_string
+
+    from harness_ext.engine.plan import PREFIXES
+
+    found: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals or "." not in name or not name.startswith(PREFIXES):
+            hint = did_you_mean(name.partition(".")[0] + ".", PREFIXES)
+            raise BadOptionError(f"--option {option}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
+        if name in found:
+            raise BadOptionError(f"--option {option}: {name} is given twice")
+        found[name] = handle_arg_string(value)
+    return found
