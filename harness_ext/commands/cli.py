@@ -15,6 +15,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pruned-model
 @app.callback()
 def main() -> None:
     """Pruned-model experiments with lm-evaluation-harness: lm_eval --model pruned-hf --model_args sparsity=0.7 --tasks icl_linear"""
+    from harness_ext.engine.terminal import show_log
+
+    show_log()
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from harness_ext.method.sparsity import Sparsity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 
 def apply(
@@ -86,6 +89,12 @@ def apply(
     found["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
     found["layers"] = layers
     found["fingerprint"] = record.fingerprint(plan, found, asked)
+    if removes:
+        log.info(
+            "%s: sparsity %s asked, %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
+            pruner.name, plan.sparsity, found["achieved_sparsity"], found["seconds_calibration"], found["seconds_pruning"],
+            found["fingerprint"],
+        )  # fmt: skip
     return found
 
 

@@ -12,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
+from harness_ext.engine.terminal import show_log
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
@@ -64,10 +65,6 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         if adapter:
             self._model = merged(self.model, adapter)
         self.pruning_record = apply(plan, self.model, self.tokenizer)
-        log.info(
-            "%s: sparsity %.4f achieved, fingerprint %s",
-            plan.pruner.name, self.pruning_record["achieved_sparsity"], self.pruning_record["fingerprint"],
-        )  # fmt: skip
 
     @property
     def _prunes(self) -> bool:
@@ -84,6 +81,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     @classmethod
     def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
         """As in lm-eval, with a batch size that suits the model where none was asked for."""
+        show_log()
         config = {key: value for key, value in (additional_config or {}).items() if value is not None}
         for key in sorted(arg_dict.keys() & config.keys()):
             if key == "batch_size" and _is_default_batch_size(config[key]):
