@@ -19,6 +19,7 @@ from harness_ext.host.cache import separate, table_name
 from harness_ext.host.model_folder import registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_layers
+from harness_ext.host.shared_prompts import Request, SharedPrompts
 from harness_ext.method.options import Configurable
 from harness_ext.plugins import Plugins
 
@@ -39,6 +40,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
         true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
+        share_prompts: run each prompt once for all its answer choices; False runs it once a choice, as ``hf`` does.
         resume: a folder for checkpoints of the pruning, one for each decoder block.
         pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
 
@@ -47,7 +49,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
     """
 
-    def __init__(self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, **arguments: Any) -> None:
+    def __init__(
+        self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, *, share_prompts: bool = True, **arguments: Any
+    ) -> None:
+        if not isinstance(share_prompts, bool):
+            raise BadOptionError(f"share_prompts={share_prompts!r}: want True or False")
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
         _refuse_misspelt(arguments, plan)
@@ -64,6 +70,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         super().__init__(pretrained=pretrained, **arguments)
         if adapter:
             self._model = merged(self.model, adapter)
+        self._shared_prompts = SharedPrompts(self) if share_prompts else None
         self.pruning_record = apply(plan, self.model, self.tokenizer)
 
     @property
@@ -103,6 +110,20 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """As in lm-eval; the choices of a prompt share its forward pass."""
+
+        def stock(rest: list[Request]) -> list[tuple[float, bool]]:
+            answers: list[tuple[float, bool]] = super(PrunedHFLM, self)._loglikelihood_tokens(rest, disable_tqdm, override_bs)
+            return answers
+
+        if self._shared_prompts is None:
+            return stock(requests)
+        batch_size = self.batch_size if isinstance(self.batch_size, int) else override_bs
+        return self._shared_prompts.answer(requests, stock, batch_size=batch_size, disable_bar=disable_tqdm)
+
     def set_cache_hook(self, cache_hook: Any) -> None:
         """As in lm-eval; within one file of ``--use_cache``, each fingerprint has its own answers."""
         super().set_cache_hook(cache_hook)
@@ -128,7 +149,7 @@ def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
     """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):
-        if hint := did_you_mean(name, [*ARGUMENTS, "pretrained"]):
+        if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):
             raise BadOptionError(f"no argument {name!r}.{hint}")
         for part in (plan.pruner, plan.calibration, plan.allocation):
             if isinstance(part, Configurable) and name in part.options():

@@ -1,0 +1,185 @@
+"""Answers all requests of one prompt with one forward pass of the prompt.
+
+lm-eval runs the whole prompt once for each answer choice of more than one token. Here the prompts of a batch go through the model once,
+into its key-value cache, and the choices follow as a batch of short continuations.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from harness_ext.engine.terminal import progress
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
+
+log = logging.getLogger(__name__)
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+"""The texts of prompt and continuation, the token ids of the prompt, and those of the continuation."""
+Answer = tuple[float, bool]
+"""The log-likelihood of the continuation in nats, and whether greedy decoding would write it."""
+Stock = Callable[[list[Request]], list[Answer]]
+"""lm-eval's own ``_loglikelihood_tokens``."""
+
+SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+HALF_TOLERANCE = 0.25  # of float16 and bfloat16, as two batch sizes of lm-eval may differ
+
+
+class Group(NamedTuple):
+    """The requests of one prompt, by their places in the list of all requests."""
+
+    prompt: list[int]
+    places: list[int]
+
+
+class SharedPrompts:
+    """Shares prompts for one model, as long as its answers are those of lm-eval.
+
+    The answers of the first batch, and those of the first batch with prompts of different lengths, are compared with lm-eval's own for one
+    prompt. Where they differ by more than rounding, or the model's cache cannot be repeated, all further requests go lm-eval's way.
+
+    Args:
+        lm: a causal language model of lm-eval.
+    """
+
+    def __init__(self, lm: HFLM) -> None:
+        self.lm = lm
+        self.works: bool = lm.backend == "causal"
+        self._checked_equal = self._checked_padded = False
+
+    def answer(self, requests: list[Request], stock: Stock, *, batch_size: int | None, disable_bar: bool = False) -> list[Answer]:
+        """The answers, in the order of the requests.
+
+        Args:
+            stock: answers requests in lm-eval's way.
+            batch_size: sequences in a forward pass; None where lm-eval is to find it, which leaves all to ``stock``.
+        """
+        groups = self._groups(requests) if self.works and batch_size else []
+        answers: dict[int, Answer] = {}
+        batches = list(_batches(groups, batch_size or 1))
+        shown = batches and not disable_bar and self.lm.rank == 0
+        with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
+            for batch in batches:
+                batch_answers = self._try(batch, requests, stock, batch_size or 1)
+                if batch_answers is None:
+                    break
+                answers |= batch_answers
+                advance()
+        for place, answer in answers.items():
+            self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
+        rest = [place for place in range(len(requests)) if place not in answers]
+        answers |= dict(zip(rest, stock([requests[place] for place in rest]), strict=True)) if rest else {}
+        return [answers[place] for place in range(len(requests))]
+
+    def _groups(self, requests: Sequence[Request]) -> list[Group]:
+        """The prompts worth sharing, the longest first. lm-eval itself runs choices that differ in their last token alone only once."""
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, prompt, continuation) in enumerate(requests):
+            if len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
+                by_prompt.setdefault(tuple(prompt), []).append(place)
+        groups = [
+            Group(list(prompt), places)
+            for prompt, places in by_prompt.items()
+            if len({tuple(requests[place][2][:-1]) for place in places}) > 1
+        ]
+        return sorted(groups, key=lambda group: -len(group.prompt))
+
+    def _try(self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int) -> dict[int, Answer] | None:
+        """The answers of a batch by their places; None where the model cannot share prompts."""
+        try:
+            answers = self._run(batch, requests, batch_size)
+        except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            self._give_up(f"its cache cannot be repeated ({type(error).__name__})")
+            return None
+        padded = len(batch[0].prompt) != len(batch[-1].prompt)
+        if not self._checked_equal or (padded and not self._checked_padded):
+            places = batch[-1].places  # of the shortest prompt, which is padded most
+            own = stock([requests[place] for place in places])
+            for place, (expected, _) in zip(places, own, strict=True):
+                if abs(answers[place][0] - expected) > self._tolerance(expected):
+                    self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
+                    return None
+            self._checked_equal, self._checked_padded = True, self._checked_padded or padded
+        return answers
+
+    def _tolerance(self, expected: float) -> float:
+        return TOLERANCE.get(self.lm.model.dtype, HALF_TOLERANCE) * max(1.0, 0.1 * abs(expected))
+
+    def _give_up(self, reason: str) -> None:
+        self.works = False
+        log.info("%s does not share the forward pass of a prompt among choices: %s", type(self.lm.model).__name__, reason)
+
+    def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
+        lm, device = self.lm, self.lm.device
+        # The last token of a prompt begins each continuation, so that its logits come with those of the continuation.
+        prompts, mask = _padded([group.prompt[:-1] for group in batch], left=True, device=device)
+        with (
+            torch.no_grad(),
+            torch.autocast(lm.device.type, lm.mixed_precision_dtype, lm.mixed_precision_dtype is not None),
+        ):
+            cache = self._call(prompts, mask, keep_logits=1).past_key_values
+            answers: dict[int, Answer] = {}
+            rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
+            for start in range(0, len(rows), batch_size):
+                part = rows[start : start + batch_size]
+                chosen = torch.tensor([number for number, _ in part], device=device)
+                tokens = [requests[place][1][-1:] + requests[place][2] for _, place in part]
+                inputs, real = _padded([ids[:-1] for ids in tokens], left=False, device=device)
+                logits = self._call(inputs, torch.cat([mask[chosen], torch.ones_like(real)], dim=1), _select(cache, chosen)).logits
+                logits = F.log_softmax(logits, dim=-1, dtype=lm.softmax_dtype)
+                for (_, place), ids, row in zip(part, tokens, logits, strict=True):
+                    continuation = torch.tensor(ids[1:], device=device)
+                    own = row[: len(continuation)]  # without the padding
+                    greedy = bool((own.argmax(-1) == continuation).all())
+                    answers[place] = float(own.gather(1, continuation[:, None]).sum()), greedy
+        return answers
+
+    def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, keep_logits: int = 0) -> Any:
+        model = self.lm.model
+        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
+        takes = inspect.signature(model.forward).parameters
+        if "position_ids" in takes:
+            arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if keep_logits and "logits_to_keep" in takes:
+            arguments["logits_to_keep"] = keep_logits
+        return model(**arguments)
+
+
+def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:
+    for start in range(0, len(groups), batch_size):
+        yield groups[start : start + batch_size]
+
+
+def _select(cache: Any, rows: torch.Tensor) -> Any:
+    """A cache with the rows that are named, each as often as it is named. The cache itself stays as it is."""
+    selected = copy.copy(cache)
+    selected.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in selected.layers:
+        layer.batch_select_indices(rows)
+    return selected
+
+
+def _padded(sequences: list[list[int]], *, left: bool, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and a mask of the real ones, both int64 [sequences, longest]."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(sequences):
+        place = slice(longest - len(tokens), longest) if left else slice(0, len(tokens))
+        ids[row, place] = torch.tensor(tokens, dtype=torch.long)
+        mask[row, place] = 1
+    return ids.to(device), mask.to(device)

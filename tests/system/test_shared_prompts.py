@@ -1,0 +1,156 @@
+"""The choices of a prompt share its forward pass: the answers are those of lm-eval's own way, for fewer tokens."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import pytest
+import tiny
+import torch
+import transformers
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from harness_ext import BadOptionError, PrunedHFLM
+
+PROMPTS = ["a b c d e f g h i j k l", "a b c d e f g h i j", "b c d e f g h i j k l m n o p q", "1 2", "x y z : a b c d e f"]
+CHOICES = [" 1", " 1 2", " 2 3 4", " 2 3 5", " a b c d", " z"]
+VARIANTS = {
+    "gemma2": ("Gemma2", {"head_dim": 4, "sliding_window": 5, "query_pre_attn_scalar": 4}),
+    "gptj": ("GPTJ", {"n_embd": 16, "n_inner": 24, "n_head": 4, "n_positions": 32, "rotary_dim": 4, "n_layer": 2}),
+    "bloom": ("Bloom", {"n_head": 4, "n_layer": 2}),
+    "falcon-alibi": ("Falcon", {"alibi": True, "num_kv_heads": 4, "new_decoder_architecture": False, "multi_query": False}),
+    "mpt": ("Mpt", {"d_model": 16, "n_heads": 4, "n_layers": 2, "max_seq_len": 32}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2}),
+}
+
+
+def requests(prompts=PROMPTS, choices=CHOICES):
+    pairs = itertools.product(prompts, choices)
+    return [Instance(request_type="loglikelihood", doc={}, arguments=pair, idx=index) for index, pair in enumerate(pairs)]
+
+
+def other_model(name: str):
+    family, settings = VARIANTS[name]
+    common = {
+        "vocab_size": tiny.VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "max_position_embeddings": 32, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    kind = getattr(transformers, f"{family}Config")
+    config = kind(**{key: value for key, value in common.items() if hasattr(kind(), key)} | settings)
+    return tiny.randomise(transformers.AutoModelForCausalLM.from_config(config)).eval()
+
+
+def ask(kind, model, asked, **arguments):
+    lm = kind(pretrained=model, tokenizer=tiny.tokenizer(), **({"batch_size": 4, "device": "cpu"} | arguments))
+    tokens = []
+    handle = lm.model.register_forward_pre_hook(
+        lambda _, args, kwargs: tokens.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True
+    )
+    answers = lm.loglikelihood(asked, disable_tqdm=True)
+    handle.remove()
+    return lm, answers, sum(tokens)
+
+
+def check(ours, theirs):
+    for (mine, greedy), (expected, expected_greedy) in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(expected, abs=1e-4)
+        assert greedy == expected_greedy
+
+
+@pytest.mark.parametrize("name", [*tiny.ARCHITECTURES, *VARIANTS])
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_answers_are_those_of_hf(name, batch_size):
+    model = other_model(name) if name in VARIANTS else tiny.model(name)
+    lm, ours, _ = ask(PrunedHFLM, model, requests(), batch_size=batch_size)
+    _, theirs, _ = ask(HFLM, model, requests(), batch_size=batch_size)
+    check(ours, theirs)
+    assert lm._shared_prompts.works
+
+
+def test_a_prompt_goes_through_the_model_once():
+    asked = requests(["a b c d e f g h i j k l m n o p q r"] * 1, [f" {x} {y}" for x in "1234" for y in "56"])
+    check_pass = 4 * 20  # of one prompt, once for a model: compared with lm-eval's own way
+    _, _, ours = ask(PrunedHFLM, tiny.model(), asked)
+    _, _, theirs = ask(HFLM, tiny.model(), asked)
+    assert ours <= 17 + 8 * 2 + check_pass
+    lm = PrunedHFLM(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    lm.loglikelihood(asked, disable_tqdm=True)
+    tokens = []
+    lm.model.register_forward_pre_hook(lambda _, args, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True)
+    lm.loglikelihood(asked, disable_tqdm=True)
+    assert sum(tokens) == 17 + 8 * 2  # the prompt without its last token; then that and all but the last of each choice
+    assert sum(tokens) < theirs / 2
+
+
+def test_without_sharing_it_is_hf_bit_for_bit():
+    _, ours, _ = ask(PrunedHFLM, tiny.model(), requests(), share_prompts=False)
+    _, theirs, _ = ask(HFLM, tiny.model(), requests())
+    assert ours == theirs
+
+
+def test_prompts_that_are_too_long_are_cut_as_lm_eval_cuts_them():
+    asked = requests([" ".join("abcdefghijklmnopqrstuvwxyz") + " 1 2 3 4 5 6 7 8 9"])
+    check(ask(PrunedHFLM, tiny.model(), asked)[1], ask(HFLM, tiny.model(), asked)[1])
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "no cache"])
+def test_a_model_whose_cache_cannot_be_repeated_goes_lm_evals_way(kind, caplog):
+    caplog.set_level(logging.INFO, logger="harness_ext")
+    if kind == "Mamba":
+        config = transformers.MambaConfig(
+            vocab_size=tiny.VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2, intermediate_size=32
+        )
+        model = transformers.MambaForCausalLM(config).eval()
+    else:
+        model = tiny.model()
+        forward = model.forward
+        model.forward = lambda *args, use_cache=None, **kwargs: forward(*args, use_cache=False, **kwargs)
+    lm, ours, _ = ask(PrunedHFLM, model, requests())
+    check(ours, ask(HFLM, model, requests())[1])
+    assert not lm._shared_prompts.works
+    lm.loglikelihood(requests(), disable_tqdm=True)
+    assert len([record for record in caplog.records if "does not share" in record.getMessage()]) == 1
+
+
+def test_a_cache_that_gives_other_answers_is_found_out(caplog):
+    """A model that ignores position_ids and has absolute positions: its padded prompts are wrong, and lm-eval's are not."""
+    caplog.set_level(logging.INFO, logger="harness_ext")
+    model = tiny.model("gpt2")
+    forward = model.forward
+
+    def without_positions(*args, position_ids=None, **kwargs):
+        return forward(*args, **kwargs)
+
+    model.forward = without_positions
+    lm, ours, _ = ask(PrunedHFLM, model, requests())
+    check(ours, ask(HFLM, model, requests())[1])
+    assert not lm._shared_prompts.works
+    assert "a log-likelihood is" in caplog.text
+
+
+def test_bfloat16_is_near():
+    model = tiny.model(dtype=torch.bfloat16)
+    ours, theirs = ask(PrunedHFLM, model, requests())[1], ask(HFLM, model, requests())[1]
+    for (mine, _), (expected, _) in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(expected, abs=0.3)
+
+
+def test_answers_reach_the_cache_of_answers():
+    lm = PrunedHFLM(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    stored = {}
+
+    class Hook:
+        def add_partial(self, kind, request, answer):
+            stored[request] = answer
+
+    lm.cache_hook = Hook()
+    answers = lm.loglikelihood(requests(), disable_tqdm=True)
+    assert [stored[request.args] for request in requests()] == answers
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_it_is_true_or_false(value):
+    with pytest.raises(BadOptionError, match="share_prompts"):
+        PrunedHFLM(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), share_prompts=value)
