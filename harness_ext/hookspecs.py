@@ -73,10 +73,11 @@ def register_calibrations(register: Callable[[type[Calibration]], None]) -> None
 
 
 @hookspec
-def register_models(register: Callable[[str, Path], None]) -> None:
+def register_models(register: Callable[..., None]) -> None:
     """Registers short names for model folders, to be used as ``pretrained=<name>``.
 
-    :param register: call it with a name and the folder that ``from_pretrained`` is to load. The folder need not exist until then.
+    :param register: call it with a name and the folder that ``from_pretrained`` is to load. The folder need not exist until then; a third
+        argument is the command that brings it, which the error names where the folder is missing.
 
     .. code-block:: python
 

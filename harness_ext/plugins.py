@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -89,6 +90,7 @@ class Plugins:
         self.calibrations: Registry[type[Calibration]] = Registry("calibration", broken=self.broken)
         self.allocations: Registry[type[Allocation]] = Registry("allocation", broken=self.broken)
         self.models: Registry[Path] = Registry("model", broken=self.broken)
+        self.how_to_get: dict[str, str] = {}  # commands that bring the folders of models
         self.task_folders: list[tuple[Path, Origin]] = []
         self.manager = pluggy.PluginManager(NAME)
         self.manager.add_hookspecs(hookspecs)
@@ -111,7 +113,7 @@ class Plugins:
             "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, PruningMethod), origin),
             "register_calibrations": lambda calibration: self.calibrations.add(*_named(calibration, Calibration), origin),
             "register_allocations": lambda allocation: self.allocations.add(*_named(allocation, Allocation), origin),
-            "register_models": lambda name, path: self.models.add(name, Path(path), origin),
+            "register_models": partial(self._add_model, origin),
             "register_tasks": lambda path: self.task_folders.append((_folder(path), origin)),
         }
         for hook, register in registrations.items():
@@ -119,6 +121,10 @@ class Plugins:
                 self.manager.subset_hook_caller(hook, others)(register=register)
             except (Exception, SystemExit) as error:
                 self.broken.append(Broken(origin, _explain(error)))
+
+    def _add_model(self, origin: Origin, name: str, path: Path, how_to_get: str = "") -> None:
+        self.models.add(name, Path(path), origin)
+        self.how_to_get[name] = how_to_get
 
     def _check(self, plugin: Any) -> None:
         """Refuses misspelt hooks and plugins without any hook, which pluggy itself accepts in silence."""

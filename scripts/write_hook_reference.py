@@ -81,7 +81,7 @@ def markdown(text: str) -> str:
 
 def find_test(name: str) -> str:
     """``tests/FILE.py::NAME``; empty where there is none."""
-    for file in sorted((ROOT / "tests").glob("test_*.py")):
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
         text = file.read_text(encoding="utf-8")
         if name in text and any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(text).body):
             return f"{file.relative_to(ROOT).as_posix()}::{name}"

@@ -67,8 +67,10 @@ def models() -> None:
     """List the short names that pretrained= takes, and their folders."""
     from harness_ext.plugins import Plugins
 
-    for name, (path, origin) in Plugins().models.items.items():
-        typer.echo(f"{name}\t{path}\t({origin})")
+    plugins = Plugins()
+    for name, (path, origin) in plugins.models.items.items():
+        missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
+        typer.echo(f"{name}\t{path}\t({origin}){missing}")
 
 
 @app.command()

@@ -13,10 +13,13 @@ def registered_folder(plugins: Plugins, name: str) -> str:
 
     Raises:
         UnknownNameError: no such name.
-        PluginError: the folder is not there.
+        BadOptionError: the folder is not there yet; names the command that brings it.
+        PluginError: the folder is not there, and the plugin names no command.
     """
     folder, origin = plugins.models.get(name)
     if not folder.is_dir():
+        if command := plugins.how_to_get.get(name):
+            raise BadOptionError(f"pretrained={name!r} is not on this machine yet: run {command}, which writes {folder}")
         raise PluginError(f"pretrained={name!r}: {origin} registers it as {folder}, where there is no folder")
     return str(folder)
 
