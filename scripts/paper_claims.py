@@ -86,7 +86,8 @@ def summary(claims: list[Claim]) -> list[tuple[str, list[str]]]:
     for outcome in OUTCOMES:
         links = [f"[{claim.name}](#{anchor(number, claim)})" for number, claim in enumerate(claims, 1) if claim.outcome == outcome]
         if links:
-            groups.append((f"{outcome[0].upper()}{outcome[1:]} ({len(links)} of {len(claims)})", links))
+            label = "The reverse is shown" if outcome == REVERSE else f"{outcome[0].upper()}{outcome[1:]}"
+            groups.append((f"{label} ({len(links)} of {len(claims)})", links))
     return groups
 
 

@@ -115,8 +115,8 @@ def split(scores: Scores, ranked: Scores | None) -> Claim:
     return Claim(
         "Recall of this model fails before its in-context ability, with SparseGPT and with Wanda",
         "recall fails above 0.3, in-context ability above 0.6 to 0.7 (P); repeated with Wanda in an appendix (N)",
-        "the interval of the difference of the critical sparsities at a drop of 5 % (in-context minus recall) lies above 0, with both "
-        "methods, raw and chance-corrected. The other lines do not count",
+        "the interval of the difference of the critical sparsities (in-context minus recall) lies above 0, with both methods, raw and "
+        "chance-corrected. The critical sparsities are at a drop of 5 %. The other lines do not count",
         lines, main,
     )  # fmt: skip
 
@@ -138,8 +138,8 @@ def order(scores: Scores) -> Claim:
         "Abilities of this model fail in the paper's order",
         "sparsities that keep 95 %: closed-book 0.3 to 0.4, open-book 0.5 to 0.6, linear classifiers and networks 0.6, trees and "
         "overriding 0.7 (N)",
-        "with SparseGPT, raw scores and a drop of 5 %, the intervals of all differences of critical sparsities lie above 0. "
-        f"Intervals are Bonferroni-corrected for {len(ORDER)} comparisons",
+        "with SparseGPT, the intervals of all differences of critical sparsities lie above 0. Scores are raw, the drop is 5 %, and "
+        f"intervals are Bonferroni-corrected for {len(ORDER)} comparisons",
         lines, lines,
     )  # fmt: skip
 
@@ -153,8 +153,8 @@ def override_last(scores: Scores) -> Claim:
     return Claim(
         "This model keeps following a passage against memory longest",
         "overriding answers and trees keep 95 % up to 0.7, longer than all other tasks (N)",
-        "with raw scores and a drop of 5 %, the intervals of the differences to recall, reading and functions all lie above 0, with both "
-        "methods. No correction, because all must hold",
+        "the intervals of the differences to recall, reading and functions all lie above 0, with both methods. Scores are raw, the drop is "
+        "5 %. There is no correction, because all must hold",
         lines, lines,
     )  # fmt: skip
 
@@ -168,8 +168,8 @@ def better_than_magnitude(scores: Scores) -> Claim:
     return Claim(
         "SparseGPT and Wanda are better than magnitude pruning on this model",
         "stated in the text, not measured there (N)",
-        "chance-corrected and with a drop of 5 %, the interval of the difference of critical sparsities (the method minus magnitude) lies "
-        "above 0, for recall and for in-context ability, with both methods",
+        "the interval of the difference of critical sparsities (the method minus magnitude) lies above 0, for recall and for in-context "
+        "ability, with both methods. Scores are chance-corrected, the drop is 5 %",
         lines, lines,
     )  # fmt: skip
 
@@ -217,8 +217,8 @@ def ffn_recall(scores: Scores) -> list[Claim]:
         Claim(
             "At equal numbers of removed weights, pruning the FFN of this model hurts recall more than pruning attention",
             "not measured; at 0.6 the FFN loses about twice as many weights",
-            "with SparseGPT, the interval of the same difference lies above 0 at all three pairs, where the FFN has half of attention's "
-            "sparsity, which in this model removes equally many weights. The other lines do not count",
+            "with SparseGPT, the interval of the same difference lies above 0 at all three pairs. In a pair, the FFN has half of "
+            "attention's sparsity, which removes equally many weights in this model. The other lines do not count",
             many, [one for one in many if one.what.startswith("sparsegpt, recall")],
             note="The pairs match the number of removed weights, not the damage to the model. Where the *in-context* lines of a pair "
             "differ too, one pruning did more damage overall, and the pair does not say where the facts are stored. For that, both "
@@ -253,8 +253,8 @@ def dense_split(scores: Scores) -> Claim:
     return Claim(
         "The smaller dense models of this family lose recall before in-context ability",
         "smaller models of the OPT family lose recall before in-context ability (P)",
-        "chance-corrected, as shares of the score of the dense lab-m, the interval of the share of in-context ability minus the share of "
-        "recall lies above 0, for lab-s and lab-xs. Single abilities do not count. Not testable: of some in-context ability, a smaller "
+        "the interval of the share of in-context ability minus the share of recall lies above 0, for lab-s and lab-xs. Shares are of the "
+        "chance-corrected score of the dense lab-m. Single abilities do not count. Not testable: in some in-context ability, a smaller "
         f"model has less than {ACQUIRED:g} of the score of lab-m, by the whole interval. Such a model never learned the ability",
         [*lines, *unlearned], [one for one in lines if one.what.endswith(", in-context")],
         NOT_TESTABLE if unlearned else None,
@@ -348,8 +348,8 @@ def calibration(scores: Scores) -> list[Claim]:
         Claim(
             "Recall of this model fails before its mean in-context ability, with each of three calibration texts",
             "not in the paper, which does not name its calibration text",
-            "with SparseGPT, chance-corrected and with a drop of 5 %, in-context ability outlasts recall with each of three texts of 64 "
-            "sequences of 384 tokens: written by the dense model (self), facts, functions",
+            "with SparseGPT, in-context ability outlasts recall with each of three texts of 64 sequences of 384 tokens: written by the "
+            "dense model (self), facts, functions. Scores are chance-corrected, the drop is 5 %",
             same, same,
             note=" ".join(
                 ["The size of the difference depends on the text.", *(before_recall(scores, name, cell) for name, cell in cells.items())]
@@ -359,8 +359,8 @@ def calibration(scores: Scores) -> list[Claim]:
         Claim(
             "Calibrating on one ability's text keeps that ability of this model longer",
             "not in the paper; text formatted as in-context examples is reported to help broadly (arXiv 2410.07461, P)",
-            "with SparseGPT, chance-corrected and with a drop of 5 %, recall lasts longer when calibrated on facts than on the model's own "
-            "text (self), and functions last longer when calibrated on functions. Intervals are Bonferroni-corrected for "
+            "with SparseGPT, recall lasts longer when calibrated on facts than on the model's own text (self), and functions last longer "
+            "when calibrated on functions. Scores are chance-corrected, the drop is 5 %, and intervals are Bonferroni-corrected for "
             f"{len(pairs)} comparisons. The other lines do not count",
             list(changes.values()), [changes[key] for key in (("recall", "facts"), ("functions", "functions"))],
             ours=True,
