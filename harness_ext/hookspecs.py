@@ -1,12 +1,12 @@
-"""The hooks of this package. A plugin is a module, named by an entry point of the group ``harness_ext``, with any of them:
+"""A plugin is a module that implements at least one of these hooks. An entry point of the group ``harness_ext`` names the module:
 
 .. code-block:: toml
 
     [project.entry-points.harness_ext]
     my-plugin = "my_package.my_module"
 
-Hooks are called once per run, when names are first looked up. ``register`` may be called any number of times; a name that is already
-taken is an error that says whose it is.
+Hooks are called once per run, when the first name is looked up. A hook may call ``register`` any number of times. If a name is already
+taken, ``register`` raises an error that names the owner.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ hookimpl = pluggy.HookimplMarker(NAME)
 
 @hookspec
 def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
-    """Registers pruning methods, to be chosen by ``pruner=<name>``.
+    """Registers pruning methods. Users choose one by ``pruner=<name>``.
 
-    :param register: call it with each subclass of :class:`harness_ext.Pruner`,
-        :class:`harness_ext.ModelPruner` or :class:`harness_ext.StructuredPruner`; its ``name`` is what users type.
+    :param register: Call this with each class. The class is a subclass of :class:`harness_ext.Pruner`, :class:`harness_ext.ModelPruner` or
+        :class:`harness_ext.StructuredPruner`. Its ``name`` is the name that users type.
 
     .. code-block:: python
 
@@ -52,9 +52,9 @@ def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
 
 @hookspec
 def register_calibrations(register: Callable[[type[Calibration]], None]) -> None:
-    """Registers sources of calibration text, to be chosen by ``calibration=<name>``.
+    """Registers sources of calibration text. Users choose one by ``calibration=<name>``.
 
-    :param register: call it with each subclass of :class:`harness_ext.Calibration`.
+    :param register: Call this with each subclass of :class:`harness_ext.Calibration`.
 
     .. code-block:: python
 
@@ -74,10 +74,10 @@ def register_calibrations(register: Callable[[type[Calibration]], None]) -> None
 
 @hookspec
 def register_models(register: Callable[..., None]) -> None:
-    """Registers short names for model folders, to be used as ``pretrained=<name>``.
+    """Registers short names for model folders. Users choose one by ``pretrained=<name>``.
 
-    :param register: call it with a name and the folder that ``from_pretrained`` is to load. The folder need not exist until then; a third
-        argument is the command that brings it, which the error names where the folder is missing.
+    :param register: Call this with a name and the folder that ``from_pretrained`` loads. The folder need not exist before that. A third
+        argument is optional: the command that writes the folder. The error for a missing folder names this command.
 
     .. code-block:: python
 
@@ -93,9 +93,9 @@ def register_models(register: Callable[..., None]) -> None:
 
 @hookspec
 def register_tasks(register: Callable[[Path], None]) -> None:
-    """Registers folders of lm-eval task YAMLs. Not called where lm-eval was asked to leave its default tasks out.
+    """Registers folders with task YAMLs of lm-eval. The hook is not called if lm-eval runs without its default tasks.
 
-    :param register: call it with each folder; it is searched as lm-eval's own ``--include_path`` is, and that wins over it.
+    :param register: Call this with each folder. The folder is searched like lm-eval's ``--include_path``, which takes precedence.
 
     .. code-block:: python
 
@@ -111,9 +111,9 @@ def register_tasks(register: Callable[[Path], None]) -> None:
 
 @hookspec
 def register_allocations(register: Callable[[type[Allocation]], None]) -> None:
-    """Registers ways to spread the sparsity over the layers, to be chosen by ``allocation=<name>``.
+    """Registers allocations, which choose the sparsity of each linear layer. Users choose one by ``allocation=<name>``.
 
-    :param register: call it with each subclass of :class:`harness_ext.Allocation`.
+    :param register: Call this with each subclass of :class:`harness_ext.Allocation`.
 
     .. code-block:: python
 

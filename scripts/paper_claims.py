@@ -1,4 +1,4 @@
-"""Judges the claims of the paper from the sweeps of scripts/reproduce_paper.sh, and writes the page.
+"""Judges the claims of the paper from the sweeps of scripts/reproduce_paper.sh, and writes docs/results.md.
 
 python scripts/paper_claims.py runs/paper --page docs/results.md
 """
@@ -6,6 +6,7 @@ python scripts/paper_claims.py runs/paper --page docs/results.md
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,19 +15,20 @@ import jinja2
 import paper_figures
 import typer
 from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, told
-from paper_tests import PRUNERS, Claim, all_claims, p_value
-from paper_verdicts import NOT_MEASURED, NOT_SHOWN, REVERSE, SHOWN, holm
+from paper_tests import PRUNERS, all_claims, p_value
+from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN, Claim, Outcome, holm
 
 from harness_ext.statistics import DROPS, StatisticsError, ability_critical
 
 HERE = Path(__file__).parent
 METHODS = (*PRUNERS, "magnitude")
 SWEEPS = ("pruning", "modules", "ladder", "equal", "calibration")
-AT_EQUAL = {"lab-s": 0.66493, "lab-xs": 0.875}  # the sparsity at which lab-m has as many weights left in its decoder
+AT_EQUAL = {"lab-s": 0.66493, "lab-xs": 0.875}  # the sparsity at which lab-m has as many decoder weights left as the dense model has
+OUTCOMES: tuple[Outcome, ...] = (SHOWN, REVERSE, NOT_SHOWN, NOT_TESTABLE, NOT_MEASURED)
 
 
 def critical_rows(scores: Scores) -> list[dict[str, str]]:
-    """The critical sparsity of each ability with each method, at every drop, raw and corrected."""
+    """The critical sparsity of each ability with each method, at every drop, raw and chance-corrected."""
     found = []
     for pruner in METHODS:
         for ability, tasks in ABILITIES.items():
@@ -44,7 +46,7 @@ def critical_rows(scores: Scores) -> list[dict[str, str]]:
 
 
 def score_rows(scores: Scores) -> list[list[str]]:
-    """Every cell: the mean over calibration seeds, with a star where the first seed differs from dense after Holm's correction."""
+    """The mean over calibration seeds of every cell. A star: the first seed differs from dense after Holm's correction."""
     cells = [Cell(pruner=pruner, ratio=ratio) for pruner in METHODS for ratio in scores.ratios(Cell(pruner=pruner))]
     tested = [(cell, task) for cell in cells for task in TASKS if (cell, task) in scores.values and (Cell(), task) in scores.values]
     stars = dict(zip(tested, holm([p_value(scores, task, cell) for cell, task in tested]), strict=True))
@@ -61,8 +63,8 @@ def score_rows(scores: Scores) -> list[list[str]]:
     return rows
 
 
-def equal_rows(scores: Scores) -> list[dict[str, str]]:
-    """Dense models beside lab-m pruned to as many weights in the decoder."""
+def equal_rows(scores: Scores) -> list[dict[str, Any]]:
+    """Smaller dense models, each beside lab-m pruned to the same number of decoder weights."""
     rows = []
     for model, ratio in AT_EQUAL.items():
         pruned = Cell(pruner="sparsegpt", ratio=ratio)
@@ -73,23 +75,55 @@ def equal_rows(scores: Scores) -> list[dict[str, str]]:
                 continue
             rows.append({
                 "model": model, "ability": ability, "dense": f"{scores.mean(Cell(model), ability):.3f}",
-                "pruned": f"{scores.mean(pruned, ability):.3f}", "difference": told(difference),
+                "pruned": f"{scores.mean(pruned, ability):.3f}", "difference": told(difference), "high": difference.high,
             })  # fmt: skip
     return rows
 
 
-def summary(claims: list[Claim]) -> list[str]:
-    """One sentence a kind of outcome."""
-    sentences = []
-    for outcome, said in ((SHOWN, "Shown"), (REVERSE, "The reverse is shown"), (NOT_SHOWN, "Not shown"), (NOT_MEASURED, "Not measured")):
-        names = [claim.name for claim in claims if claim.outcome == outcome]
-        if names:
-            sentences.append(f"**{said}** ({len(names)} of {len(claims)}): {'; '.join(names)}.")
-    return sentences
+def summary(claims: list[Claim]) -> list[tuple[str, list[str]]]:
+    """Each outcome with links to its claims."""
+    groups = []
+    for outcome in OUTCOMES:
+        links = [f"[{claim.name}](#{anchor(number, claim)})" for number, claim in enumerate(claims, 1) if claim.outcome == outcome]
+        if links:
+            label = "The reverse is shown" if outcome == REVERSE else f"{outcome[0].upper()}{outcome[1:]}"
+            groups.append((f"{label} ({len(links)} of {len(claims)})", links))
+    return groups
+
+
+def anchor(number: int, claim: Claim) -> str:
+    """The anchor of the heading of a claim, where the repository is browsed and in the site."""
+    return re.sub(r"[^\w -]", "", f"{number} {claim.name}".lower()).replace(" ", "-")
+
+
+def tallies(claims: list[Claim]) -> list[dict[str, Any]]:
+    """How many verdicts of each kind there are, by the rules of this page and by the first rules, of the paper's claims and of ours."""
+    rows = []
+    paper, ours = ([claim for claim in claims if claim.ours == own] for own in (False, True))
+    for whose, group in (("claims of the paper", paper), ("questions of our own", ours)):
+        for rules, verdicts in (
+            ("rules of this page", [claim.outcome for claim in group]),
+            ("first rules", [claim.first_outcome for claim in group]),
+        ):
+            rows.append({"whose": f"{len(group)} {whose}", "rules": rules, "counts": [verdicts.count(outcome) for outcome in OUTCOMES[:4]]})
+    return rows
+
+
+def moved(claims: list[Claim]) -> list[str]:
+    """The claims whose verdict is another by the first rules."""
+    return [
+        f"[{number}](#{anchor(number, claim)}) from *{claim.first_outcome}* to *{claim.outcome}*"
+        for number, claim in enumerate(claims, 1)
+        if claim.first_outcome != claim.outcome
+    ]
 
 
 def render(**values: Any) -> str:
     """The page from its template."""
+    claims = values["claims"]
+    values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
+    recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
+    values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
     loader = jinja2.FileSystemLoader(HERE / "reproduce_paper")
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False

@@ -1,71 +1,28 @@
-"""The claims of Jin et al. (arXiv 2310.04680), each with what the paper had, the rule by which it is judged here, and what was measured.
+"""The claims of Jin et al. (arXiv 2310.04680) and three questions of our own.
 
-Intervals are of 95 %. Claims are judged one by one, without a correction for how many there are; within a claim that looks at many
-cells, Holm's or Bonferroni's is made, as its rule says.
+Each claim has what the paper reports, the rule by which it is judged, and the measurements. Intervals are 95 % intervals. Claims are judged
+one by one, without a correction for their number. Within a claim that looks at many cells, the rule names the correction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from paper_notes import ACQUIRED, DROP, IN_CONTEXT, PRUNERS, SMALLER, before_recall, functions_kept, not_acquired, read_worse
 from paper_scores import ABILITIES, Array, Cell, MissingError, Quantity, Scores, ends, measure, of, told
-from paper_verdicts import NOT_MEASURED, NOT_SHOWN, REVERSE, SHOWN, Outcome, above, below, every, near, some
+from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN, Claim, Line, Outcome, above, below, near, some
 
 from harness_ext.statistics import Disparity, Estimate, StatisticsError, disparity, mcnemar
 from harness_ext.statistics import Scores as ItemScores
 
-PRUNERS = ("sparsegpt", "wanda")
-DROP = 0.05
 MARGIN = 0.05
 LEAST_RISE = 0.01
 RESAMPLES = 4000
 
 
-@dataclass(frozen=True)
-class Line:
-    """One measurement and its verdict."""
-
-    what: str
-    figure: str
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper.
-
-    Args:
-        name: short.
-        paper: what the paper had, with the mark of how sure we are of it (P: its abstract or a review that quotes it; N: reading notes).
-        rule: how it is judged here.
-        lines: what was measured.
-        deciding: those of them that the verdict is from.
-        given: the verdict, where it is not that of all deciding lines together.
-    """
-
-    name: str
-    paper: str
-    rule: str
-    lines: list[Line]
-    deciding: list[Line]
-    given: Outcome | None = None
-
-    @property
-    def outcome(self) -> Outcome:
-        return every(one.outcome for one in self.deciding) if self.given is None else self.given
-
-    @property
-    def parts(self) -> str:
-        """The deciding lines, where they do not say the same."""
-        if len({one.outcome for one in self.deciding}) < 2:
-            return ""
-        return "; ".join(f"{one.what}: {one.outcome}" for one in self.deciding)
-
-
 def line(what: str, make: Callable[[], tuple[str, Outcome]]) -> Line:
-    """Measures; what the sweeps do not hold is said."""
+    """Measures. A line names the trials that are missing, or the reason why nothing can be computed."""
     try:
         return Line(what, *make())
     except MissingError as error:
@@ -75,19 +32,32 @@ def line(what: str, make: Callable[[], tuple[str, Outcome]]) -> Line:
 
 
 def retained(scores: Scores, ability: str, cell: Cell) -> Estimate:
-    """Of the raw dense score, as the paper has it."""
+    """The share of the raw dense score that is retained, as in the paper."""
     return measure(scores, [of(ability, cell.at(0)), of(ability, cell)], lambda m: m[:, 1] / m[:, 0])
 
 
 def outlasts(
-    scores: Scores, first: tuple[str, Cell], second: tuple[str, Cell], *, drop: float = DROP, corrected: bool = False, level: float = 0.95
+    scores: Scores,
+    first: tuple[str, Cell],
+    second: tuple[str, Cell],
+    *,
+    drop: float = DROP,
+    corrected: bool = False,
+    level: float = 0.95,
+    names: tuple[str, str] | None = None,
 ) -> Disparity:
-    """The critical sparsity of the second (an ability or a task, pruned in one way) minus that of the first."""
+    """The critical sparsity of ``second`` minus that of ``first``; each is an ability or a task, pruned in one way.
+
+    Args:
+        names: what to call the two; by default, the two abilities or tasks.
+    """
     tasks = [ABILITIES.get(name, (name,)) for name, _ in (first, second)]
     grids = [[cell.at(0), *(cell.at(ratio) for ratio in scores.ratios(cell))] for _, cell in (first, second)]
     common = scores.seeds([*grids[0], *grids[1]], [*tasks[0], *tasks[1]])
     curves = [scores.curves(cell, of_task, common) for (_, cell), of_task in zip((first, second), tasks, strict=True)]
-    return disparity(curves[0], curves[1], drop=drop, corrected=corrected, level=level, resamples=RESAMPLES, names=(first[0], second[0]))
+    return disparity(
+        curves[0], curves[1], drop=drop, corrected=corrected, level=level, resamples=RESAMPLES, names=names or (first[0], second[0])
+    )
 
 
 def judged(found: Disparity) -> tuple[str, Outcome]:
@@ -101,13 +71,13 @@ def judged(found: Disparity) -> tuple[str, Outcome]:
 def recall_early(scores: Scores) -> Claim:
     def make(pruner: str) -> tuple[str, Outcome]:
         found = retained(scores, "recall", Cell(pruner=pruner, ratio=0.4))
-        return f"{told(found, 100, 1)} % of the dense score retained at 0.4", below(found.low, found.high, 1 - DROP)
+        return f"{told(found, 100, 1)} % of the dense score kept at 0.4", below(found.low, found.high, 1 - DROP)
 
     lines = [line(pruner, lambda pruner=pruner: make(pruner)) for pruner in PRUNERS]  # type: ignore[misc]
     return Claim(
-        "Recall falls early",
-        "beyond a sparsity of 0.3 recall loses more than 5 % of its score (P); TriviaQA keeps 95 % up to 0.3, WebQuestions up to 0.4 (N)",
-        "at 0.4, the first sparsity of the grid beyond 0.3, the interval of the share retained lies below 95 %; with both methods",
+        "Recall of this model falls early",
+        "above a sparsity of 0.3, recall loses more than 5 % of its score (P); TriviaQA keeps 95 % up to 0.3, WebQuestions up to 0.4 (N)",
+        "at 0.4, the first sparsity of the grid above 0.3, the interval of the share kept lies below 95 %, with both methods",
         lines, lines,
     )  # fmt: skip
 
@@ -115,15 +85,15 @@ def recall_early(scores: Scores) -> Claim:
 def context_kept(scores: Scores, ratio: float) -> Claim:
     def make(pruner: str, ability: str) -> tuple[str, Outcome]:
         found = retained(scores, ability, Cell(pruner=pruner, ratio=ratio))
-        return f"{told(found, 100, 1)} % retained", above(found.low, found.high, 1 - DROP)
+        return f"{told(found, 100, 1)} % of the dense score kept", above(found.low, found.high, 1 - DROP)
 
-    names = ("in-context", "reading", "override", "lookup", "functions")
-    lines = [line(f"{p}, {name}", lambda p=p, name=name: make(p, name)) for p in PRUNERS for name in names]  # type: ignore[misc]
+    lines = [line(f"{p}, {name}", lambda p=p, name=name: make(p, name)) for p in PRUNERS for name in IN_CONTEXT]  # type: ignore[misc]
     return Claim(
-        f"In-context ability is kept at {ratio:g}",
-        "a sparsity of 0.6 to 0.7 costs less than 5 % (P): open-book answers keep 95 % up to 0.5 or 0.6, overriding ones up to 0.7, linear "
-        "classifiers and networks up to 0.6, trees up to 0.7 (N). Key lookup is ours",
-        f"at {ratio:g} the interval of the share retained, of the mean over all in-context tasks, lies above 95 %; with both methods",
+        f"In-context ability of this model is kept at {ratio:g}",
+        "a sparsity of 0.6 to 0.7 costs less than 5 % (P); open-book answers keep 95 % up to 0.5 or 0.6, overriding answers up to 0.7, "
+        "linear classifiers and networks up to 0.6, trees up to 0.7 (N); key lookup is our addition",
+        f"at {ratio:g}, the interval of the share kept lies above 95 %, for the mean over all in-context tasks, with both methods. The "
+        "other lines do not count",
         lines, [one for one in lines if one.what.endswith(", in-context")],
     )  # fmt: skip
 
@@ -143,10 +113,10 @@ def split(scores: Scores, ranked: Scores | None) -> Claim:
         lines.append(line("sparsegpt, as a choice among 16 answers: recall and reading, chance-corrected", lambda: judged(
             outlasts(ranked, ("recall", cell), ("lab_facts_open", cell), corrected=True))))  # fmt: skip
     return Claim(
-        "Recall fails before in-context ability, with SparseGPT and with Wanda",
-        "recall fails beyond 0.3, in-context ability beyond 0.6 to 0.7 (P); repeated with Wanda in an appendix (N)",
-        "the interval of the difference of the critical sparsities at a drop of 5 % (in-context less recall) lies above 0; with both "
-        "methods, raw and chance-corrected. Other lines are for information",
+        "Recall of this model fails before its in-context ability, with SparseGPT and with Wanda",
+        "recall fails above 0.3, in-context ability above 0.6 to 0.7 (P); repeated with Wanda in an appendix (N)",
+        "the interval of the difference of the critical sparsities (in-context minus recall) lies above 0, with both methods, raw and "
+        "chance-corrected. The critical sparsities are at a drop of 5 %. The other lines do not count",
         lines, main,
     )  # fmt: skip
 
@@ -165,11 +135,11 @@ def order(scores: Scores) -> Claim:
         for one, other in ORDER
     ]
     return Claim(
-        "Abilities fail in the paper's order",
+        "Abilities of this model fail in the paper's order",
         "sparsities that keep 95 %: closed-book 0.3 to 0.4, open-book 0.5 to 0.6, linear classifiers and networks 0.6, trees and "
         "overriding 0.7 (N)",
-        "SparseGPT, raw scores, a drop of 5 %: the interval of each difference of critical sparsities, at the level of Bonferroni for "
-        f"{len(ORDER)}, lies above 0; all of them",
+        "with SparseGPT, the intervals of all differences of critical sparsities lie above 0. Scores are raw, the drop is 5 %, and "
+        f"intervals are Bonferroni-corrected for {len(ORDER)} comparisons",
         lines, lines,
     )  # fmt: skip
 
@@ -181,10 +151,10 @@ def override_last(scores: Scores) -> Claim:
         for pruner in PRUNERS for name in ("recall", "reading", "functions")
     ]  # fmt: skip
     return Claim(
-        "Following a passage against memory is kept longest",
-        "overriding keeps 95 % up to 0.7, with trees the longest of all tasks (N)",
-        "raw scores, a drop of 5 %: the interval of the difference to each of recall, reading and functions lies above 0; all of them, "
-        "with both methods (no correction: all must hold)",
+        "This model keeps following a passage against memory longest",
+        "overriding answers and trees keep 95 % up to 0.7, longer than all other tasks (N)",
+        "the intervals of the differences to recall, reading and functions all lie above 0, with both methods. Scores are raw, the drop is "
+        "5 %. There is no correction, because all must hold",
         lines, lines,
     )  # fmt: skip
 
@@ -192,14 +162,14 @@ def override_last(scores: Scores) -> Claim:
 def better_than_magnitude(scores: Scores) -> Claim:
     lines = [
         line(f"{pruner}, {name}", lambda p=pruner, n=name: judged(  # type: ignore[misc]
-            outlasts(scores, (n, Cell(pruner="magnitude")), (n, Cell(pruner=p)), corrected=True)))
+            outlasts(scores, (n, Cell(pruner="magnitude")), (n, Cell(pruner=p)), corrected=True, names=("magnitude", p))))
         for pruner in PRUNERS for name in ("recall", "in-context")
     ]  # fmt: skip
     return Claim(
-        "SparseGPT and Wanda are better than magnitude pruning",
-        "said in the text, not measured there (N)",
-        "chance-corrected, a drop of 5 %: the interval of the difference of critical sparsities (the method less magnitude) lies above 0; "
-        "for recall and for in-context ability, with both methods",
+        "SparseGPT and Wanda are better than magnitude pruning on this model",
+        "stated in the text, not measured there (N)",
+        "the interval of the difference of critical sparsities (the method minus magnitude) lies above 0, for recall and for in-context "
+        "ability, with both methods. Scores are chance-corrected, the drop is 5 %",
         lines, lines,
     )  # fmt: skip
 
@@ -209,7 +179,7 @@ def ffn_recall(scores: Scores) -> list[Claim]:
         def make() -> tuple[str, Outcome]:
             cells = [Cell(pruner=pruner, ratio=attention, modules="attention"), Cell(pruner=pruner, ratio=ffn, modules="ffn")]
             found = measure(scores, [of(ability, cell) for cell in cells], lambda m: m[:, 0] - m[:, 1])
-            return f"attention less FFN: {told(found, 100, 1)} points", above(found.low, found.high)
+            return f"attention pruned minus FFN pruned: {told(found, 100, 1)} points", above(found.low, found.high)
 
         return make
 
@@ -224,7 +194,7 @@ def ffn_recall(scores: Scores) -> list[Claim]:
         cell = Cell(pruner="sparsegpt", ratio=0.6, modules=modules)
         quantities = [of(name, one) for name in ("in-context", "recall") for one in (cell.at(0), cell)]
         found = measure(scores, quantities, lambda m: m[:, 1] / m[:, 0] - m[:, 3] / m[:, 2], corrected=True)
-        return f"share retained in context less that of recall: {told(found)}", found
+        return f"share kept in context minus share of recall kept: {told(found)}", found
 
     def more() -> tuple[str, Outcome]:
         text, found = apart("ffn")
@@ -237,30 +207,35 @@ def ffn_recall(scores: Scores) -> list[Claim]:
     of_ffn, of_attention = line("FFN at 0.6", more), line("attention at 0.6", alike)
     return [
         Claim(
-            "Pruning the FFN hurts recall more than pruning attention as sparse",
-            "60 % of the FFN's weights cost TriviaQA 14 points more than 60 % of attention's (N)",
-            "SparseGPT at 0.6: the interval of recall with attention pruned less recall with the FFN pruned lies above 0. Other lines are "
-            "for information",
+            "At equal sparsity, pruning the FFN of this model hurts recall more than pruning attention",
+            "pruning 60 % of the FFN's weights costs TriviaQA 14 points more than pruning 60 % of attention's (N)",
+            "with SparseGPT at 0.6, the interval of recall with attention pruned minus recall with the FFN pruned lies above 0. The other "
+            "lines do not count",
             equal, equal[:1],
+            note="The FFN has about twice as many weights as attention. At equal sparsity it therefore loses about twice as many.",
         ),
         Claim(
-            "Pruning the FFN hurts recall more than pruning as many weights of attention",
-            "not measured: at 0.6 the FFN loses about twice the weights",
-            "SparseGPT: the interval of the same difference with the FFN at half of attention's sparsity, which here is as many weights, "
-            "lies above 0, at all three pairs",
+            "At equal numbers of removed weights, pruning the FFN of this model hurts recall more than pruning attention",
+            "not measured; at 0.6 the FFN loses about twice as many weights",
+            "with SparseGPT, the interval of the same difference lies above 0 at all three pairs. In a pair, the FFN has half of "
+            "attention's sparsity, which removes equally many weights in this model. The other lines do not count",
             many, [one for one in many if one.what.startswith("sparsegpt, recall")],
+            note="The pairs match the number of removed weights, not the damage to the model. Where the *in-context* lines of a pair "
+            "differ too, one pruning did more damage overall, and the pair does not say where the facts are stored. For that, both "
+            "prunings must first do equal damage to in-context scores or to perplexity. This was not measured.",
+            ours=True,
         ),
         Claim(
-            "The FFN matters more for recall than in context",
-            "said so (N)",
-            "SparseGPT, FFN alone at 0.6, chance-corrected: the interval of the difference of the shares retained lies above 0",
+            "The FFN of this model matters more for recall than for in-context ability",
+            "stated (N)",
+            "with SparseGPT on the FFN alone at 0.6, chance-corrected, the interval of the difference of the shares kept lies above 0",
             [of_ffn], [of_ffn],
         ),
         Claim(
-            "Attention matters about equally for both",
-            "said so (N)",
-            "SparseGPT, attention alone at 0.6, chance-corrected: the interval of the difference of the shares retained is within "
-            f"+-{MARGIN:g} (the reverse: wholly outside)",
+            "Attention of this model matters about equally for recall and for in-context ability",
+            "stated (N)",
+            "with SparseGPT on attention alone at 0.6, chance-corrected, the interval of the difference of the shares kept is within "
+            f"+-{MARGIN:g}. The reverse: the interval is wholly outside",
             [of_attention], [of_attention],
         ),
     ]  # fmt: skip
@@ -273,14 +248,17 @@ def dense_split(scores: Scores) -> Claim:
         parts = [scores.mean(Cell(model), name) / scores.mean(Cell("lab-m"), name) for name in (ability, "recall")]
         return f"{ability} keeps {parts[0]:.3f}, recall {parts[1]:.3f}; difference {told(found)}", above(found.low, found.high)
 
-    names = ("in-context", "reading", "override", "lookup", "functions")
-    lines = [line(f"{m}, {n}", lambda m=m, n=n: make(m, n)) for m in ("lab-s", "lab-xs") for n in names]  # type: ignore[misc]
+    lines = [line(f"{m}, {n}", lambda m=m, n=n: make(m, n)) for m in SMALLER for n in IN_CONTEXT]  # type: ignore[misc]
+    unlearned = not_acquired(scores)
     return Claim(
-        "Smaller dense models show the same split",
+        "The smaller dense models of this family lose recall before in-context ability",
         "smaller models of the OPT family lose recall before in-context ability (P)",
-        "chance-corrected, of the score of the dense lab-m: the interval of the share that in-context ability keeps less that of recall "
-        "lies above 0, for lab-s and lab-xs. Single abilities are for information",
-        lines, [one for one in lines if one.what.endswith(", in-context")],
+        "the interval of the share of in-context ability minus the share of recall lies above 0, for lab-s and lab-xs. Shares are of the "
+        "chance-corrected score of the dense lab-m. Single abilities do not count. Not testable: in some in-context ability, a smaller "
+        f"model has less than {ACQUIRED:g} of the score of lab-m, by the whole interval. Such a model never learned the ability",
+        [*lines, *unlearned], [one for one in lines if one.what.endswith(", in-context")],
+        NOT_TESTABLE if unlearned else None,
+        note=read_worse(scores) if unlearned else "",
     )  # fmt: skip
 
 
@@ -295,10 +273,11 @@ def collapse(scores: Scores) -> Claim:
 
     lines = [line(p, lambda p=p: make(p)) for p in PRUNERS]  # type: ignore[misc]
     return Claim(
-        "Learning functions collapses above 0.7, it does not fade",
+        "This model loses more of its function learning above 0.7 than below",
         "falls sharply, not gradually, above 0.7 (P: a reviewer)",
-        "chance-corrected: more than half of what is lost up to 0.9 is lost after 0.7, by the interval of that share; with both methods",
+        "chance-corrected, the interval of the share of the loss up to 0.9 that comes after 0.7 lies above one half, with both methods",
         lines, lines,
+        note=functions_kept(scores),
     )  # fmt: skip
 
 
@@ -334,14 +313,14 @@ def rises(scores: Scores) -> Claim:
     ranked = sorted(range(len(cells)), key=lambda index: -changes[index])
     for index in risen or ranked[:3]:
         task, cell = cells[index]
-        said = f"{100 * changes[index]:+.1f} points, p = {p_values[index]:.2g} before Holm's correction"
+        said = f"{100 * changes[index]:+.1f} points, p = {p_values[index]:.2g} without Holm's correction"
         seen.append(Line(f"{task}, {cell.pruner} at {cell.ratio:g}", said, SHOWN if index in risen else NOT_SHOWN))
     return Claim(
-        "Some in-context scores rise under pruning",
+        "Some in-context scores of this model rise under pruning",
         "seen in some cases, not tested (N)",
-        f"McNemar's exact test of each of the {len(cells)} cells (in-context task, method, sparsity; first calibration seed), Holm's "
-        "correction over all: at least one is significantly higher than dense. The reverse: all simultaneous upper ends are below "
-        f"{100 * LEAST_RISE:g} point. Shown are the cells that rise, or the three largest changes",
+        f"McNemar's exact test of each of the {len(cells)} cells (in-context task, method, sparsity; first calibration seed) with Holm's "
+        "correction over all cells: at least one score is significantly higher than dense. The reverse: all simultaneous upper ends are "
+        f"below {100 * LEAST_RISE:g} point. The table has the cells that rise, or else the three largest changes",
         seen, [], outcome,
     )  # fmt: skip
 
@@ -361,24 +340,30 @@ def calibration(scores: Scores) -> list[Claim]:
     changes = {
         (a, n): line(
             f"{a}: calibrated on {n} against self",
-            lambda a=a, n=n: judged(outlasts(scores, (a, base), (a, cells[n]), corrected=True, level=level)),  # type: ignore[misc]
+            lambda a=a, n=n: judged(outlasts(scores, (a, base), (a, cells[n]), corrected=True, level=level, names=("self", n))),  # type: ignore[misc]
         )
         for a, n in pairs
     }
     return [
         Claim(
-            "The split does not hang on the calibration text",
-            "the paper does not name its calibration text",
-            "SparseGPT, chance-corrected, a drop of 5 %: in-context ability outlasts recall with each of three texts of 64 sequences of "
-            "384 tokens: written by the dense model, facts, functions",
+            "Recall of this model fails before its mean in-context ability, with each of three calibration texts",
+            "not in the paper, which does not name its calibration text",
+            "with SparseGPT, in-context ability outlasts recall with each of three texts of 64 sequences of 384 tokens: written by the "
+            "dense model (self), facts, functions. Scores are chance-corrected, the drop is 5 %",
             same, same,
+            note=" ".join(
+                ["The size of the difference depends on the text.", *(before_recall(scores, name, cell) for name, cell in cells.items())]
+            ).strip(),
+            ours=True,
         ),
         Claim(
-            "Calibrating on one ability's text keeps that ability longer",
+            "Calibrating on one ability's text keeps that ability of this model longer",
             "not in the paper; text formatted as in-context examples is reported to help broadly (arXiv 2410.07461, P)",
-            "SparseGPT, chance-corrected, a drop of 5 %: recall lasts longer calibrated on facts, and functions calibrated on functions, "
-            f"than on text of the model's own; intervals at the level of Bonferroni for {len(pairs)}. Other lines are for information",
+            "with SparseGPT, recall lasts longer when calibrated on facts than on the model's own text (self), and functions last longer "
+            "when calibrated on functions. Scores are chance-corrected, the drop is 5 %, and intervals are Bonferroni-corrected for "
+            f"{len(pairs)} comparisons. The other lines do not count",
             list(changes.values()), [changes[key] for key in (("recall", "facts"), ("functions", "functions"))],
+            ours=True,
         ),
     ]  # fmt: skip
 

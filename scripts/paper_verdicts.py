@@ -1,32 +1,42 @@
-"""What counts as shown, as not shown, and as the reverse. These rules stood before the data."""
+"""Rules by which a claim is shown, not shown, reversed or not testable.
+
+Two rules were changed after data had been seen, and docs/results.md prints the verdicts by the first rules as well:
+
+- ``every``: changed after a trial run on 32 to 48 items. Before, one reversed part was enough for the reverse (``one_reversed_part``).
+- ``NOT_TESTABLE``: added after the full run. Before, a model that never learned an ability was counted as one that had lost it.
+
+All other rules were written before the full run.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["shown", "not shown", "the reverse", "not measured"]
+Outcome = Literal["shown", "not shown", "the reverse", "not testable", "not measured"]
 SHOWN: Outcome = "shown"
 NOT_SHOWN: Outcome = "not shown"
 REVERSE: Outcome = "the reverse"
+NOT_TESTABLE: Outcome = "not testable"
 NOT_MEASURED: Outcome = "not measured"
 
 
 def above(low: float | None, high: float | None, bound: float = 0.0) -> Outcome:
-    """A claim that a number is above ``bound``, by its interval; an end that is None is unbounded."""
+    """Judges the claim that a number is above ``bound``, by its interval. An end that is None is unbounded."""
     if (-math.inf if low is None else low) > bound:
         return SHOWN
     return REVERSE if (math.inf if high is None else high) < bound else NOT_SHOWN
 
 
 def below(low: float | None, high: float | None, bound: float = 0.0) -> Outcome:
-    """A claim that a number is below ``bound``."""
+    """Judges the claim that a number is below ``bound``."""
     return above(None if high is None else -high, None if low is None else -low, -bound)
 
 
 def near(low: float | None, high: float | None, margin: float) -> Outcome:
-    """A claim that a number is about 0: the interval is within the margin (shown) or wholly outside (the reverse)."""
+    """Judges the claim that a number is about 0. Shown: the interval is within the margin. The reverse: it is wholly outside."""
     least, greatest = (-math.inf if low is None else low), (math.inf if high is None else high)
     if -margin < least and greatest < margin:
         return SHOWN
@@ -34,7 +44,7 @@ def near(low: float | None, high: float | None, margin: float) -> Outcome:
 
 
 def every(outcomes: Iterable[Outcome]) -> Outcome:
-    """A claim that holds if all of its parts hold. The reverse is shown if it is of some part and no part holds."""
+    """Judges a claim of several parts, all of which must hold. The reverse: at least one part is reversed and no part is shown."""
     found = list(outcomes)
     if REVERSE in found:
         return NOT_SHOWN if SHOWN in found else REVERSE
@@ -44,16 +54,22 @@ def every(outcomes: Iterable[Outcome]) -> Outcome:
     return SHOWN if found else NOT_MEASURED
 
 
+def one_reversed_part(outcomes: Iterable[Outcome]) -> Outcome:
+    """Judges a claim of several parts by the first rule, under which one reversed part was enough for the reverse."""
+    found = list(outcomes)
+    return REVERSE if REVERSE in found else every(found)
+
+
 def some(p_values: Sequence[float], differences: Sequence[float], highest: Sequence[float], least: float) -> tuple[Outcome, list[int]]:
-    """A claim that at least one of many cells is above 0.
+    """Judges the claim that at least one of many cells is above 0.
 
     Args:
-        p_values: two-sided, one a cell, without correction: Holm's is made here, at 5 % over all cells.
-        differences: the estimates.
-        highest: simultaneous upper ends; if all are below ``least`` the reverse is shown.
+        p_values: two-sided, one per cell, not corrected. Holm's correction at 5 % over all cells is applied here.
+        differences: the estimates, one per cell.
+        highest: simultaneous upper ends, one per cell. The reverse: all are below ``least``.
 
     Returns:
-        the outcome, and the cells that are above 0.
+        the outcome, and the indices of the cells that are above 0.
     """
     if not p_values:
         return NOT_MEASURED, []
@@ -65,7 +81,57 @@ def some(p_values: Sequence[float], differences: Sequence[float], highest: Seque
 
 
 def holm(p_values: Sequence[float]) -> list[bool]:
-    """Which of the tests reject at a family-wise level of 5 %."""
+    """Says which of the tests reject at a family-wise level of 5 %."""
     from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 
     return [bool(yes) for yes in multipletests(list(p_values), alpha=0.05, method="holm")[0]] if len(p_values) else []
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measurement and its verdict."""
+
+    what: str
+    figure: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, or a question of our own.
+
+    Args:
+        name: the claim in one short sentence.
+        paper: what the paper reports, marked by how we know it (P: from its abstract or a review that quotes it; N: from others' notes).
+        rule: how the claim is judged here.
+        lines: the measurements.
+        deciding: the lines that decide the verdict.
+        given: the verdict, where the deciding lines alone do not decide it.
+        note: what a reader must know beside the verdict.
+        ours: the paper does not make this claim.
+    """
+
+    name: str
+    paper: str
+    rule: str
+    lines: list[Line]
+    deciding: list[Line]
+    given: Outcome | None = None
+    note: str = ""
+    ours: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        return every(one.outcome for one in self.deciding) if self.given is None else self.given
+
+    @property
+    def first_outcome(self) -> Outcome:
+        """The verdict by the rules as they were before any data were seen."""
+        return one_reversed_part(one.outcome for one in self.deciding) if self.deciding else self.outcome
+
+    @property
+    def parts(self) -> str:
+        """The deciding lines, where they differ in outcome."""
+        if len({one.outcome for one in self.deciding}) < 2:
+            return ""
+        return "; ".join(f"{one.what}: {one.outcome}" for one in self.deciding)

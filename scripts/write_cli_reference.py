@@ -1,4 +1,4 @@
-"""Writes docs/cli.md, the commands and options of ``harness-ext``, from the program itself.
+"""Writes docs/cli.md from the help texts of ``harness-ext``.
 
 python scripts/write_cli_reference.py
 """
@@ -16,8 +16,10 @@ from harness_ext.commands.cli import app
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Command line
 
-What `harness-ext COMMAND --help` says. `lm_eval` is lm-eval's own command; [model arguments](model-args.md) are what `pruned-hf` adds.
-What is wrong is said in one line on standard error, and the exit code is 1; it is 2 for an option that does not exist.
+The commands and options of `harness-ext`, as in `harness-ext COMMAND --help`. For `lm_eval --model pruned-hf`, see
+[model arguments](model-args.md).
+
+An error is one line on standard error, with exit code 1. The exit code is 2 if an option does not exist.
 """
 
 
@@ -37,7 +39,7 @@ def _section(name: str, command: Any) -> str:
     usage = " ".join([f"harness-ext {name}", *(["[OPTIONS]"] if options else []), *map(_usage, arguments)])
     rows = [_row(f"`{_usage(argument)}`", argument) for argument in arguments]
     rows += [_row(", ".join(f"`{spelling}`" for spelling in option.opts), option) for option in options]
-    table = "\n".join(["| | | default |", "|---|---|---|", *rows]) if rows else "No options."
+    table = "\n".join(["| option | meaning | default |", "|---|---|---|", *rows]) if rows else "No options."
     return f"## {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n{table}\n"
 
 
@@ -48,7 +50,7 @@ def _usage(argument: Any) -> str:
 def _row(name: str, parameter: Any) -> str:
     default = parameter.default
     shown = "required" if parameter.required else "" if default in (None, False, "") else f"`{default}`"
-    said = re.sub(r"([|*])", r"\\\1", parameter.help or "")  # would be the end of a cell, and emphasis
+    said = re.sub(r"([|*])", r"\\\1", parameter.help or "")  # a bar would end the cell, an asterisk begin emphasis
     return f"| {name} | {said} | {shown} |"
 
 

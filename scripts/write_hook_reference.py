@@ -1,4 +1,4 @@
-"""Writes docs/hooks.md, the reference of the hooks, from ``harness_ext/hookspecs.py`` and the tests:
+"""Writes docs/hooks.md, the reference of the hooks, from ``harness_ext/hookspecs.py`` and the tests.
 
 python scripts/write_hook_reference.py
 """
@@ -21,8 +21,8 @@ PAGE = ROOT / "docs" / "hooks.md"
 TEMPLATE = """\
 # Hooks
 
-Made from `harness_ext/hookspecs.py` by `python scripts/write_hook_reference.py`.
-[plugins.md](plugins.md) says how a plugin is written, tested and published.
+`python scripts/write_hook_reference.py` writes this page from `harness_ext/hookspecs.py`.
+[plugins.md](plugins.md) explains how to write, test and publish a plugin.
 
 {{ introduction }}
 {% for hook in hooks %}
@@ -60,13 +60,13 @@ class Hook(NamedTuple):
 
 
 def hooks() -> list[Hook]:
-    """Every hook in the order of the file; what is missing is empty."""
+    """All hooks in the order of the file. Missing parts are empty."""
     named = [(name, value) for name, value in vars(hookspecs).items() if hasattr(value, f"{hookspecs.NAME}_spec")]
     return [read(name, value) for name, value in named]
 
 
 def read(name: str, spec: object) -> Hook:
-    """What the docstring of a hook says, and where its test is."""
+    """The parts of the docstring of a hook, and its test."""
     text, _, code = (inspect.getdoc(spec) or "").partition(".. code-block:: python\n")
     summary, *parameters = re.split(r"^:param ", text, flags=re.MULTILINE)
     described = {argument: markdown(words) for argument, _, words in (part.partition(":") for part in parameters)}
@@ -75,12 +75,12 @@ def read(name: str, spec: object) -> Hook:
 
 
 def markdown(text: str) -> str:
-    """One paragraph of reStructuredText."""
+    """Converts one paragraph of reStructuredText to Markdown."""
     return " ".join(re.sub(r":\w+:`([^`]+)`", r"`\1`", text).replace("``", "`").split())
 
 
 def find_test(name: str) -> str:
-    """``tests/FILE.py::NAME``; empty where there is none."""
+    """``tests/FOLDER/FILE.py::NAME``, or an empty text if there is no such test."""
     for file in sorted((ROOT / "tests").rglob("test_*.py")):
         text = file.read_text(encoding="utf-8")
         if name in text and any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(text).body):

@@ -1,4 +1,4 @@
-"""A pruner that looks at the model as a whole: it needs the gradients of the loss."""
+"""A pruner for the whole model at once: it needs the gradients of the loss."""
 
 import torch
 
@@ -6,10 +6,10 @@ from harness_ext import ModelPruner, find_blocks, hookimpl
 
 
 class Fisher(ModelPruner):
-    """Removes the weights with the lowest ``w^2 * sum g^2`` of their layer, ``g`` the gradient of the loss of one calibration sequence.
+    """Removes the weights with the lowest ``w^2 * sum g^2`` of their linear layer. ``g`` is the gradient of the loss of one sequence.
 
-    The sum is the diagonal of the empirical Fisher information, up to a constant: what removing one weight adds to the loss, as optimal
-    brain damage (LeCun et al., 1989) would have it with that in the place of the second derivative.
+    The sum is the diagonal of the empirical Fisher information, up to a constant. The product estimates how much the loss rises when one
+    weight is removed: optimal brain damage (LeCun et al., 1989) with the Fisher information in place of the second derivative.
     """
 
     name = "fisher"

@@ -1,10 +1,10 @@
-"""A pruner that is one line: what the weights are ranked by."""
+"""A pruner in one line: the score of each weight."""
 
 from harness_ext import ChannelNorms, Pruner, hookimpl
 
 
 class RowRelative(Pruner):
-    """Keeps the weights with the largest share of their row's L1 norm, times the norm of their input."""
+    """Keeps the weights with the largest share of the L1 norm of their row, times the norm of their input."""
 
     name = "row-relative"
     statistic = ChannelNorms

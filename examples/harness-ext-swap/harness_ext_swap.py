@@ -1,4 +1,4 @@
-"""A pruner that refines a mask: weights that were removed and weights that were kept change places as long as that helps."""
+"""A pruner that refines a mask: it swaps removed and kept weights as long as the output error falls."""
 
 import torch
 
@@ -6,12 +6,12 @@ from harness_ext import Hessian, Pruner, hookimpl
 
 
 class Swap(Pruner):
-    """Starts from the mask of Wanda in each row and swaps the pair that lowers the output error most, ``rounds`` times.
+    """Starts from the mask of Wanda in each row. ``rounds`` times, swaps the pair of weights that lowers the output error most.
 
-    With ``H`` the Hessian of the inputs and ``d`` the removed weights of a row, the output error of the row is ``d H d^T``. Removing
-    weight ``j`` as well adds ``2 w_j (d H)_j + w_j^2 H_jj`` to it; that weight ``i`` comes back at the same time takes
-    ``2 w_i (d H)_i - w_i^2 H_ii`` away, and ``2 w_i w_j H_ij`` besides. A row where no pair helps stays as it is, and no weight changes
-    its value. With a pattern, both are of one group.
+    Let ``H`` be the Hessian of the inputs and ``d`` the removed weights of a row. The output error of the row is ``d H d^T``. Removing
+    weight ``j`` adds ``2 w_j (d H)_j + w_j^2 H_jj``. Restoring weight ``i`` at the same time subtracts ``2 w_i (d H)_i - w_i^2 H_ii`` and
+    ``2 w_i w_j H_ij``. A row in which no pair lowers the error stays unchanged. Kept weights keep their values. With an N:M pattern, both
+    weights are in one group.
     """
 
     name = "swap"

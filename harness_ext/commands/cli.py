@@ -22,7 +22,7 @@ def main() -> None:
 
 @app.command()
 def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List every plugin, what it registers, its version, and what failed to load and why."""
+    """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
     from harness_ext.plugins import Plugins
 
     found = Plugins()
@@ -64,7 +64,7 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 @app.command()
 def models() -> None:
-    """List the short names that pretrained= takes, and their folders."""
+    """List the short model names that pretrained= accepts, and their folders."""
     from harness_ext.plugins import Plugins
 
     plugins = Plugins()
@@ -75,16 +75,21 @@ def models() -> None:
 
 @app.command()
 def known_facts(
-    out: Annotated[Path, typer.Option(help="The file to write.")],
-    task: Annotated[str, typer.Option(help="A closed-book task.")] = "lab_facts_closed",
-    model: Annotated[str, typer.Option(help="As for lm_eval.")] = "pruned-hf",
-    model_args: Annotated[str, typer.Option("--model_args", "--model-args", help="As for lm_eval, e.g. pretrained=lab-s.")] = "",
-    metadata: Annotated[str, typer.Option(help="As for lm_eval, a JSON object.")] = "{}",
-    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size")] = 1,
-    limit: Annotated[Optional[int], typer.Option(help="Ask for so many facts only.", min=1)] = None,  # noqa: UP045 (typer on Python 3.10)
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    task: Annotated[str, typer.Option(help="Closed-book task that asks for the facts.")] = "lab_facts_closed",
+    model: Annotated[str, typer.Option(help="Model type, as for lm_eval.")] = "pruned-hf",
+    model_args: Annotated[
+        str, typer.Option("--model_args", "--model-args", help="Model arguments, as for lm_eval, such as pretrained=lab-s.")
+    ] = "",
+    metadata: Annotated[str, typer.Option(help="Task options as a JSON object, as for lm_eval.")] = "{}",
+    batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", help="Batch size.")] = 1,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045 (typer on Python 3.10)
+        typer.Option(help="Number of facts to ask for. Default: all.", min=1),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write the list of facts that a model knows; a fact task takes it as --metadata '{"facts_known": "FILE"}'."""
+    """Write the list of facts that a model knows. Give it to a fact task by --metadata '{"facts_known": "FILE"}'."""
     from harness_ext.errors import HarnessExtError
     from harness_ext.host import known_facts as listing
     from harness_ext.host import registration
@@ -103,31 +108,55 @@ def known_facts(
 
 @app.command()
 def prune(
-    out: Annotated[Path, typer.Option(help="The folder to write.")],
-    sparsity: Annotated[str, typer.Option(help="A ratio such as 0.5, or a pattern such as 2:4.")],
-    pretrained: Annotated[str, typer.Option(help="A registered model, a folder, or OWNER/NAME on the hub.")] = "lab-m",
-    pruner: Annotated[Optional[str], typer.Option(help="The method; by default sparsegpt.")] = None,  # noqa: UP045 (typer on Python 3.10)
-    modules: Annotated[Optional[str], typer.Option(help="all, attention, ffn, or a glob such as '*.q_proj'.")] = None,  # noqa: UP045
-    allocation: Annotated[Optional[str], typer.Option(help="How the sparsity is spread over the layers.")] = None,  # noqa: UP045
-    calibration: Annotated[Optional[str], typer.Option(help="self, hub, or a text or JSONL file.")] = None,  # noqa: UP045
-    precision: Annotated[Optional[str], typer.Option(help="float32 or float64, of statistics and arithmetic.")] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    sparsity: Annotated[str, typer.Option(help="Share of weights to remove, such as 0.5, or a pattern such as 2:4.")],
+    pretrained: Annotated[str, typer.Option(help="Short model name, folder, or OWNER/NAME on the hub.")] = "lab-m",
+    pruner: Annotated[Optional[str], typer.Option(help="Pruning method. Default: sparsegpt.")] = None,  # noqa: UP045 (typer on Python 3.10)
+    modules: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob such as '*.q_proj'. Default: all."),
+    ] = None,
+    allocation: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="How to choose the sparsity of each linear layer. Default: uniform."),
+    ] = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Calibration text: self, hub, or a text or JSONL file. Default: self."),
+    ] = None,
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Precision of the pruning arithmetic: float32 or float64. Default: float32."),
+    ] = None,
     option: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("--option", "-o", help="An option of pruner, allocation or calibration, such as pruner.block_size=64; repeatable."),
+        typer.Option("--option", "-o", help="Option of the pruner, allocation or calibration, such as pruner.block_size=64. Repeatable."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[Optional[str], typer.Option(help="Such as cuda; by default that, where there is one.")] = None,  # noqa: UP045
-    masks_only: Annotated[bool, typer.Option("--masks-only", help="Write masks, one bit a weight, for pruner=stored.")] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Hold one decoder block in memory, for models that are larger.")] = False,
-    true_sequential: Annotated[
-        bool, typer.Option("--true-sequential", help="Measure each layer behind those of its own block that are pruned before it as well.")
+    dtype: Annotated[str, typer.Option(help="Dtype of the model: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Device, such as cpu or cuda. Default: cuda if there is one."),
+    ] = None,
+    masks_only: Annotated[bool, typer.Option("--masks-only", help="Write only masks, one bit per weight, for pruner=stored.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Hold one decoder block in memory at a time, for models larger than memory.")
     ] = False,
-    resume: Annotated[Optional[Path], typer.Option(help="Keep a checkpoint of each block here, and go on from them.")] = None,  # noqa: UP045
-    force: Annotated[bool, typer.Option("--force", help="Replace the folder if it was written by this command.")] = False,
-    revision: Annotated[Optional[str], typer.Option(help="Of the model on the hub.")] = None,  # noqa: UP045
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that comes with the model.")] = False,
+    true_sequential: Annotated[
+        bool,
+        typer.Option(
+            "--true-sequential",
+            help="Prune the linear layers of a block in order of use, each calibrated on the outputs of the pruned layers before it.",
+        ),
+    ] = False,
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for a checkpoint after each decoder block. A killed run resumes from it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")] = False,
+    revision: Annotated[Optional[str], typer.Option(help="Revision of the model on the hub.")] = None,  # noqa: UP045
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
 ) -> None:
-    """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained loads."""
+    """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
     from harness_ext.commands import prune as prune_command
     from harness_ext.errors import HarnessExtError
     from harness_ext.host.arguments import parse_options
@@ -155,33 +184,69 @@ def prune(
 
 @app.command()
 def sweep(
-    out: Annotated[Optional[Path], typer.Option(help="The folder for the records; what is done in it is not done again.")] = None,  # noqa: UP045
-    config: Annotated[Optional[Path], typer.Option(help="A YAML file with these fields; the command line overrides it.")] = None,  # noqa: UP045
-    pretrained: Annotated[Optional[list[str]], typer.Option(help="A model, as for prune; repeatable.")] = None,  # noqa: UP045
-    pruner: Annotated[Optional[list[str]], typer.Option(help="A method; repeatable. By default sparsegpt.")] = None,  # noqa: UP045
-    sparsity: Annotated[Optional[list[str]], typer.Option(help="0.5, 2:4, or 0:0.9:0.1; commas or repeated.")] = None,  # noqa: UP045
-    allocation: Annotated[Optional[list[str]], typer.Option(help="Repeatable. By default uniform.")] = None,  # noqa: UP045
-    modules: Annotated[Optional[list[str]], typer.Option(help="all, attention, ffn, or a glob; repeatable.")] = None,  # noqa: UP045
-    calibration: Annotated[Optional[list[str]], typer.Option(help="self, hub, or a file; repeatable.")] = None,  # noqa: UP045
-    seeds: Annotated[Optional[list[str]], typer.Option(help="Seeds of the calibration, such as 0,1,2.")] = None,  # noqa: UP045
-    option: Annotated[Optional[list[str]], typer.Option("--option", "-o", help="Such as pruner.block_size=64; repeatable.")] = None,  # noqa: UP045
-    precision: Annotated[Optional[str], typer.Option(help="float32 or float64, of statistics and arithmetic.")] = None,  # noqa: UP045
-    tasks: Annotated[Optional[list[str]], typer.Option(help="As for lm_eval; commas or repeated.")] = None,  # noqa: UP045
-    metadata: Annotated[Optional[str], typer.Option(help="Options of tasks, a JSON object, as for lm_eval.")] = None,  # noqa: UP045
-    include_path: Annotated[Optional[list[str]], typer.Option(help="A further folder of tasks; repeatable.")] = None,  # noqa: UP045
-    limit: Annotated[Optional[float], typer.Option(help="Items of each task, or a share of them below 1.")] = None,  # noqa: UP045
-    batch_size: Annotated[Optional[str], typer.Option(help="A number, or auto; by default by the size of the model.")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option(help="Such as cuda; by default that, where there is one.")] = None,  # noqa: UP045
-    dtype: Annotated[Optional[str], typer.Option(help="auto, float32, bfloat16 or float16.")] = None,  # noqa: UP045
-    revision: Annotated[Optional[str], typer.Option(help="Of models on the hub.")] = None,  # noqa: UP045
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the code that comes with a model.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and what they cost; write nothing.")] = False,
-    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
-    address: Annotated[Optional[str], typer.Option(help="Of the Ray cluster, such as auto or ray://HOST:10001.")] = None,  # noqa: UP045
-    cpus_per_trial: Annotated[float, typer.Option(help="For --engine ray.", min=0)] = 1,
-    gpus_per_trial: Annotated[float, typer.Option(help="For --engine ray.", min=0)] = 0,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder for the records. Trials that are recorded there are not repeated."),
+    ] = None,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="YAML file with these options. The command line overrides it."),
+    ] = None,
+    pretrained: Annotated[Optional[list[str]], typer.Option(help="Model, as for prune. Repeatable.")] = None,  # noqa: UP045
+    pruner: Annotated[Optional[list[str]], typer.Option(help="Pruning method. Repeatable. Default: sparsegpt.")] = None,  # noqa: UP045
+    sparsity: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Sparsities: 0.5, 2:4, or a range 0:0.9:0.1. Repeatable, or with commas."),
+    ] = None,
+    allocation: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Allocation of the sparsity. Repeatable. Default: uniform."),
+    ] = None,
+    modules: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob. Repeatable. Default: all."),
+    ] = None,
+    calibration: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Calibration text: self, hub, or a file. Repeatable. Default: self."),
+    ] = None,
+    seeds: Annotated[Optional[list[str]], typer.Option(help="Calibration seeds, such as 0,1,2.")] = None,  # noqa: UP045
+    option: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--option", "-o", help="Option, such as pruner.block_size=64, for the methods that take it. Repeatable."),
+    ] = None,
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Precision of the pruning arithmetic: float32 or float64. Default: float32."),
+    ] = None,
+    tasks: Annotated[Optional[list[str]], typer.Option(help="Tasks, as for lm_eval. Repeatable, or with commas.")] = None,  # noqa: UP045
+    metadata: Annotated[Optional[str], typer.Option(help="Task options as a JSON object, as for lm_eval.")] = None,  # noqa: UP045
+    include_path: Annotated[Optional[list[str]], typer.Option(help="Another folder of tasks. Repeatable.")] = None,  # noqa: UP045
+    limit: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Items per task, or a share of them if below 1. Default: all."),
+    ] = None,
+    batch_size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Batch size: a number or auto. Default: chosen by the size of the model."),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Device, such as cpu or cuda. Default: cuda if there is one."),
+    ] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="Dtype of the model: auto, float32, bfloat16 or float16.")] = None,  # noqa: UP045
+    revision: Annotated[Optional[str], typer.Option(help="Revision of the models on the hub.")] = None,  # noqa: UP045
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost, and write nothing.")] = False,
+    engine: Annotated[str, typer.Option(help="Where trials run: local, or ray for a cluster.")] = "local",
+    address: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Address of the Ray cluster, such as auto or ray://HOST:10001."),
+    ] = None,
+    cpus_per_trial: Annotated[float, typer.Option(help="CPUs per trial, for --engine ray.", min=0)] = 1,
+    gpus_per_trial: Annotated[float, typer.Option(help="GPUs per trial, for --engine ray.", min=0)] = 0,
 ) -> None:
-    """Prune and evaluate over a grid; each trial gives the numbers of its own lm_eval run, and is done once."""
+    """Prune and evaluate a model at every point of a grid. Each trial gives the same scores as its own lm_eval run."""
     import os
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of lm-eval would write over ours; read when tqdm is imported
@@ -201,7 +266,7 @@ def sweep(
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("interrupted; the trials that were done are kept, and the same command goes on from them", err=True)
+        typer.echo("interrupted; finished trials are kept, and the same command resumes with the others", err=True)
         raise typer.Exit(130) from error
     raise typer.Exit(code)
 
@@ -209,19 +274,28 @@ def sweep(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Sweep folders, or results_*.json of lm_eval --model pruned-hf and folders with them.")
+        list[Path], typer.Argument(help="Sweep folders, or results_*.json of lm_eval --model pruned-hf, or folders that contain them.")
     ],
-    out: Annotated[Optional[Path], typer.Option(help="The folder to write; by default report in the first folder.")] = None,  # noqa: UP045
-    recall: Annotated[Optional[list[str]], typer.Option(help="Tasks that recall; repeatable, or with commas. By default *_closed.")] = None,  # noqa: UP045
-    in_context: Annotated[Optional[list[str]], typer.Option(help="Tasks that use the context. By default all that do not recall.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: report in the first folder.")] = None,  # noqa: UP045
+    recall: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Tasks that count as recall. Repeatable, or with commas. Default: *_closed."),
+    ] = None,
+    in_context: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Tasks that count as in-context. Default: all others."),
+    ] = None,
     metric: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="The score of a task is the first of these; by default acc, exact_match, ..."),
+        typer.Option(help="Metrics; a task is scored by the first that it has. Default: acc, exact_match, ..."),
     ] = None,
-    limit: Annotated[Optional[str], typer.Option(help="Only results of this --limit; all is those without one.")] = None,  # noqa: UP045
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 2000,
+    limit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Use only results with this --limit; all means results without a limit."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
-    """Write one page with figures, tables and what was and was not shown."""
+    """Write one page with figures, tables, and what was shown and not shown."""
     from harness_ext import report as reports
     from harness_ext.errors import HarnessExtError
 
@@ -238,11 +312,11 @@ def report(
 
 @app.command()
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="What users will type, such as first-columns.")],
-    kind: Annotated[str, typer.Option(help="pruner, allocation, calibration or tasks.")] = "pruner",
-    out: Annotated[Path, typer.Option(help="The folder to write the package into.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name that users type, such as first-columns.")],
+    kind: Annotated[str, typer.Option(help="Kind of plugin: pruner, allocation, calibration or tasks.")] = "pruner",
+    out: Annotated[Path, typer.Option(help="Folder to write the package into.")] = Path(),
 ) -> None:
-    """Write a package with a plugin and its test, to begin with."""
+    """Write a plugin package from a template, with a test that passes."""
     from harness_ext import new_plugin as skeleton
     from harness_ext.errors import HarnessExtError
 

@@ -1,4 +1,4 @@
-"""``harness-ext new-plugin``: writes a package with a plugin, its test and its README, which passes its test as it stands."""
+"""``harness-ext new-plugin``: writes a package with a plugin, a test that passes, and a README."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def write(name: str, kind: str, out: Path) -> Path:
     """Writes the folder ``harness-ext-NAME`` below ``out``, whole or not at all.
 
     Args:
-        name: what users will type, such as ``first-columns``.
+        name: the name that users type, such as ``first-columns``.
         kind: one of ``KINDS``.
         out: an existing folder.
 
     Returns:
-        the folder.
+        the new folder.
 
     Raises:
-        BadOptionError: a name that cannot be used or is taken, another kind, or a folder that exists.
+        BadOptionError: the name cannot be used or is taken, the kind is unknown, or the folder exists.
         WriteError: the disk is full, or the file system refuses.
     """
     if kind not in KINDS:
@@ -47,13 +47,13 @@ def write(name: str, kind: str, out: Path) -> Path:
 
 
 def check_name(name: str, kind: str, taken: Collection[str]) -> None:
-    """Refuses names that could not be typed, imported or registered.
+    """Refuses names that cannot be typed, imported or registered.
 
     Args:
-        taken: names of that kind that plugins have registered.
+        taken: the names of this kind that plugins have registered.
 
     Raises:
-        BadOptionError: with the nearest name that would do, if there is one.
+        BadOptionError: with the nearest usable name, if there is one.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) or name.startswith(PREFIX) or len(name) > LONGEST:
         near = nearest(name)
@@ -68,7 +68,7 @@ def check_name(name: str, kind: str, taken: Collection[str]) -> None:
 
 
 def nearest(name: str) -> str:
-    """The name in lower case, with a dash for whatever else stands between letters and digits; empty where nothing is left."""
+    """The name in lower case, with one dash in place of all other characters. Empty if no letter is left."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower().removeprefix(PREFIX))
     while words and not words[0][0].isalpha():
         words[0] = words[0].lstrip("0123456789")
@@ -77,7 +77,7 @@ def nearest(name: str) -> str:
 
 
 def render(name: str, kind: str) -> dict[str, str]:
-    """The files of a package, by their paths in its folder."""
+    """The texts of the files of a package, by their paths in its folder."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     module = f"{PREFIX}{name}".replace("-", "_")
@@ -102,7 +102,7 @@ def render(name: str, kind: str) -> dict[str, str]:
 
 
 def _taken(kind: str) -> set[str]:
-    """The names of that kind that are registered."""
+    """The registered names of this kind."""
     from harness_ext.plugins import Plugins
 
     plugins = Plugins()
