@@ -14,19 +14,19 @@ from filelock import FileLock, Timeout
 
 from harness_ext.errors import BadOptionError, HarnessExtError
 
-RECORD = "pruning.json"  # stands in every folder that is written here, and in no other
+RECORD = "pruning.json"  # every folder that this package writes has it, and no other folder
 
 
 class WriteError(HarnessExtError):
-    """A folder that cannot be written: the disk is full, or the file system refuses."""
+    """A folder or file cannot be written: the disk is full, or the file system refuses."""
 
 
 def check_out(out: Path, force: bool) -> None:
-    """Refuses a path that cannot be written to, before any weight is loaded.
+    """Checks before any weight is loaded that the folder ``out`` can be written.
 
     Raises:
-        BadOptionError: it exists and ``force`` is not set, or is nothing that was written here; the folder around it is not writable.
-        WriteError: the file system refuses to say.
+        BadOptionError: it exists and ``force`` is not set, this package did not write it, or its parent folder is not writable.
+        WriteError: the file system refuses to tell.
     """
     with writing(out):
         _check(out, force)
@@ -50,9 +50,9 @@ def _check(out: Path, force: bool) -> None:
 
 @contextmanager
 def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Gives a new folder beside ``out`` to write into; it becomes ``out`` when the context ends without an error, and is deleted otherwise.
+    """Yields a new folder beside ``out``. It is renamed to ``out`` if the context ends without an error, and deleted otherwise.
 
-    A process that is killed leaves no ``out``, or a whole one. What it leaves beside it is deleted when ``out`` is written next.
+    A killed process leaves no ``out`` or a whole one. The next write of ``out`` deletes what a killed process left beside it.
 
     Raises:
         BadOptionError: as :func:`check_out`.
@@ -63,7 +63,7 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     lock = FileLock(f"{part}.lock", timeout=0)
     with writing(out):
-        lock.acquire()  # says to others, for as long as this process lives, that it is at work
+        lock.acquire()  # tells other processes, as long as this one lives, that the folder is in use
     try:
         with writing(out):
             part.mkdir()
@@ -80,12 +80,12 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """Gives a new path beside ``path`` to write to; it becomes ``path`` when the context ends without an error, and is deleted otherwise.
+    """Yields a new path beside ``path``. It is renamed to ``path`` if the context ends without an error, and deleted otherwise.
 
-    A process that is killed leaves the old file, or none, and may leave a file whose name matches ``.*.part``.
+    A killed process leaves the old file or none, and perhaps a file named ``.*.part``.
 
     Args:
-        flush: whether the file is on the disk before the rename, so that a crash of the machine leaves no half of it.
+        flush: write the file to the disk before the rename, so that a crash of the machine leaves no half-written file.
 
     Raises:
         WriteError: the disk is full, or the file system refuses.
@@ -114,10 +114,10 @@ def write_file(path: Path, content: str) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Makes one line that names the path of what the file system says.
+    """Turns errors of the file system into one line that names the path.
 
     Raises:
-        WriteError: in the place of an OSError, or of what safetensors makes of it.
+        WriteError: instead of an OSError or a SafetensorError.
     """
     from safetensors import SafetensorError
 
@@ -138,7 +138,7 @@ def _rename(part: Path, target: Path, *, force: bool) -> None:
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Gives all files the permissions of the record: safetensors makes files that only their owner can read."""
+    """Gives all files the permissions of the record. safetensors makes files that only their owner can read."""
     record = folder / RECORD
     if record.is_file():
         for path in folder.rglob("*"):
@@ -147,14 +147,14 @@ def _open_to_readers(folder: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Has all that is in a folder on the disk, so that a rename that survives a crash of the machine never shows half-written files."""
+    """Writes a folder to the disk, so that no rename that survives a crash of the machine shows half-written files."""
     for path in [*folder.rglob("*"), folder]:
         _flush_entry(path)
 
 
 def _flush_entry(path: Path) -> None:
     directory = path.is_dir()
-    with suppress(*[PermissionError] if directory else ()):  # not every system opens folders
+    with suppress(*[PermissionError] if directory else ()):  # some systems cannot open folders
         handle = os.open(path, os.O_RDONLY if directory else os.O_RDWR)
         try:
             os.fsync(handle)
@@ -163,7 +163,7 @@ def _flush_entry(path: Path) -> None:
 
 
 def _recover(target: Path) -> None:
-    """Deletes what killed processes left beside ``target``; one that was killed while it replaced it gets the old folder back."""
+    """Deletes what killed processes left beside ``target``, and restores the old folder if one was killed while it replaced it."""
     pattern = re.compile(re.escape(f".{target.name}.") + r"([0-9a-f]{8})\.(part|part\.lock|old)")
     names = sorted(path.name for path in target.parent.iterdir()) if target.parent.is_dir() else []
     runs = {match[1] for match in map(pattern.fullmatch, names) if match}
@@ -171,7 +171,7 @@ def _recover(target: Path) -> None:
         part = target.with_name(f".{target.name}.{run}.part")
         old = part.with_suffix(".old")
         lock = FileLock(f"{part}.lock", timeout=0)
-        with suppress(Timeout, OSError), lock:  # held by a process that is alive, or not ours to delete
+        with suppress(Timeout, OSError), lock:  # the lock of a living process, or no permission
             if old.exists() and not target.exists():
                 os.rename(old, target)
             shutil.rmtree(part, ignore_errors=True)

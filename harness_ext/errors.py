@@ -1,14 +1,14 @@
-"""The errors of this package; every message is one line that says what was passed, the rule, and the nearest valid name.
+"""The errors of this package. Each message is one line: what was passed, the rule, and the nearest valid name.
 
 HarnessExtError
  +-- BadOptionError             an option that does not exist, or a value out of its range (also a ValueError)
  |    +-- UnknownNameError      no pruner, calibration source or model of that name
- +-- PluginError                a plugin that does not load, or breaks the contract
+ +-- PluginError                a plugin that does not load or breaks its contract
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
  +-- StatisticsError            scores that cannot be compared (harness_ext.statistics; also a ValueError)
  +-- WriteError                 a folder that cannot be written (harness_ext.atomic)
- +-- UnsupportedModelError      a model whose decoder layers cannot be walked
+ +-- UnsupportedModelError      a model that cannot be pruned block by block
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NumericalError(HarnessExtError):
 
 
 class UnsupportedModelError(HarnessExtError):
-    """A model whose decoder layers cannot be walked."""
+    """A model that cannot be pruned decoder block by decoder block."""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Finds plugins and what they register; one that does not load is remembered and named when it might have been asked for."""
+"""Finds plugins and what they register. A plugin that fails to load is kept, and named when a name is not found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ C = TypeVar("C", PruningMethod, Calibration, Allocation)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a plugin comes from: the entry point and the distribution that declares it."""
+    """The entry point of a plugin and the distribution that declares it."""
 
     entry_point: str
     module: str
@@ -39,7 +39,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Broken:
-    """A plugin, or a part of one, that could not be used, and why."""
+    """A plugin, or a part of one, that failed, and the reason."""
 
     origin: Origin
     reason: str
@@ -64,10 +64,10 @@ class Registry(Generic[T]):
         self.items[name] = (item, origin)
 
     def get(self, name: str) -> tuple[T, Origin]:
-        """The item of that name and where it comes from.
+        """The item of that name and its origin.
 
         Raises:
-            UnknownNameError: none; the message has the nearest name, all names, and the plugins that failed to load.
+            UnknownNameError: there is none. The message has the nearest name, all names, and the plugins that failed to load.
         """
         if name in self.items:
             return self.items[name]
@@ -77,10 +77,10 @@ class Registry(Generic[T]):
 
 
 class Plugins:
-    """All plugins of an environment. Building one imports them; nothing is kept between instances.
+    """All plugins of an environment. The constructor imports them; instances share nothing.
 
     Args:
-        found: pairs of an entry point and its distribution; by default all of the group ``harness_ext``.
+        found: pairs of an entry point and its distribution. By default all of the group ``harness_ext``.
     """
 
     def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None) -> None:
@@ -104,7 +104,7 @@ class Plugins:
             plugin = entry_point.load()
             self.manager.register(plugin, plugin_name)
             self._check(plugin)
-        except (Exception, SystemExit) as error:  # whatever a broken plugin raises must not stop those who do not ask for it
+        except (Exception, SystemExit) as error:  # a broken plugin must not stop a run that does not use it
             self._reject(plugin_name, origin, error)
             return
         self.origins[plugin_name] = origin
@@ -127,7 +127,7 @@ class Plugins:
         self.how_to_get[name] = how_to_get
 
     def _check(self, plugin: Any) -> None:
-        """Refuses misspelt hooks and plugins without any hook, which pluggy itself accepts in silence."""
+        """Refuses misspelt hooks and plugins without a hook. pluggy accepts both silently."""
         callers = self.manager.get_hookcallers(plugin) or []
         known = sorted(hook for hook in vars(hookspecs) if hasattr(getattr(hookspecs, hook), f"{NAME}_spec"))
         for caller in callers:
@@ -144,7 +144,7 @@ class Plugins:
 
 
 def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
-    """Every entry point of the group ``harness_ext``, ours first, then by name of the distribution: an order that does not change."""
+    """All entry points of the group ``harness_ext``: ours first, then in the order of the names of their distributions."""
     found = [(entry_point, entry_point.dist) for entry_point in entry_points(group=NAME)]
     named = {(dist.metadata["Name"], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
     for key in sorted(named, key=lambda key: (key[0] != "lm-eval-pruned", key)):
@@ -152,7 +152,7 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
 
 
 def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
-    """The name and the class, after checking that it is one that can be used."""
+    """Checks that a plugin registered a usable class, and returns the name and the class."""
     if not (inspect.isclass(item) and issubclass(item, base)):
         raise PluginError(f"register() wants a subclass of {base_names(base)}, not {item!r}")
     name = getattr(item, "name", None)

@@ -1,4 +1,4 @@
-"""Global state that the code of others may change, put back afterwards: the environment variables and the random generators."""
+"""Restores global state that other people's code may change: environment variables and random generators."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import torch
 
 @contextmanager
 def kept_environment(**changes: str) -> Iterator[None]:
-    """The environment variables are afterwards what they were.
+    """Restores the environment variables afterwards.
 
     Args:
-        changes: variables that are set meanwhile.
+        changes: variables to set within the context.
     """
     before = dict(os.environ)
     os.environ.update(changes)
@@ -30,10 +30,10 @@ def kept_environment(**changes: str) -> Iterator[None]:
 
 @contextmanager
 def kept_generators(seed: int | None = None) -> Iterator[None]:
-    """The global generators of Python, NumPy and torch, on the CPU and on every CUDA device, are afterwards what they were.
+    """Restores the global random generators of Python, NumPy and torch, on the CPU and on every CUDA device, afterwards.
 
     Args:
-        seed: of all of them meanwhile; None to leave them where they are.
+        seed: seeds all of them within the context; None leaves their state.
     """
     states = random.getstate(), np.random.get_state()
     try:

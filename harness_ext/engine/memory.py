@@ -1,4 +1,4 @@
-"""Memory that was freed and is still this process's."""
+"""Returns freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import suppress
 
 
 def give_back() -> None:
-    """Hands freed memory back to the system. The C library keeps pieces below 32 MB for itself, and what a block's activations leave in
-    pieces adds up from block to block."""
-    with suppress(OSError, AttributeError, TypeError):  # other systems have no malloc_trim, and no need of it
+    """Returns freed memory to the operating system. The C library keeps freed pieces below 32 MB, which would add up from block to block."""
+    with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)

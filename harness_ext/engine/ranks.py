@@ -1,7 +1,7 @@
-"""Several processes that prune one model together (torchrun, ``accelerate launch``): each sees a share of the calibration tokens.
+"""Several processes that prune one model together (torchrun, ``accelerate launch``): each measures a share of the calibration tokens.
 
-Statistics are added up over the processes, so that all prune from the same numbers, and the first one's weights are handed to the
-others, so that all end with the same bits. In a single process every function here gives back what it was given.
+Statistics are summed over the processes, so all prune from the same numbers. The weights of the first process are sent to the others, so
+all end with the same bits. In a single process each function here returns its argument.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ T = TypeVar("T")
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all."""
+    """Whether this process writes and logs for all of them."""
     return count() == 1 or dist.get_rank() == 0
 
 
@@ -41,10 +41,10 @@ def share(input_ids: torch.Tensor) -> torch.Tensor:
 
 
 def all_reduce(statistic: Statistic, layer: str) -> None:
-    """Adds a statistic up over all processes, in place.
+    """Sums a statistic over all processes, in place.
 
     Raises:
-        PluginError: its class does not name what adds up.
+        PluginError: the class of the statistic names nothing in ``additive``.
     """
     if count() == 1:
         return
@@ -58,7 +58,7 @@ def all_reduce(statistic: Statistic, layer: str) -> None:
 
 
 def all_true(holds: bool) -> bool:
-    """Whether it holds in all processes. All must ask, so that none waits for one that has raised an error."""
+    """Whether ``holds`` is true in all processes. Every process must call this, so that none waits for one that raised an error."""
     if count() == 1:
         return holds
     answers: list[bool | None] = [None] * count()
@@ -67,7 +67,7 @@ def all_true(holds: bool) -> bool:
 
 
 def broadcast(value: T) -> T:
-    """The first process's value: any object that can be pickled."""
+    """The value of the first process, any object that can be pickled."""
     if count() == 1:
         return value
     box = [value]
@@ -76,7 +76,7 @@ def broadcast(value: T) -> T:
 
 
 def broadcast_tensor(tensor: torch.Tensor) -> None:
-    """Overwrites a tensor with the first process's."""
+    """Overwrites a tensor with that of the first process."""
     if count() > 1:
         whole = tensor.contiguous()
         dist.broadcast(whole, src=0)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Measures how long each part of a run takes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 
 class Stopwatch:
-    """Adds up seconds by part; the time of a part within another counts for the inner one alone.
+    """Adds up seconds by part. The time of a nested part counts for the inner part alone.
 
     Args:
-        device: its queue is waited for at each change of part, or the work would be counted where it is waited for.
+        device: a CUDA device is synchronised when the part changes, so that queued work counts for the part that queued it.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""The contract of an allocation: how the sparsity is spread over the layers of a model."""
+"""What the author of an allocation implements: how the sparsity is spread over the linear layers of a model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """A linear layer that is to be pruned."""
+    """The name and the shape of a linear layer to prune."""
 
     name: str
-    """The full name of the module, such as ``model.layers.0.self_attn.q_proj``."""
+    """The full name of the layer, such as ``model.layers.0.self_attn.q_proj``."""
     block: int
-    """The number of its decoder block, from 0."""
+    """The index of the decoder block, from 0."""
     kind: str
     """``attention`` or ``ffn``."""
     rows: int
@@ -33,31 +33,31 @@ class LayerShape:
 
     @property
     def size(self) -> int:
-        """The number of its weights."""
+        """The number of weights."""
         return self.rows * self.columns
 
 
 class Measured(NamedTuple):
-    """A layer of the dense model, with what was measured on its inputs."""
+    """A linear layer of the dense model, and the statistic of its inputs."""
 
     layer: LayerShape
     weight: torch.Tensor
-    """[rows, columns], float32 or float64; do not write into it."""
+    """[rows, columns], float32 or float64. Do not write into it."""
     statistic: Any
-    """An instance of what ``measures`` returned, or None."""
+    """An instance of the class that ``measures`` returned, or None."""
 
 
 class Allocation(Configurable):
-    """A way to spread the sparsity over the layers: override ``spread``, and ``measure`` if it depends on weights or activations.
+    """A way to spread the sparsity over the layers. Override ``spread``; also ``measure`` if it depends on weights or activations.
 
     Annotated class attributes are options, as in a pruner: ``strength: float = 0.1`` is set by ``allocation.strength=0.2``.
     """
 
     kind: ClassVar[str] = "allocation"
     statistic: ClassVar[type[Statistic] | None] = None
-    """What is measured on the inputs of each layer of the dense model; None if no calibration is needed."""
+    """The statistic of the inputs of each layer of the dense model. None if no calibration is needed."""
     patterns: ClassVar[bool] = True
-    """Whether it can spread an n:m pattern, by another n for each layer (:meth:`spread` gives ratios, which are rounded)."""
+    """Whether it can spread an n:m pattern, with another n for each layer. Ratios from :meth:`spread` are rounded to patterns."""
 
     @classmethod
     def check_class(cls) -> None:
@@ -72,37 +72,37 @@ class Allocation(Configurable):
             raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 
     def check(self, pruner: PruningMethod) -> None:
-        """Called before any weight is loaded: raise BadOptionError here if a file is missing or the pruner does not go with it."""
+        """Called before any weight is loaded. Raise BadOptionError if a file is missing or the pruner does not fit."""
 
     def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
-        """What is measured: ``statistic``, for allocations where that does not depend on the pruner."""
+        """The statistic to measure. By default ``statistic``; override it where the pruner decides."""
         return self.statistic
 
     def reads_weights(self) -> bool:
-        """Whether ``measure`` is to be called at all; by default, whether it is overridden."""
+        """Whether ``measure`` is called. By default, whether it is overridden."""
         return type(self).measure is not Allocation.measure
 
     def measure(self, block: Sequence[Measured], pruner: PruningMethod) -> Any:
-        """Looks at the selected layers of one decoder block of the dense model. Keep what is small: the weights may be gone afterwards.
+        """Measures the selected layers of one decoder block of the dense model. Return something small: the weights may be unloaded next.
 
         Args:
-            block: its layers, in the order of the model.
-            pruner: the one that will prune them.
+            block: the layers, in the order of the model.
+            pruner: will prune these layers.
 
         Returns:
-            whatever ``spread`` needs of this block.
+            whatever ``spread`` needs to know of this block.
         """
 
     def spread(self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]) -> Mapping[str, float | Sparsity]:
-        """Chooses each layer's sparsity.
+        """Chooses the sparsity of each layer.
 
         Args:
-            sparsity: what is to be removed from all the layers together.
-            layers: all layers to be pruned, in the order of the model.
-            measured: what ``measure`` returned, by the number of the block; empty if it is not overridden.
+            sparsity: asked for all layers together.
+            layers: all layers to prune, in the order of the model.
+            measured: what ``measure`` returned, by the index of the block. Empty if ``measure`` is not overridden.
 
         Returns:
-            for every layer, by its name, a ratio in [0, 1) of its weights, or a Sparsity. Together they must remove what was asked for, up
-            to one weight a layer.
+            by the name of each layer, a ratio in [0, 1) or a Sparsity. Together they must remove what was asked for, up to one weight a
+            layer. Under a pattern, a Sparsity must be a pattern too.
         """
         raise PluginError(f"{type(self).__qualname__} does not override spread")

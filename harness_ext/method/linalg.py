@@ -1,4 +1,4 @@
-"""Symmetric products and factorisations; a matrix that cannot be factorised is damped more, on record, and never replaced."""
+"""Gram matrices and Cholesky factors. If a factorisation fails, the damping is raised and recorded; nothing is substituted silently."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from harness_ext.errors import NumericalError
 
 MAX_RETRIES = 6
 ESCALATION = 10.0
-LEAF = 192  # columns of a triangle below which halving it further costs more in small products than it saves
+LEAF = 192  # columns of a triangle; smaller triangles cost more time in small products than halving saves
 
-PART = 2**20  # elements that are moved at once
+PART = 2**20  # elements moved at once
 
 
 class InverseFactor(NamedTuple):
@@ -20,16 +20,16 @@ class InverseFactor(NamedTuple):
 
     upper: torch.Tensor
     damping: float
-    """What was added to the diagonal, as a fraction of its mean."""
+    """The damping that was used, as a fraction of the mean diagonal."""
     retries: int
-    """How many times the damping had to be raised."""
+    """How often the damping was raised."""
 
 
 def add_gram(products: torch.Tensor, inputs: torch.Tensor) -> None:
-    """Adds the upper triangle of ``inputs^T inputs`` to that of ``products``, in place, for little more than half the work of the whole.
+    """Adds the upper triangle of ``inputs^T inputs`` to ``products`` in place, for about half the work of the full product.
 
-    The columns are halved: the square above the diagonal is one product, and the two triangles beside it are done in the same way. Below
-    the diagonal, ``products`` is not to be read.
+    The function halves the columns: the block above the diagonal is one product, and the two triangles are halved again. The entries of
+    ``products`` below the diagonal are undefined afterwards.
 
     Args:
         products: [n, n].
@@ -47,21 +47,21 @@ def add_gram(products: torch.Tensor, inputs: torch.Tensor) -> None:
 def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor | None = None) -> InverseFactor:
     """Factorises the inverse of ``matrix + damping * mean(diag(matrix)) * I``.
 
-    With ``P`` the reversal of rows and columns and ``L L^T`` the Cholesky decomposition of ``P H P``, ``R = P L P`` is upper triangular and
-    ``H = R R^T``, so that ``R^-1`` is the upper factor of the inverse: one decomposition and one triangular inverse, where the way over the
-    inverse itself takes two decompositions besides. Where the decomposition fails the damping is multiplied by 10, at most 6 times.
+    Let ``P`` reverse rows and columns, and let ``L L^T`` be the Cholesky decomposition of ``P H P``. Then ``R = P L P`` is upper triangular
+    and ``H = R R^T``, so ``R^-1`` is the upper factor of the inverse. This takes one decomposition and one triangular inverse; computing
+    the inverse first takes two decompositions more. If the decomposition fails, the damping is multiplied by 10, at most 6 times.
 
     Args:
-        matrix: symmetric float32 or float64 [n, n] with a positive diagonal; only its upper triangle is read.
-        diagonal: [n], in the place of the matrix's own.
+        matrix: symmetric float32 or float64 [n, n] with a positive diagonal. Only the upper triangle is read.
+        diagonal: [n], used instead of the diagonal of ``matrix``.
 
     Raises:
-        NumericalError: the matrix is not finite, or cannot be factorised with any of the dampings tried.
+        NumericalError: the matrix is not finite, or no damping that was tried makes it positive definite.
     """
     reversed_diagonal = (matrix.diagonal() if diagonal is None else diagonal).flip(0)
     mean, tried = reversed_diagonal.mean(), damping
     for retries in range(MAX_RETRIES + 1):
-        lower = matrix.flip(0, 1)  # a decomposition reads the lower triangle, which is the upper one of the matrix
+        lower = matrix.flip(0, 1)  # its lower triangle, which the decomposition reads, is the upper triangle of the matrix
         lower.diagonal().copy_(reversed_diagonal + tried * mean)
         failed = torch.empty((), dtype=torch.int32, device=matrix.device)
         torch.linalg.cholesky_ex(lower, out=(lower, failed))
@@ -70,7 +70,7 @@ def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor 
             if lower.sum().isfinite():
                 _reverse(lower)
                 return InverseFactor(lower, tried, retries)
-        if retries == 0 and not matrix.triu().isfinite().all():  # looked at only now: it takes as much memory as all else here
+        if retries == 0 and not matrix.triu().isfinite().all():  # checked only after a failure: triu() copies the matrix
             raise NumericalError("the Hessian has NaN or infinite entries")
         tried *= ESCALATION
     raise NumericalError(

@@ -17,13 +17,13 @@ Self = TypeVar("Self", bound="Configurable")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Configurable:
-    """A frozen, keyword-only dataclass whose fields can be set by name from a command line.
+    """A frozen, keyword-only dataclass. A command line sets its fields by name.
 
     Subclasses need no decorator: every annotated attribute that is not a ``ClassVar`` becomes an option, and must have a default.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[str] = "option"  # what messages call it, and the prefix of its options
+    kind: ClassVar[str] = "option"  # the word for it in errors, and the prefix of its options
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -43,10 +43,10 @@ class Configurable:
 
     @classmethod
     def from_options(cls: type[Self], options: Mapping[str, Any]) -> Self:
-        """Builds an instance, checking the name and the type of every option.
+        """Builds an instance and checks the name and the type of each option.
 
         Raises:
-            BadOptionError: no such option, a value of another type, or a value that the class refuses (a ValueError of its own).
+            BadOptionError: an unknown option, a value of the wrong type, or a value that ``__post_init__`` refuses by a ValueError.
         """
         defaults = cls.defaults()
         hints = typing.get_type_hints(cls)

@@ -19,7 +19,7 @@ Group = Literal["row", "matrix"]
 class Sparsity:
     """A ratio in [0, 1) of weights to remove, or an ``n:m`` pattern: ``n`` zeros in every ``m`` consecutive inputs of a row.
 
-    Note that in ``n:m`` we count the zeros, as Wanda and SparseGPT do; 2:4 means the same to those who count what is kept.
+    ``n`` counts zeros, as in Wanda and SparseGPT. ALPS and hardware vendors count the weights that are kept; 2:4 is the same in both.
     """
 
     ratio: float
@@ -36,10 +36,10 @@ class Sparsity:
 
     @classmethod
     def parse(cls, value: Sparsity | float | str) -> Sparsity:
-        """From a ratio, or a text such as ``0.7`` or ``2:4``.
+        """Reads a ratio, or a text such as ``0.7`` or ``2:4``.
 
         Raises:
-            BadOptionError: anything else, among them 124, which is what YAML makes of an unquoted 2:4.
+            BadOptionError: anything else, also 124, which YAML makes of an unquoted 2:4.
         """
         if isinstance(value, Sparsity):
             return value
@@ -71,14 +71,14 @@ class Sparsity:
         return math.floor(Fraction(repr(float(self.ratio))) * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
 
     def mask(self, scores: torch.Tensor, per: Group = "matrix") -> torch.Tensor:
-        """Chooses the weights with the lowest scores.
+        """Selects the weights with the lowest scores.
 
         Args:
-            scores: [out_features, in_features], any floating dtype; larger scores are kept. Ties are broken by position.
-            per: the group within which scores are compared. A pattern is always compared within its ``m`` weights.
+            scores: [out_features, in_features], any floating dtype. Weights with larger scores are kept; of equal scores the first go.
+            per: the group in which scores are compared. A pattern compares the ``m`` weights of each group.
 
         Returns:
-            bool tensor of the same shape, true where the weight is to be removed.
+            bool tensor of the same shape, true for weights to remove.
 
         Raises:
             BadOptionError: a pattern whose ``m`` does not divide the row.
@@ -103,7 +103,7 @@ def rounding_slack(layers: int, asked: int) -> float:
 
 
 def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Marks the ``count`` lowest scores of every row; among equal scores the first ones.
+    """Marks the ``count`` lowest scores of every row. Of equal scores the first are marked.
 
     Args:
         scores: [rows, size], any floating dtype, no NaN.

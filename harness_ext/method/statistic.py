@@ -1,4 +1,4 @@
-"""What is measured on the inputs of a layer during calibration."""
+"""Statistics of the inputs of a linear layer, measured during calibration."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from harness_ext.method.linalg import InverseFactor, add_gram, inverse_factor
 
 
 class Statistic(ABC):
-    """Something accumulated over the calibration tokens that reach a layer; layers that read the same input share one.
+    """A sum over the calibration tokens that reach a linear layer. Layers that read the same tensor share one statistic.
 
     Args:
-        in_features: the width of the layer's input.
-        device: where the layer's weight is.
+        in_features: the width of the input.
+        device: the device of the weight.
         dtype: float32, or float64 where ``precision=float64`` was asked for.
     """
 
     additive: ClassVar[tuple[str, ...]] = ()
-    """The tensor attributes that add up over tokens: processes that saw a share of the tokens each add theirs together. A statistic that
-    names none cannot be used by several processes."""
+    """The names of the tensors that add up over tokens. Several processes each see a share of the tokens and add these tensors up.
+    A statistic that names none cannot be measured by several processes."""
 
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.in_features, self.device, self.dtype = in_features, device, dtype
@@ -30,13 +30,13 @@ class Statistic(ABC):
 
     @abstractmethod
     def update(self, inputs: torch.Tensor) -> None:
-        """Adds a batch of inputs, ``dtype`` [tokens, in_features]; do not write into it."""
+        """Adds a batch of inputs, ``dtype`` [tokens, in_features]. Do not write into it, and add its length to ``tokens``."""
 
     def check(self) -> None:
-        """Called when all tokens are in.
+        """Called after the last batch.
 
         Raises:
-            NumericalError: what adds up over the tokens is not finite, because an input was not, or its square is beyond ``dtype``.
+            NumericalError: a sum is not finite: an input was not finite, or its square overflows ``dtype``.
         """
         for name in self.additive:
             if not getattr(self, name).isfinite().all():
@@ -44,7 +44,7 @@ class Statistic(ABC):
 
 
 class ChannelNorms(Statistic):
-    """The L2 norm of every input channel over the calibration tokens (Wanda, arXiv 2306.11695, section 3)."""
+    """The L2 norm of each input channel over the calibration tokens (Wanda, arXiv 2306.11695, section 3)."""
 
     additive: ClassVar[tuple[str, ...]] = ("squares",)
 
@@ -70,7 +70,7 @@ class Hessian(Statistic):
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(in_features, device, dtype)
         self.products = torch.zeros(in_features, in_features, dtype=dtype, device=device)
-        """``sum x x^T``; only the upper triangle is to be read."""
+        """``sum x x^T``. Only the upper triangle is defined."""
         self._factors: dict[float, InverseFactor] = {}
 
     def update(self, inputs: torch.Tensor) -> None:
@@ -79,31 +79,31 @@ class Hessian(Statistic):
 
     @property
     def matrix(self) -> torch.Tensor:
-        """[in_features, in_features], symmetric; a new tensor each time."""
+        """[in_features, in_features], symmetric. Each access makes a new tensor."""
         upper = self.products.triu()
         upper += self.products.triu(1).T
         return upper.mul_(2 / max(1, self.tokens))
 
     @property
     def norms(self) -> torch.Tensor:
-        """The L2 norm of every input channel, as in :class:`ChannelNorms`: [in_features]."""
+        """[in_features], the L2 norm of each input channel, as in :class:`ChannelNorms`."""
         return self.products.diagonal().sqrt()
 
     @property
     def dead(self) -> torch.Tensor:
-        """bool [in_features]: inputs that were zero in every token."""
+        """bool [in_features], true for inputs that were zero in every token."""
         return self.products.diagonal() == 0
 
     def inverse_factor(self, damping: float) -> InverseFactor:
-        """The factor of the damped inverse of ``matrix``, with 1 on the diagonal for dead inputs. Computed once for all the layers that
-        share this statistic; do not write into it.
+        """The factor of the damped inverse of ``matrix``, with 1 on the diagonal for dead inputs. It is computed once for all layers that
+        share this statistic. Do not write into it.
 
         Raises:
             NumericalError: as :func:`harness_ext.inverse_factor`.
         """
         if damping not in self._factors:
             scale = 2 / max(1, self.tokens)
-            # The sum is factorised as it is and the factor scaled: a copy of the sum would be as large as all else in the block.
+            # Factorise the unscaled sum and scale the factor: a scaled copy of the sum would double the memory of a block.
             factor = inverse_factor(self.products, damping, self.products.diagonal().masked_fill(self.dead, 1 / scale))
             self._factors[damping] = factor._replace(upper=factor.upper.mul_(scale**-0.5))
         return self._factors[damping]
