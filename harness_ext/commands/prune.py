@@ -77,7 +77,7 @@ def run(job: PruneJob) -> dict[str, Any]:
         config = _config(job, folder)
         if plan.sparsity.ratio > 0:
             check_config(config, f"--pretrained {job.pretrained}")
-            check_layers(config, plan.walked_modules, trust_remote_code=job.trust_remote_code)
+            check_layers(config, plan.walked_modules, dense_limit=plan.dense_limit, trust_remote_code=job.trust_remote_code)
         tokenizer = _tokenizer(job, folder)
         if tokenizer is None and _reads_text(plan):
             raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness_ext.engine.coverage import DENSE_LIMIT
 from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.placement import OneBlockOnDevice
-from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PRUNER, make_plan
+from harness_ext.engine.plan import ALLOCATION, CALIBRATION, EXPERTS, MIN_EXPERT_TOKENS, PRECISION, PRUNER, make_plan
 from harness_ext.engine.run import apply
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
@@ -33,6 +34,10 @@ def prune(
     precision: str = PRECISION,
     true_sequential: bool = False,
     resume: str | Path | None = None,
+    experts: str = EXPERTS[0],
+    min_expert_tokens: int = MIN_EXPERT_TOKENS,
+    strict: bool = False,
+    dense_limit: float = DENSE_LIMIT,
     device: str | torch.device | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     pruner_options: Mapping[str, Any] | None = None,
@@ -51,8 +56,12 @@ def prune(
         allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
         true_sequential: measure each layer behind all layers that are pruned before it, those of its own decoder block included, in the
-            order of their use; one forward pass where there are two otherwise, for the memory of a block's activations of all tokens.
+            order of their use. The block runs once more for each group of layers that read the same inputs.
         resume: a folder for checkpoints, one for each decoder block; a run that was killed goes on from there and ends with the same bits.
+        experts: ``routed`` measures each expert of a mixture on the tokens that are sent to it, ``all`` on all tokens.
+        min_expert_tokens: the record names the experts that were measured on fewer tokens.
+        strict: an expert that no token is sent to is an error. By default it is pruned by magnitude, and the record says so.
+        dense_limit: how large a share of the selected weights of a block may be in parameters that are not matrices of linear layers.
         device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
         tokenizer: for calibration sources that read text.
         pruner_options, calibration_options, allocation_options: options by name, where a name was given.
@@ -71,6 +80,7 @@ def prune(
     plan = make_plan(
         plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
         allocation=allocation, precision=precision, true_sequential=true_sequential, resume=resume,
+        experts=experts, min_expert_tokens=min_expert_tokens, strict=strict, dense_limit=dense_limit,
         pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
     training = model.training

@@ -139,8 +139,8 @@ def check_modules(model: nn.Module, layers: Iterable[LinearLayer], blame: str) -
     """
     modules = dict(model.named_modules())
     for layer in layers:
-        if modules.get(layer.name) is not layer.module:
-            raise PluginError(f"{blame}: it replaced the module {layer.name}: write a new weight into it instead")
+        if modules.get(layer.module_name) is not layer.module:
+            raise PluginError(f"{blame}: it replaced the module {layer.module_name}: write a new weight into it instead")
 
 
 def _checksum(tensor: torch.Tensor) -> int:

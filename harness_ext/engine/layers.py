@@ -1,49 +1,75 @@
-"""Finds the decoder layers of a causal language model and the linear layers in them; the only file that knows architectures."""
+"""Finds the decoder blocks of a causal language model and the linear layers in them."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from harness_ext.engine.experts import Expert, Place, listed_experts, stored_experts
+from harness_ext.engine.kinds import KINDS, kind_of
 from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-KINDS = ("all", "attention", "ffn")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)  # what quantisation libraries pack weights into
-ONE_DEVICE = "load the whole model onto one device, or write it with harness-ext prune --stream, and load what that wrote"
+ROUTERS = ("router", "gate", "gating", "wg")  # what modules are called that choose experts
 
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """A linear layer of a decoder block: ``nn.Linear``, or GPT-2's ``Conv1D``, whose weight is stored transposed."""
+    """A matrix of a decoder block that maps each token: the weight of a module, or one expert's part of a parameter."""
 
     name: str
-    """The full name of the module, such as ``model.layers.0.self_attn.q_proj``."""
+    """The full name, such as ``model.layers.0.self_attn.q_proj`` or ``model.layers.0.mlp.experts.5.up_proj``."""
     kind: str
     """``attention`` or ``ffn``."""
     module: nn.Module
+    """The module that holds the weight."""
+    expert: Expert | None = None
+    """Which expert of the block the matrix belongs to."""
+    parameter: str = "weight"
+    """The name of the parameter in ``module``."""
+    place: Place | None = None
+    """Where in the parameter the matrix is; None if the parameter is the weight of the module."""
+
+    @property
+    def stored(self) -> nn.Parameter:
+        """The whole parameter, as it is stored."""
+        parameter: nn.Parameter = getattr(self.module, self.parameter)
+        return parameter
+
+    @property
+    def module_name(self) -> str:
+        """The full name of ``module``."""
+        return self.name if self.place is None or self.expert is None else self.expert.group
+
+    @property
+    def parameter_name(self) -> str:
+        """The full name of the parameter."""
+        return f"{self.module_name}.{self.parameter}"
 
     @property
     def in_features(self) -> int:
-        return self.module.weight.shape[0 if isinstance(self.module, Conv1D) else 1]  # type: ignore[index, return-value]
+        return self.weight.shape[1]
 
     @property
     def weight(self) -> torch.Tensor:
-        """A view of the weight as [out_features, in_features]."""
-        weight: torch.Tensor = self.module.weight.data  # type: ignore[assignment]
+        """A view of the weight as [out_features, in_features]. GPT-2's ``Conv1D`` stores it transposed."""
+        weight = self.stored.data
+        if self.place is not None:
+            return self.place.view(weight)
         return weight.T if isinstance(self.module, Conv1D) else weight
 
     def write(self, weight: torch.Tensor) -> None:
-        """Copies a new [out_features, in_features] weight into the module, in the module's own dtype."""
+        """Copies a new [out_features, in_features] weight into the parameter, in the parameter's own dtype."""
         with torch.no_grad():
             self.weight.copy_(weight)
 
@@ -61,18 +87,18 @@ Layer, Block = LinearLayer, DecoderBlock  # the names that plugins of version 0.
 
 
 def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[DecoderBlock]:
-    """The decoder blocks in order, with the linear layers that ``modules`` selects.
+    """The decoder blocks in order, with the linear layers that ``modules`` selects. What chooses experts is no such layer and stays dense.
 
     Args:
-        modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``*.q_proj``.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over full layer names such as ``*.q_proj``.
 
     Raises:
-        UnsupportedModelError: no single list of decoder blocks, or weights in them that are not linear layers.
+        UnsupportedModelError: no single list of decoder blocks.
         BadOptionError: ``modules`` selects nothing.
     """
     name, blocks = _block_list(model)
-    found = [DecoderBlock(f"{name}.{i}", block, tuple(_linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
-    chosen = [DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if _selects(modules, layer))) for b in found]
+    found = [DecoderBlock(f"{name}.{i}", block, tuple(linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
+    chosen = [DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if selects(modules, layer.name, layer.kind))) for b in found]
     if not any(block.layers for block in chosen):
         names = [layer.name for block in found for layer in block.layers]
         raise BadOptionError(
@@ -82,16 +108,21 @@ def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[DecoderBlo
     return chosen
 
 
+def selects(modules: str, name: str, kind: str) -> bool:
+    """Whether ``modules`` selects what has this full name and this kind."""
+    if modules in KINDS:
+        return modules in ("all", kind)
+    return fnmatch.fnmatchcase(name, modules)
+
+
 def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     if model.config.is_encoder_decoder:
         raise UnsupportedModelError(f"{type(model).__name__} has an encoder and a decoder: want a decoder-only model")
     depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth and any(True for _ in _linear_layers(name, module))
-    ]
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and _holds_blocks(module)]
     lists = [(name, module) for name, module in lists if not any(name.startswith(outer + ".") for outer, _ in lists if outer != name)]
+    if any(len(module) == depth for _, module in lists):  # LongCat's configuration counts two layers a block
+        lists = [(name, module) for name, module in lists if len(module) == depth]
     if len(lists) > 1 and model.config.get_text_config() is not model.config:  # a multimodal model: its text decoder is meant
         inside = {id(module) for module in model.get_decoder().modules()}
         lists = [(name, module) for name, module in lists if id(module) in inside]
@@ -103,66 +134,76 @@ def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     return lists[0]
 
 
-def _linear_layers(prefix: str, block: nn.Module) -> Iterator[LinearLayer]:
-    for name, module in block.named_modules():
-        if type(module) is nn.Linear or isinstance(module, Conv1D):
-            kind = "attention" if "attn" in name or "attention" in name else "ffn"
-            yield LinearLayer(f"{prefix}.{name}", kind, module)
+def _holds_blocks(modules: nn.ModuleList) -> bool:
+    """Whether linear layers are in the items of a list, and are not the items themselves."""
+    return any(is_linear(module) for item in modules for module in item.modules()) and not any(is_linear(item) for item in modules)
 
 
-def check_coverage(model: PreTrainedModel, blocks: list[DecoderBlock], *, in_memory: bool = True) -> None:
-    """Refuses blocks with matrices that are not plain linear layers, so that no model is pruned by half without a word.
+def linear_layers(prefix: str, block: nn.Module) -> Iterator[LinearLayer]:
+    """All linear layers of a block but those that choose experts, in the order of the block's modules.
 
     Args:
-        in_memory: whether the weights should be there by now.
-
-    Raises:
-        UnsupportedModelError: for example fused experts, quantised layers, a weight that is shared, one that is not in memory, or several
-            devices.
+        prefix: the full name of the block.
     """
-    if in_memory:
-        _check_devices(blocks)
-    holders: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(id(parameter), []).append(name)
-    for block in blocks:
-        _check_adapters(block)
-        plain = {id(layer.module.weight) for layer in _linear_layers(block.name, block.module)}
-        for name, parameter in block.module.named_parameters():
-            if parameter.ndim >= 2 and id(parameter) not in plain:
-                raise UnsupportedModelError(
-                    f"{block.name}.{name} {tuple(parameter.shape)} is not the weight of a plain linear layer: "
-                    "fused experts, convolutions and quantised layers cannot be pruned"
-                )
-        for name, buffer in block.module.named_buffers():
-            if buffer.ndim == 2 and min(buffer.shape) > 1 and buffer.dtype in PACKED:
-                raise UnsupportedModelError(f"{block.name}.{name} holds a quantised weight: load the model in bf16, fp16 or fp32")
-        for layer in block.layers:
-            weight: torch.Tensor = layer.module.weight  # type: ignore[assignment]
-            if others := [name for name in holders[id(weight)] if name != f"{layer.name}.weight"]:
-                raise UnsupportedModelError(f"{layer.name} shares its weight with {', '.join(others)}: it cannot be pruned alone")
-            if weight.dtype not in DTYPES or type(weight.data) is not torch.Tensor:
-                kind = weight.dtype if weight.dtype not in DTYPES else type(weight.data).__name__
-                raise UnsupportedModelError(f"{layer.name} has a weight of {kind}: load the model in bf16, fp16 or fp32")
-            if in_memory and weight.is_meta:
-                raise UnsupportedModelError(f"{layer.name} is not in memory (it was offloaded): {ONE_DEVICE}")
+    listed = listed_experts(block)
+    stored = {name: found for name, module in block.named_modules() if (found := list(stored_experts(name, module)))}
+    numbers: dict[str, set[int]] = {}  # how many experts there are to choose from, by the kind of the layers
+    for name, matrices in stored.items():
+        numbers.setdefault(kind_of(block, name), set()).add(matrices[0].place.experts)
+    for name, (_, _, number) in listed.items():
+        numbers.setdefault(kind_of(block, name), set()).add(number)
+    for name, module in block.named_modules():
+        kind = kind_of(block, name)
+        for role, parameter, reads, place in stored.get(name, ()):
+            expert = Expert(f"{prefix}.{name}", place.expert, place.experts, role, reads)
+            yield LinearLayer(".".join(filter(None, (prefix, name, str(place.expert), role))), kind, module, expert, parameter, place)
+        if is_linear(module):
+            path = next((path for path in listed if name.startswith(f"{path}.")), None)
+            if path is not None:
+                group, number, count = listed[path]
+                yield LinearLayer(f"{prefix}.{name}", kind, module, Expert(f"{prefix}.{group}", number, count, name[len(path) + 1 :], ""))
+            elif kind not in numbers or not chooses_experts(block, name, outputs(module), numbers[kind]):
+                yield LinearLayer(f"{prefix}.{name}", kind, module)
 
 
-def _check_devices(blocks: list[DecoderBlock]) -> None:
-    devices = sorted({str(layer.module.weight.device) for block in blocks for layer in block.layers} - {"meta"})
-    if len(devices) > 1:
-        raise UnsupportedModelError(f"the decoder layers are on {' and '.join(devices)}: {ONE_DEVICE}")
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module computes ``x W^T + b``, or ``x W + b`` (GPT-2's ``Conv1D``), and nothing else."""
+    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and _is_plain(type(module)))  # type: ignore[arg-type]
 
 
-def _check_adapters(block: DecoderBlock) -> None:
-    for name, module in block.module.named_modules():
-        if isinstance(getattr(module, "base_layer", None), nn.Module):  # what adapter libraries call the layer that they wrap
-            raise UnsupportedModelError(
-                f"{block.name}.{name} carries an adapter: merge it into the weights first (model = model.merge_and_unload() in peft)"
-            )
+@cache
+def _is_plain(kind: type[nn.Linear]) -> bool:
+    """Whether a subclass of ``nn.Linear`` computes what ``nn.Linear`` does; seen on a small matrix."""
+    if kind.forward is nn.Linear.forward:
+        return True
+    probe = nn.Linear(3, 2)
+    inputs = torch.tensor([[1.0, -2.0, 4.0]])
+    with torch.no_grad():
+        expected = F.linear(inputs, probe.weight, probe.bias)
+        probe.__class__ = kind
+        try:
+            output = probe(inputs)
+        except Exception:  # whatever it misses that a plain layer has not
+            return False
+    return isinstance(output, torch.Tensor) and output.shape == expected.shape and torch.allclose(output, expected)
 
 
-def _selects(modules: str, layer: LinearLayer) -> bool:
-    if modules in KINDS:
-        return modules in ("all", layer.kind)
-    return fnmatch.fnmatchcase(layer.name, modules)
+def outputs(module: nn.Module) -> int:
+    """How many features a linear layer writes."""
+    size: int = module.weight.shape[1 if isinstance(module, Conv1D) else 0]  # type: ignore[index, assignment]
+    return size
+
+
+def chooses_experts(block: nn.Module, name: str, outputs: int, numbers: set[int]) -> bool:
+    """Whether a module in the part of a block that has experts is (part of) what chooses them, or weighs a shared one.
+
+    Args:
+        name: of the module in the block.
+        outputs: how many features it writes.
+        numbers: how many experts there are to choose from.
+    """
+    parts = name.split(".")
+    around = [type(block.get_submodule(".".join(parts[:depth]))).__name__ for depth in range(1, len(parts) + 1)]
+    if any(part in ROUTERS or "router" in part for part in parts) or any("Router" in kind or "Gating" in kind for kind in around):
+        return True
+    return outputs == 1 or ("gate" in parts[-1] and outputs in numbers)

@@ -10,15 +10,17 @@ from typing import Any
 import torch
 
 from harness_ext.engine import checks, ranks, record
+from harness_ext.engine.calls import Route
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
+from harness_ext.engine.listening import Stage
 from harness_ext.engine.memory import give_back
 from harness_ext.engine.placement import Placement
 from harness_ext.engine.plan import Plan
 from harness_ext.engine.resume import BlockCheckpoints
 from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.engine.terminal import progress
-from harness_ext.engine.walk import Stages, Walk, unmeasured
-from harness_ext.errors import HarnessExtError, PluginError
+from harness_ext.engine.walk import Stages, Walk, batches_of, unmeasured
+from harness_ext.errors import CalibrationError, HarnessExtError, PluginError
 from harness_ext.method.pruner import Pruner
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Hessian, Statistic
@@ -33,6 +35,7 @@ def prune_blocks(
     input_ids: torch.Tensor | None,
     sparsities: dict[str, Sparsity],
     fingerprint: str,
+    route: Route | None,
     *,
     measure_error: bool,
 ) -> dict[str, Any]:
@@ -44,15 +47,18 @@ def prune_blocks(
         input_ids: int64 [samples, length], where the plan is calibrated.
         sparsities: of each selected layer, by its name.
         fingerprint: of the run; names its checkpoints.
+        route: how blocks are called, where anything is measured.
         measure_error: also record each layer's relative output error on the calibration tokens.
 
     Raises:
         HarnessExtError: the model cannot be walked, the numbers are not finite, or the pruner broke its contract.
     """
-    kinds: list[type[Statistic]] = [kind for kind in [pruner.measures()] if kind]
-    if measure_error and not any(issubclass(kind, Hessian) for kind in kinds):
-        kinds.append(Hessian)
-    walk = Walk(placement, blocks, input_ids, getattr(torch, plan.precision), stopwatch) if input_ids is not None and kinds else None
+    kinds = kinds_of(pruner, measure_error=measure_error)
+    walk = None
+    if input_ids is not None and kinds and route is not None:
+        batches = batches_of(input_ids, placement.device)
+        dtype: torch.dtype = getattr(torch, plan.precision)
+        walk = Walk(placement, blocks, batches, dtype, stopwatch, route, every_token=plan.experts == "all")
     checkpoints = BlockCheckpoints(plan.resume, fingerprint) if plan.resume and ranks.is_first() else None
     pruning = _Layerwise(plan, pruner, sparsities, stopwatch, measure_error)
     last = max(index for index, block in enumerate(blocks) if block.layers)
@@ -74,6 +80,14 @@ def prune_blocks(
         if checkpoints:
             checkpoints.close()
     return pruning.entries
+
+
+def kinds_of(pruner: Pruner, *, measure_error: bool) -> list[type[Statistic]]:
+    """What is measured for a pruner, and for the output error."""
+    kinds: list[type[Statistic]] = [kind for kind in [pruner.measures()] if kind]
+    if measure_error and not any(issubclass(kind, Hessian) for kind in kinds):
+        kinds.append(Hessian)
+    return kinds
 
 
 def _stages(plan: Plan, walk: Walk, index: int, kinds: list[type[Statistic]]) -> Stages:
@@ -102,21 +116,30 @@ class _Layerwise:
 
     def prune(self, stages: Stages) -> None:
         """Prunes the layers of one block."""
-        for layers, statistics in stages:
-            for group in [layers] if self.pruner.prunes_together() else [[layer] for layer in layers]:
-                self._replace(group, statistics)
-            statistics.clear()
+        for stage in stages:
+            idle = stage.tokens == 0
+            if idle and self.plan.strict:
+                raise CalibrationError(
+                    f"{stage.layers[0].name}: no token is sent to this expert: want experts=all, or more calibration samples"
+                )
+            together = self.pruner.prunes_together() and not idle
+            for group in [stage.layers] if together else [[layer] for layer in stage.layers]:
+                self._replace(group, stage)
+            stage.statistics.clear()
             give_back()
 
-    def _replace(self, layers: list[LinearLayer], statistics: list[Statistic]) -> None:
-        """Prunes layers that read the same inputs."""
+    def _replace(self, layers: list[LinearLayer], stage: Stage) -> None:
+        """Prunes layers that read the same inputs. Without any input, an expert is pruned by magnitude."""
         dense = [layer.weight.to(self.dtype).contiguous() for layer in layers]
         weights = [weight.clone() for weight in dense]
         sparsities = [self.sparsities[layer.name] for layer in layers]
-        statistic = statistics[0] if statistics and self.pruner.measures() else None
+        statistic = stage.statistics[0] if stage.statistics and self.pruner.measures() else None
         began = time.perf_counter()
         with checks.untouched(checks.tensors_of(statistic), "the statistic that it was given", self._blame(layers[0])):
-            results = self._results(layers, weights, sparsities, statistic)
+            if stage.tokens == 0:
+                results: Any = [weights[0].masked_fill(sparsities[0].mask(weights[0].abs(), self.pruner.group), 0)]
+            else:
+                results = self._results(layers, weights, sparsities, statistic)
         if not isinstance(results, Sequence) or len(results) != len(layers):
             raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from prune_together")
         seconds = round((time.perf_counter() - began) / len(layers), 4)
@@ -126,8 +149,10 @@ class _Layerwise:
             layer.write(new)
             ranks.broadcast_tensor(layer.weight)
             entry = {**notes, "seconds": seconds, **record.counts(layer, sparsity)}
-            if self.measure_error:
-                hessian = next(statistic for statistic in statistics if isinstance(statistic, Hessian))
+            if stage.tokens is not None and layer.expert:
+                entry["tokens"] = stage.tokens
+            if self.measure_error and stage.tokens:
+                hessian = next(statistic for statistic in stage.statistics if isinstance(statistic, Hessian))
                 # ``weight`` and not ``was``, which may be the layer's own
                 entry["output_error"] = output_error(weight, layer.weight.to(self.dtype), hessian.matrix)
             self.entries[layer.name] = entry

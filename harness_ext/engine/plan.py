@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from harness_ext.engine.allocate import check_allocation
+from harness_ext.engine.coverage import DENSE_LIMIT
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
@@ -21,7 +22,12 @@ P = TypeVar("P", PruningMethod, Allocation, Calibration)
 
 PRUNER, CALIBRATION, ALLOCATION, PRECISION = "sparsegpt", "self", "uniform", "float32"
 PRECISIONS = ("float32", "float64")
-ARGUMENTS = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume")
+EXPERTS = ("routed", "all")
+MIN_EXPERT_TOKENS = 256
+ARGUMENTS = (
+    "pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume", "experts", "min_expert_tokens",
+    "strict", "dense_limit",
+)  # fmt: skip
 PREFIXES = ("pruner.", "calibration.", "allocation.")
 
 
@@ -40,6 +46,14 @@ class Plan:
     """Whether a layer is measured behind the pruned layers of its own block as well, not only of the blocks before."""
     resume: Path | None = None
     """Where checkpoints of the run are kept, one for each decoder block."""
+    experts: str = EXPERTS[0]
+    """The tokens that experts are measured on: those that are ``routed`` to each, or ``all``."""
+    min_expert_tokens: int = MIN_EXPERT_TOKENS
+    """The record names experts that were measured on fewer tokens."""
+    strict: bool = False
+    """Whether an expert that got no token is an error."""
+    dense_limit: float = DENSE_LIMIT
+    """How large a share of the selected weights of a block may be in parameters that are not matrices of linear layers."""
     pruner_origin: Origin | None = None
     calibration_origin: Origin | None = None
     allocation_origin: Origin | None = None
@@ -76,6 +90,8 @@ class Plan:
         }
         if self.true_sequential:
             description["true_sequential"] = True
+        defaults = {"experts": EXPERTS[0], "min_expert_tokens": MIN_EXPERT_TOKENS, "strict": False, "dense_limit": DENSE_LIMIT}
+        description |= {name: getattr(self, name) for name, default in defaults.items() if getattr(self, name) != default}
         if self.needs_calibration:
             if isinstance(self.calibration, torch.Tensor):
                 description |= {"calibration": "input_ids", "calibration_options": {}}
@@ -95,6 +111,10 @@ def make_plan(
     precision: str = PRECISION,
     true_sequential: bool = False,
     resume: str | Path | None = None,
+    experts: str = EXPERTS[0],
+    min_expert_tokens: int = MIN_EXPERT_TOKENS,
+    strict: bool = False,
+    dense_limit: float = DENSE_LIMIT,
     pruner_options: Mapping[str, Any] | None = None,
     calibration_options: Mapping[str, Any] | None = None,
     allocation_options: Mapping[str, Any] | None = None,
@@ -121,6 +141,7 @@ def make_plan(
         raise BadOptionError(f"true_sequential={true_sequential!r}: want True or False")
     if true_sequential and (isinstance(pruner, ModelPruner) or pruner.measures() is None):
         raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
+    _check_experts(experts, min_expert_tokens, strict, dense_limit)
     if isinstance(pruner, StructuredPruner) and parsed.pattern:
         raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
     if resume is not None:
@@ -133,8 +154,19 @@ def make_plan(
     check_allocation(allocation, pruner, parsed)
     return Plan(
         pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,
-        pruner_origin, calibration_origin, allocation_origin,
+        experts, min_expert_tokens, strict, float(dense_limit), pruner_origin, calibration_origin, allocation_origin,
     )  # fmt: skip
+
+
+def _check_experts(experts: str, min_expert_tokens: int, strict: bool, dense_limit: float) -> None:
+    if experts not in EXPERTS:
+        raise BadOptionError(f"experts={experts!r}: want {' or '.join(EXPERTS)}.{did_you_mean(str(experts), EXPERTS)}")
+    if isinstance(min_expert_tokens, bool) or not isinstance(min_expert_tokens, int) or min_expert_tokens < 0:
+        raise BadOptionError(f"min_expert_tokens={min_expert_tokens!r}: want a number of tokens, or 0")
+    if not isinstance(strict, bool):
+        raise BadOptionError(f"strict={strict!r}: want True or False")
+    if isinstance(dense_limit, bool) or not isinstance(dense_limit, int | float) or not 0 <= dense_limit <= 1:
+        raise BadOptionError(f"dense_limit={dense_limit!r}: want a share of the weights from 0 to 1")
 
 
 def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:

@@ -6,7 +6,7 @@ all end with the same bits. In a single process each function here returns its a
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -59,11 +59,16 @@ def all_reduce(statistic: Statistic, layer: str) -> None:
 
 def all_true(holds: bool) -> bool:
     """Whether ``holds`` is true in all processes. Every process must call this, so that none waits for one that raised an error."""
+    return all(gather(holds))
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes, in the order of the processes. Every process must call this."""
     if count() == 1:
-        return holds
-    answers: list[bool | None] = [None] * count()
-    dist.all_gather_object(answers, holds)
-    return all(answers)
+        return [value]
+    values: list[Any] = [None] * count()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def broadcast(value: T) -> T:

@@ -45,6 +45,21 @@ def ratio(entries: Iterable[Mapping[str, Any]]) -> float:
     return sum(entry["zeros"] for entry in entries) / sum(entry["weights"] for entry in entries) if entries else 0.0
 
 
+def of_experts(plan: Plan, layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What experts were measured on; nothing for a model without experts, or a run that measured none.
+
+    Args:
+        layers: the entries of the layers, by name.
+    """
+    tokens = {name: entry["tokens"] for name, entry in layers.items() if "tokens" in entry}
+    if not tokens:
+        return {}
+    few = {name: number for name, number in tokens.items() if 0 < number < plan.min_expert_tokens}
+    return {
+        "experts": {"measured_on": plan.experts, "few_tokens": few, "pruned_by_magnitude": [name for name in tokens if not tokens[name]]}
+    }
+
+
 def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, Sparsity]) -> str:
     """A digest of all that decides the weights: of the dense weights alone, where nothing is removed.
 
@@ -59,5 +74,6 @@ def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, Spars
         of_layers = {name: str(sparsity) for name, sparsity in asked.items()}
         decisive["asked"] = of_layers or {key: record["plan"][key] for key in ("sparsity", "modules")}
         decisive |= {"true_sequential": True} if plan.true_sequential else {}
+        decisive |= {"experts": plan.experts} if record["plan"].get("experts") else {}
         decisive["calibration"] = record["calibration"]["digest"] if plan.needs_calibration else None
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.engine import checks, ranks, record
+from harness_ext.engine.coverage import check_coverage, dense_parts
+from harness_ext.engine.experts import visible_products
 from harness_ext.engine.layer_sparsities import choose_sparsities
-from harness_ext.engine.layers import DecoderBlock, check_coverage, find_blocks
-from harness_ext.engine.layerwise import prune_blocks
+from harness_ext.engine.layers import DecoderBlock, find_blocks
+from harness_ext.engine.layerwise import kinds_of, prune_blocks
 from harness_ext.engine.placement import Placement
 from harness_ext.engine.plan import Plan
+from harness_ext.engine.proof import prove
 from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.engine.structured import reshape
 from harness_ext.engine.whole_model import prune_whole
@@ -68,8 +71,11 @@ def apply(
     if removes and isinstance(pruner, StructuredPruner):
         found |= reshape(plan, pruner, model, blocks, input_ids)
     elif removes:
-        with placement.session():
-            asked = choose_sparsities(plan, blocks, placement, stopwatch, input_ids)
+        found["dense"] = dense_parts(blocks)
+        with placement.session(), visible_products(model):
+            measured = plan.allocation.measures(pruner) or (isinstance(pruner, Pruner) and kinds_of(pruner, measure_error=measure_error))
+            route = prove(placement, blocks, input_ids, stopwatch) if measured and input_ids is not None else None
+            asked = choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)
             if isinstance(pruner, ModelPruner):
                 layers, notes = prune_whole(plan, pruner, model, blocks, input_ids)
                 found |= {"notes": notes} if notes else {}
@@ -77,8 +83,9 @@ def apply(
                 # The checkpoints of a run are named by its fingerprint, which has no notes yet.
                 fingerprint = record.fingerprint(plan, found, asked)
                 layers = prune_blocks(
-                    plan, pruner, blocks, placement, stopwatch, input_ids, asked, fingerprint, measure_error=measure_error
+                    plan, pruner, blocks, placement, stopwatch, input_ids, asked, fingerprint, route, measure_error=measure_error
                 )
+                found |= record.of_experts(plan, layers)
     found["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
     found["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
     found["seconds_pruning"] = round(time.perf_counter() - began, 3)
@@ -102,7 +109,7 @@ def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[Deco
     """The blocks to be pruned; none for a dense model that could not be."""
     try:
         blocks = find_blocks(model, plan.walked_modules)
-        check_coverage(model, blocks, in_memory=in_memory)
+        check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=in_memory)
     except UnsupportedModelError:
         if plan.sparsity.ratio > 0:
             raise

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.engine import checks
-from harness_ext.engine.layers import KINDS, DecoderBlock, find_blocks
+from harness_ext.engine.kinds import KINDS
+from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import NumericalError, PluginError
 from harness_ext.method.pruner import StructuredPruner

@@ -32,7 +32,7 @@ def prune_whole(
     """
     layers = [layer for block in blocks for layer in block.layers]
     zeros_before = sum(int((layer.weight == 0).sum()) for layer in layers)
-    weights = [f"{layer.name}.weight" for layer in layers]
+    weights = [layer.parameter_name for layer in layers]
     marks, who = checks.marks(model, weights), f"{plan.who()} broke its contract"
     with checks.untouched([] if input_ids is None else [input_ids], "the calibration tokens", who):
         notes = pruner.prune_model(model, plan.sparsity, input_ids if plan.needs_calibration else None)

@@ -82,8 +82,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
         if self._prunes:
             check_config(self._config, pretrained)
-            modules = self._plan.walked_modules
-            check_layers(self._config, modules, trust_remote_code=trust_remote_code)
+            modules, dense_limit = self._plan.walked_modules, self._plan.dense_limit
+            check_layers(self._config, modules, dense_limit=dense_limit, trust_remote_code=trust_remote_code)
 
     @classmethod
     def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:

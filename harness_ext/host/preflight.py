@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext.engine.layers import check_coverage, find_blocks
+from harness_ext.engine.coverage import DENSE_LIMIT, check_coverage
+from harness_ext.engine.layers import find_blocks
 from harness_ext.errors import BadOptionError, UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ def check_config(config: PretrainedConfig, source: str) -> None:
             )
 
 
-def check_layers(config: PretrainedConfig, modules: str, *, trust_remote_code: bool = False) -> None:
+def check_layers(config: PretrainedConfig, modules: str, *, dense_limit: float = DENSE_LIMIT, trust_remote_code: bool = False) -> None:
     """Builds the model without weights, as loading it will, and looks for its decoder blocks.
 
     Args:
-        modules: as in the plan.
+        modules, dense_limit: as in the plan.
 
     Raises:
         UnsupportedModelError: blocks that are not found, or hold more than plain linear layers.
@@ -79,7 +80,7 @@ def check_layers(config: PretrainedConfig, modules: str, *, trust_remote_code: b
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32, trust_remote_code=trust_remote_code)
-    check_coverage(model, find_blocks(model, modules), in_memory=False)
+    check_coverage(model, find_blocks(model, modules), modules, dense_limit=dense_limit, in_memory=False)
 
 
 def _quantisation(found: Any) -> str | None:

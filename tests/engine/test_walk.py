@@ -245,8 +245,8 @@ def test_hooks_of_others_are_kept():
 def test_the_walk_keeps_no_cache(name, monkeypatch):
     """A cache in a replayed argument would grow with every replay."""
     recorded = []
-    original = walk._call
-    monkeypatch.setattr(walk, "_call", lambda block, hidden, call: recorded.append(call) or original(block, hidden, call))
+    original = walk.call_block
+    monkeypatch.setattr(walk, "call_block", lambda block, hidden, call: recorded.append(call) or original(block, hidden, call))
     prune(tiny.model(name), pruner=Recording(), sparsity=0.5, calibration=tiny.token_ids())
     assert recorded
     for call in recorded:

@@ -1,0 +1,171 @@
+"""Finds the experts of a decoder block, and says where in which parameter each matrix of theirs is.
+
+Experts are stored in one of three forms:
+
+* as parameters [experts, outputs, inputs], or [experts, inputs, outputs] (transformers 5);
+* as parameters [experts * width, hidden size], one expert below the other (DBRX);
+* as a list of modules with linear layers, one module for each expert.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+GATE_UP = "gate_up_proj"  # the two matrices of a gated FFN in one, which are layers of their own here
+DOWN = re.compile(r"down|w2|wo|c_proj|fc2|output")  # what the matrix is called that leads back to the hidden states
+COUNTS = ("num_experts", "moe_num_experts", "num_local_experts", "n_routed_experts", "num_routed_experts")
+
+
+IMPLEMENTATION = "_experts_implementation_internal"  # of a config; the public name sets those of its parts as well
+SEEN = ("eager", "grouped_mm")  # implementations of transformers that multiply the parameters themselves, or views of them
+
+
+class Expert(NamedTuple):
+    """Whose matrix a linear layer is."""
+
+    group: str
+    """The full name of the module that holds the experts."""
+    number: int
+    of: int
+    """How many experts there are to choose from."""
+    role: str
+    """What the layer is in its expert, such as ``gate_proj``."""
+    reads: str
+    """Layers of one expert with the same value read the same tensor. Empty where that is not known beforehand."""
+
+
+class Place(NamedTuple):
+    """Where the matrix of an expert is in a parameter."""
+
+    expert: int
+    experts: int
+    transposed: bool
+    """Whether the expert's part of the parameter is [inputs, outputs]."""
+    rows: slice
+    """Of the expert's part as [outputs, inputs]."""
+
+    def stack(self, parameter: torch.Tensor) -> torch.Tensor:
+        """A view of the parameter as [experts, :, :]."""
+        return parameter if parameter.ndim == 3 else parameter.view(self.experts, -1, parameter.shape[-1])
+
+    def view(self, parameter: torch.Tensor) -> torch.Tensor:
+        """A view of the matrix as [outputs, inputs]."""
+        part = self.stack(parameter)[self.expert]
+        return (part.T if self.transposed else part)[self.rows]
+
+
+class Stored(NamedTuple):
+    """A matrix of each expert of a module: the role it has, the parameter it is in, and where."""
+
+    role: str
+    parameter: str
+    reads: str
+    place: Place
+
+
+def stored_experts(name: str, module: nn.Module) -> Iterator[Stored]:
+    """The matrices of the experts whose weights are parameters of a module, expert by expert; none for other modules.
+
+    Args:
+        name: of the module within its block.
+    """
+    parameters = _stacked(name, module)
+    if not parameters:
+        return
+    count = min(len(stack) for stack in parameters.values())
+    transposed = _transposed(module, parameters)
+    for expert in range(count):
+        for parameter, stack in parameters.items():
+            reads = "hidden" if not _is_down(parameter, parameters) else "inner"
+            place = Place(expert, len(stack), transposed[parameter], slice(None))
+            if parameter == GATE_UP:
+                for role, rows in zip(("gate_proj", "up_proj"), _halves(module, place.view(stack)), strict=True):
+                    yield Stored(role, parameter, reads, place._replace(rows=rows))
+            else:
+                yield Stored("" if parameter == "weight" else parameter, parameter, reads, place)
+
+
+def listed_experts(block: nn.Module) -> dict[str, tuple[str, int, int]]:
+    """The modules of a block that are experts in a list, by name: the name of the list, the number in it, and how many there are."""
+    found: dict[str, tuple[str, int, int]] = {}
+    for name, module in block.named_modules():
+        if isinstance(module, nn.ModuleList) and "expert" in name.lower() and len(module) > 1 and len({type(item) for item in module}) == 1:
+            for number in range(len(module)):
+                found[f"{name}.{number}"] = name, number, len(module)
+    return found
+
+
+def _stacked(name: str, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of a module that hold a matrix for each of several experts, as [experts, :, :]."""
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
+        return {}
+    if "expert" not in f"{name}.{type(module).__name__}".lower():
+        return {}
+    own = {key: parameter.detach() for key, parameter in module.named_parameters(recurse=False) if parameter.is_floating_point()}
+    stacks = {key: parameter for key, parameter in own.items() if parameter.ndim == 3}
+    if stacks:
+        return stacks
+    count = next((value for key in COUNTS if isinstance(value := getattr(module, key, None), int) and value > 1), 0)
+    flat = {key: p for key, p in own.items() if p.ndim == 2 and count and len(p) % count == 0 and len(p) > count and "bias" not in key}
+    return {key: parameter.view(count, -1, parameter.shape[1]) for key, parameter in flat.items()} if len(flat) > 1 else {}
+
+
+def _is_down(parameter: str, parameters: dict[str, torch.Tensor]) -> bool:
+    """Whether a matrix leads from the inner width of an expert back to the hidden states."""
+    downs = [key for key in parameters if DOWN.search(key)]
+    if not downs and len(parameters) > 1:
+        downs = [list(parameters)[-1]]  # in the order of their use
+    return parameter in downs
+
+
+def _transposed(module: nn.Module, parameters: dict[str, torch.Tensor]) -> dict[str, bool]:
+    """Whether each parameter is [experts, inputs, outputs]: as the module says, or as their shapes fit together.
+
+    With ``h`` the hidden size and ``i`` the inner one, the way up is [i, h] or [2i, h], the way down [h, i]; transposed, [h, i] or [h, 2i],
+    and [i, h]. Where ``i`` equals ``h``, or all are of one shape, they are taken to be [outputs, inputs], as in ``nn.Linear``.
+    """
+    declared = getattr(module, "is_transposed", None)
+    if isinstance(declared, bool):
+        return dict.fromkeys(parameters, declared)
+    ups = [stack.shape[1:] for key, stack in parameters.items() if not _is_down(key, parameters)]
+    downs = {key: stack.shape[1:] for key, stack in parameters.items() if _is_down(key, parameters)}
+    if not ups or not downs:
+        return dict.fromkeys(parameters, False)
+    down = next(iter(downs.values()))
+    if all(up == down for up in ups) and down[0] != down[1]:  # one below the other in the same order: only the way down is transposed
+        return {key: key in downs for key in parameters}
+    plain = all(up[1] == down[0] and up[0] in (down[1], 2 * down[1]) for up in ups)
+    turned = all(up[0] == down[1] and up[1] in (down[0], 2 * down[0]) for up in ups)
+    return dict.fromkeys(parameters, turned and not plain)
+
+
+def _halves(module: nn.Module, matrix: torch.Tensor) -> tuple[slice, slice]:
+    """The rows of the gate and of the way up in [outputs, inputs]: halves, or every other row (GPT-OSS)."""
+    if getattr(module, "is_concatenated", True):
+        half = len(matrix) // 2
+        return slice(half), slice(half, None)
+    return slice(None, None, 2), slice(1, None, 2)
+
+
+@contextmanager
+def visible_products(model: nn.Module) -> Iterator[None]:
+    """Has the experts of a model computed in a way in which their products can be seen; other ways copy the weights first."""
+    changed: dict[int, tuple[Any, str]] = {}
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        chosen = getattr(config, IMPLEMENTATION, None)
+        if chosen is not None and chosen not in SEEN:
+            changed[id(config)] = config, chosen
+    try:
+        for config, _ in changed.values():
+            setattr(config, IMPLEMENTATION, "eager")
+        yield
+    finally:
+        for config, chosen in changed.values():
+            setattr(config, IMPLEMENTATION, chosen)

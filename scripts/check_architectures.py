@@ -1,0 +1,238 @@
+"""Prunes a small random model of every causal language model of transformers, and compares with an independent computation.
+
+    python scripts/check_architectures.py --write docs/architectures.md
+    python scripts/check_architectures.py mixtral qwen3_moe
+
+Each is pruned by magnitude, Wanda and SparseGPT at 0.5 and 2:4. What is looked at: the number of zeros of each layer, counted anew; whether
+any matrix of a block stayed dense that the record does not list, or anything else changed; and Wanda's masks, against a Wanda of its own that
+runs the whole model for each block (``reference_walk.py``). Then the model is pruned as a checkpoint, whole and with --stream, and both are
+loaded again: all three have to have the same weights, and the same logits.
+
+The models are 64 wide, so that small parts weigh more than in a model that is used: ``dense_limit`` is 0.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import re
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference_walk
+import tiny_architectures
+
+import harness_ext
+from harness_ext.errors import HarnessExtError
+
+PRUNERS, SPARSITIES = ("magnitude", "wanda", "sparsegpt"), (0.5, "2:4")
+LIMIT = 0.1
+
+PAGE = """# Architectures
+
+Made by `scripts/check_architectures.py`, which prunes a small random model of every causal language model of transformers {transformers}, and of
+variants of some, by magnitude, Wanda and SparseGPT at 0.5 and 2:4. *Right* means: each layer has exactly the zeros that it should have, no matrix of
+a decoder block stayed dense without being listed in the record, nothing else changed, Wanda's masks equal those of an independent computation that
+runs the whole model for each block, and the model in memory, the checkpoint that `harness-ext prune` writes and the one that it writes with
+`--stream` have the same weights and the same logits when they are loaded again.
+
+{summary}
+
+*Dense* is the share of the blocks' parameters that is left alone in these models, which are 64 wide; in models that are used the share is a
+fraction of that. The check passes `dense_limit=0.1` for that reason.
+
+| model type | result | layers | experts | dense |
+|---|---|---:|---:|---:|
+{rows}
+
+Not built here, for their configurations have no such small sizes, or need other packages: {unbuilt}.
+"""
+
+
+class Wrong(Exception):
+    """The result of pruning is not what it should be."""
+
+
+def check(name: str, *, checkpoints: bool = True) -> dict[str, Any]:
+    """One architecture: ``result`` is ``right``, or ``refused``, ``wrong`` or ``not built`` with a ``reason``."""
+    ids = tiny_architectures.token_ids()
+    try:
+        base = tiny_architectures.build(name)
+    except Exception as error:  # whatever a configuration of other sizes raises
+        return {"name": name, "result": "not built", "reason": _line(error)}
+    row: dict[str, Any] = {"name": name, "class": type(base).__name__}
+    refused: set[str] = set()
+    try:
+        for pruner in PRUNERS:
+            for sparsity in SPARSITIES:
+                model = copy.deepcopy(base)
+                try:
+                    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, dense_limit=LIMIT)
+                except HarnessExtError as error:
+                    if "\n" in str(error) or not _same(model, base):
+                        raise Wrong(f"{pruner} {sparsity}: refused in more than a line, or after weights changed: {error}") from error
+                    refused.add(str(error))
+                    continue
+                _check_weights(base, model, record, sparsity, f"{pruner} {sparsity}")
+                row |= {
+                    "layers": len(record["layers"]),
+                    "experts": len({re.sub(r"\.\w+_proj$", "", layer) for layer, entry in record["layers"].items() if "tokens" in entry}),
+                    "dense": sum(part["share"] for part in record["dense"].values()),
+                }
+                if pruner == "wanda":
+                    _check_masks(base, model, record, sparsity, ids)
+        if checkpoints and not refused:
+            with tempfile.TemporaryDirectory() as folder:
+                _check_checkpoints(base, ids, Path(folder))
+    except Wrong as error:
+        return row | {"result": "wrong", "reason": _line(error)}
+    except Exception as error:  # a traceback is what this looks for
+        return row | {"result": "wrong", "reason": f"traceback: {type(error).__name__}: {_line(error)}"}
+    return row | ({"result": "refused", "reason": min(refused)} if refused else {"result": "right"})
+
+
+def _check_weights(base: PreTrainedModel, model: PreTrainedModel, record: dict[str, Any], sparsity: Any, which: str) -> None:
+    """Counts zeros, looks for what changed and for what stayed dense."""
+    pruned: dict[int, str] = {}
+    for name, entry in record["layers"].items():
+        weight = reference_walk.weight_of(model, name)
+        zeros = int((weight == 0).sum())
+        if entry["zeros"] != zeros or entry["weights"] != weight.numel() or abs(zeros - weight.numel() / 2) > len(weight):
+            raise Wrong(f"{which}: {name} has {zeros} zeros of {weight.numel()}, the record says {entry['zeros']}")
+        if sparsity == "2:4" and not bool(((weight.reshape(-1, 4) == 0).sum(1) >= 2).all()):
+            raise Wrong(f"{which}: {name} has no two zeros in every four inputs")
+        pruned[weight.untyped_storage().data_ptr()] = name
+    listed = [re.compile(re.escape(pattern).replace(r"\*", r"\d+") + "$") for pattern in record["dense"]]
+    before = dict(base.named_parameters())
+    decoder = next(iter(record["layers"])).split(".", 1)[0]
+    blocks = re.match(r"(.*?)\.\d+\.", next(iter(record["layers"])))[1]  # type: ignore[index]
+    for name, parameter in model.named_parameters():
+        if parameter.data.untyped_storage().data_ptr() in pruned:
+            continue
+        if not torch.equal(parameter, before[name]):
+            raise Wrong(f"{which}: {name} changed, which is no layer of the record ({decoder})")
+        if name.startswith(f"{blocks}.") and not any(pattern.match(name) for pattern in listed):
+            raise Wrong(f"{which}: {name} stayed dense, and the record does not list it")
+
+
+def _check_masks(base: PreTrainedModel, model: PreTrainedModel, record: dict[str, Any], sparsity: Any, ids: torch.Tensor) -> None:
+    expected = copy.deepcopy(base)
+    prune = reference_walk.wanda(pattern=(2, 4)) if sparsity == "2:4" else reference_walk.wanda()
+    reference_walk.walk(expected, list(record["layers"]), ids, prune)
+    differ = {
+        name: int(((reference_walk.weight_of(model, name) == 0) != (reference_walk.weight_of(expected, name) == 0)).sum())
+        for name in record["layers"]
+    }
+    if total := sum(differ.values()):
+        worst = max(differ, key=lambda name: differ[name])
+        weights = sum(entry["weights"] for entry in record["layers"].values())
+        raise Wrong(f"wanda {sparsity}: {total} of {weights} places of the masks differ, most in {worst} ({differ[worst]})")
+
+
+def _check_checkpoints(base: PreTrainedModel, ids: torch.Tensor, folder: Path) -> None:
+    """Prunes a checkpoint whole and with --stream, loads both, and compares with the model in memory."""
+    from harness_ext.commands.prune import PruneJob, run
+
+    base.save_pretrained(folder / "dense")
+    _tokenizer().save_pretrained(folder / "dense")
+    (folder / "text.txt").write_text(" ".join(f"t{number}" for number in ids[:8].flatten().tolist()), encoding="utf-8")
+    arguments = {"pruner": "wanda", "sparsity": 0.5, "calibration": str(folder / "text.txt"), "dense_limit": LIMIT}
+    arguments |= {"calibration.samples": 8, "calibration.length": ids.shape[1]}
+    for out, stream in (("whole", False), ("stream", True)):
+        with contextlib.redirect_stderr(io.StringIO()):
+            run(PruneJob(str(folder / "dense"), folder / out, arguments, device="cpu", stream=stream))
+    loaded = {name: _load(folder / name) for name in ("dense", "whole", "stream")}
+    in_memory = loaded.pop("dense")
+    options = {"samples": 8, "length": ids.shape[1]}
+    harness_ext.prune(
+        in_memory, pruner="wanda", sparsity=0.5, calibration=str(folder / "text.txt"), calibration_options=options, tokenizer=_tokenizer(),
+        dense_limit=LIMIT,
+    )  # fmt: skip
+    with torch.no_grad():
+        logits = {name: model(input_ids=ids[:2], use_cache=False).logits for name, model in (loaded | {"memory": in_memory}).items()}
+    for name, model in loaded.items():
+        if not _same(model, in_memory):
+            raise Wrong(f"the checkpoint that is written {name} has other weights than the model in memory")
+        if not torch.equal(logits[name], logits["memory"]) or not logits[name].isfinite().all():
+            raise Wrong(f"the checkpoint that is written {name} has other logits than the model in memory")
+
+
+def _load(folder: Path) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+def _tokenizer() -> Any:
+    """One token a word: ``t5`` is 5."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {f"t{number}": number for number in range(tiny_architectures.VOCABULARY)}
+    built = Tokenizer(models.WordLevel(words, unk_token="t3"))
+    built.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=built)
+
+
+def _same(model: PreTrainedModel, other: PreTrainedModel) -> bool:
+    state = other.state_dict()
+    return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The page of the documentation."""
+    import transformers
+
+    count = {kind: sum(row["result"] == kind for row in rows) for kind in ("right", "refused", "wrong")}
+    built = [row for row in rows if row["result"] != "not built"]
+    summary = f"Of {len(built)} models {count['right']} are right, {count['refused']} are refused, and {count['wrong']} are wrong."
+    lines = []
+    for row in built:
+        result = f"{row['result']}: {row['reason']}" if "reason" in row else row["result"]
+        dense = f"{row['dense']:.1%}" if "dense" in row else ""
+        lines.append(f"| `{row['name']}` | {result} | {row.get('layers', '')} | {row.get('experts') or ''} | {dense} |")
+    unbuilt = ", ".join(f"`{row['name']}`" for row in rows if row["result"] == "not built") or "none"
+    return PAGE.format(transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="architectures; all, if none is named")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the page of the documentation")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="keep the results here, one line of JSON each, and go on from them")
+    parser.add_argument("--no-checkpoints", action="store_true", help="leave the checkpoints out, which take half of the time")
+    given = parser.parse_args(arguments)
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore")
+    known = [json.loads(line) for line in given.rows.read_text().splitlines()] if given.rows and given.rows.is_file() else []
+    rows = {row["name"]: row for row in known}
+    for name in given.names or tiny_architectures.ARCHITECTURES:
+        if name not in rows:
+            began = time.perf_counter()
+            rows[name] = check(name, checkpoints=not given.no_checkpoints)
+            print(f"{name}: {rows[name]['result']} {rows[name].get('reason', '')} ({time.perf_counter() - began:.0f} s)", flush=True)
+            if given.rows:
+                with given.rows.open("a") as file:
+                    print(json.dumps(rows[name]), file=file)
+    if given.write:
+        given.write.write_text(page(list(rows.values())), encoding="utf-8")
+    return int(any(row["result"] == "wrong" for row in rows.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
