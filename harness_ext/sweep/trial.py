@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.atomic import whole_folder, write_file, writing
 from harness_ext.engine import ranks
+from harness_ext.host.command_line import lm_eval_command
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
 
@@ -82,23 +82,8 @@ def write_failure(out: Path, name: str, trial: TrialSpec, settings: Mapping[str,
 
 def command(sweep: Sweep, trial: TrialSpec) -> str:
     """The ``lm_eval`` command that gives the same numbers."""
-    launch = ["accelerate", "launch", "--num_processes", str(ranks.count()), "-m"] if ranks.count() > 1 else []
-    words = [
-        *launch,
-        "lm_eval",
-        "--model",
-        "pruned-hf",
-        "--model_args",
-        ",".join(f"{name}={value}" for name, value in trial.arguments.items()),
-    ]
-    words += ["--tasks", ",".join(sweep.tasks)]
-    words += ["--metadata", json.dumps(dict(sweep.metadata))] if sweep.metadata else []
-    for name in ("limit", "batch_size", "device"):
-        value = getattr(sweep, name)
-        if value is not None:
-            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    words += ["--include_path", sweep.include_path[0]] if sweep.include_path else []
-    return shlex.join(words)
+    arguments = {name: getattr(sweep, name) for name in ("tasks", "include_path", "metadata", "limit", "batch_size", "device")}
+    return str(lm_eval_command({"model_args": trial.arguments, **arguments}, processes=ranks.count()))
 
 
 def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:
