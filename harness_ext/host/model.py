@@ -58,7 +58,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             raise BadOptionError(f"share_prompts={share_prompts!r}: want True or False")
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
-        _refuse_misspelt(arguments, plan)
+        refuse_misspelt(arguments, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
             pretrained = registered_folder(plugins, pretrained)
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
@@ -148,8 +148,12 @@ def default_batch_size(parameters: int) -> int:
     return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
 
 
-def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
-    """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
+def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
+    """Refuses an argument that ``hf`` does not know and that is nearly one of ours: ``hf`` would pass it on to ``from_pretrained``.
+
+    Raises:
+        BadOptionError: with the nearest name.
+    """
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):
         if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):

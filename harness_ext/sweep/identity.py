@@ -22,7 +22,8 @@ from harness_ext.method.source_code import code_of
 from harness_ext.plugins import Origin, Plugins
 
 if TYPE_CHECKING:
-    from harness_ext.sweep.grid import Sweep, TrialSpec
+    from harness_ext.sweep.fields import Sweep
+    from harness_ext.sweep.grid import TrialSpec
 
 VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pruned")
 

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.atomic import whole_folder, write_file, writing
-from harness_ext.engine import ranks
-from harness_ext.host.command_line import lm_eval_command
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
 
 if TYPE_CHECKING:
     from harness_ext.sweep.evaluation import Results, Samples
-    from harness_ext.sweep.grid import Sweep, TrialSpec
+    from harness_ext.sweep.fields import Sweep
+    from harness_ext.sweep.grid import TrialSpec
 
 FORMAT = 1
 FAILED = "failed"
@@ -48,7 +47,7 @@ def write(
         "key": name,
         "settings": dict(settings),
         "arguments": dict(trial.arguments),
-        "command": command(sweep, trial),
+        "command": results["config"]["command"],
         "ratio": trial.plan.sparsity.ratio,
         "pruning": pruning,
         **measured,
@@ -78,12 +77,6 @@ def write_failure(out: Path, name: str, trial: TrialSpec, settings: Mapping[str,
     }
     said |= {"arguments": dict(trial.arguments), "settings": dict(settings)}
     write_file(out / FAILED / f"{name}.json", json.dumps(said, indent=1, default=str) + "\n")
-
-
-def command(sweep: Sweep, trial: TrialSpec) -> str:
-    """The ``lm_eval`` command that gives the same numbers."""
-    arguments = {name: getattr(sweep, name) for name in ("tasks", "include_path", "metadata", "limit", "batch_size", "device")}
-    return str(lm_eval_command({"model_args": trial.arguments, **arguments}, processes=ranks.count()))
 
 
 def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:
