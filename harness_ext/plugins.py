@@ -19,6 +19,7 @@ from harness_ext.hookspecs import NAME
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.source_code import check_requires
 
 T = TypeVar("T")
 C = TypeVar("C", PruningMethod, Calibration, Allocation)
@@ -159,6 +160,7 @@ def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
     if not isinstance(name, str) or not name:
         raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")
     item.check_class()
+    check_requires(item)
     return name, item
 
 

@@ -8,6 +8,10 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
+
+Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
+Texts = Optional[list[str]]  # noqa: UP045
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
 
@@ -182,67 +186,93 @@ def prune(
     typer.echo(prune_command.summary(record, out))
 
 
-@app.command()
+class OptionalValues(TyperCommand):
+    """Lets options be given without a value, as in lm-eval's own command line: they are then true."""
+
+    names = ("--apply_chat_template", "--apply-chat-template", "--fewshot_as_multiturn", "--fewshot-as-multiturn")
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = []
+        for index, word in enumerate(args):
+            words.append(word)
+            if word in self.names and (index + 1 == len(args) or args[index + 1].startswith("-")):
+                words.append("true")
+        return super().parse_args(ctx, words)
+
+
+@app.command(cls=OptionalValues)
 def sweep(
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder for the records. Trials that are recorded there are not repeated."),
-    ] = None,
-    config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="YAML file with these options. The command line overrides it."),
-    ] = None,
-    pretrained: Annotated[Optional[list[str]], typer.Option(help="Model, as for prune. Repeatable.")] = None,  # noqa: UP045
-    pruner: Annotated[Optional[list[str]], typer.Option(help="Pruning method. Repeatable. Default: sparsegpt.")] = None,  # noqa: UP045
-    sparsity: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Sparsities: 0.5, 2:4, or a range 0:0.9:0.1. Repeatable, or with commas."),
-    ] = None,
-    allocation: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Allocation of the sparsity. Repeatable. Default: uniform."),
-    ] = None,
+    ctx: typer.Context,
+    out: Annotated[Text, typer.Option(help="Folder for the records. Trials that are recorded there are not repeated.")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="YAML file with these options. The command line overrides it.")] = None,  # noqa: UP045
+    pretrained: Annotated[Texts, typer.Option(help="Model, as for prune. Repeatable.")] = None,
+    pruner: Annotated[Texts, typer.Option(help="Pruning method. Repeatable. Default: sparsegpt.")] = None,
+    sparsity: Annotated[Texts, typer.Option(help="Sparsities: 0.5, 2:4, or a range 0:0.9:0.1. Repeatable, or with commas.")] = None,
+    allocation: Annotated[Texts, typer.Option(help="Allocation of the sparsity. Repeatable. Default: uniform.")] = None,
     modules: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob. Repeatable. Default: all."),
+        Texts, typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob. Repeatable. Default: all.")
     ] = None,
-    calibration: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Calibration text: self, hub, or a file. Repeatable. Default: self."),
+    calibration: Annotated[Texts, typer.Option(help="Calibration text: self, hub, or a file. Repeatable. Default: self.")] = None,
+    seeds: Annotated[Texts, typer.Option(help="Calibration seeds, such as 0,1,2.")] = None,
+    options: Annotated[
+        Texts, typer.Option("--option", "-o", help="Option, such as pruner.block_size=64, for the methods that take it. Repeatable.")
     ] = None,
-    seeds: Annotated[Optional[list[str]], typer.Option(help="Calibration seeds, such as 0,1,2.")] = None,  # noqa: UP045
-    option: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("--option", "-o", help="Option, such as pruner.block_size=64, for the methods that take it. Repeatable."),
+    precision: Annotated[Text, typer.Option(help="Precision of the pruning arithmetic: float32 or float64. Default: float32.")] = None,
+    true_sequential: Annotated[
+        bool,
+        typer.Option(
+            "--true_sequential",
+            "--true-sequential",
+            help="Prune the linear layers of a block in order of use, each calibrated on the outputs of the pruned layers before it.",
+        ),
+    ] = False,
+    model_args: Annotated[
+        Texts, typer.Option("--model_args", "--model-args", help="Other model arguments, as for lm_eval, such as add_bos_token=True.")
     ] = None,
-    precision: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Precision of the pruning arithmetic: float32 or float64. Default: float32."),
+    tasks: Annotated[Texts, typer.Option(help="Tasks, as for lm_eval. Repeatable, or with commas.")] = None,
+    metadata: Annotated[Texts, typer.Option(help="Task options, as for lm_eval: a JSON object, or NAME=VALUE.")] = None,
+    include_path: Annotated[Texts, typer.Option("--include_path", "--include-path", help="Another folder of tasks. Repeatable.")] = None,
+    limit: Annotated[Text, typer.Option(help="Items per task, or a share of them if below 1. Default: all.")] = None,
+    num_fewshot: Annotated[
+        Text, typer.Option("--num_fewshot", "--num-fewshot", help="Examples in each prompt, as for lm_eval. Default: what the task says.")
     ] = None,
-    tasks: Annotated[Optional[list[str]], typer.Option(help="Tasks, as for lm_eval. Repeatable, or with commas.")] = None,  # noqa: UP045
-    metadata: Annotated[Optional[str], typer.Option(help="Task options as a JSON object, as for lm_eval.")] = None,  # noqa: UP045
-    include_path: Annotated[Optional[list[str]], typer.Option(help="Another folder of tasks. Repeatable.")] = None,  # noqa: UP045
-    limit: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Items per task, or a share of them if below 1. Default: all."),
+    apply_chat_template: Annotated[
+        Text,
+        typer.Option(
+            "--apply_chat_template",
+            "--apply-chat-template",
+            metavar="[NAME]",
+            help="Put prompts into the tokenizer's chat template, or the one of this name.",
+        ),
+    ] = None,
+    fewshot_as_multiturn: Annotated[
+        Text,
+        typer.Option(
+            "--fewshot_as_multiturn",
+            "--fewshot-as-multiturn",
+            metavar="[BOOLEAN]",
+            help="Give examples as turns of a conversation. Default: true with --apply_chat_template.",
+        ),
+    ] = None,
+    system_instruction: Annotated[
+        Text, typer.Option("--system_instruction", "--system-instruction", help="System instruction before each prompt, as for lm_eval.")
+    ] = None,
+    gen_kwargs: Annotated[
+        Texts, typer.Option("--gen_kwargs", "--gen-kwargs", help="Generation arguments, as for lm_eval, such as temperature=0.")
     ] = None,
     batch_size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Batch size: a number or auto. Default: chosen by the size of the model."),
+        Text,
+        typer.Option("--batch_size", "--batch-size", help="Batch size: a number or auto. Default: chosen by the size of the model."),
     ] = None,
-    device: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Device, such as cpu or cuda. Default: cuda if there is one."),
-    ] = None,
-    dtype: Annotated[Optional[str], typer.Option(help="Dtype of the model: auto, float32, bfloat16 or float16.")] = None,  # noqa: UP045
-    revision: Annotated[Optional[str], typer.Option(help="Revision of the models on the hub.")] = None,  # noqa: UP045
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a model.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost, and write nothing.")] = False,
+    device: Annotated[Text, typer.Option(help="Device, such as cpu or cuda. Default: cuda if there is one.")] = None,
+    dtype: Annotated[Text, typer.Option(help="Dtype of the model: auto, float32, bfloat16 or float16.")] = None,
+    revision: Annotated[Text, typer.Option(help="Revision of the models on the hub.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust_remote_code", "--trust-remote-code", help="Run Python code that comes with a model.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost in seconds, and write nothing.")] = False,
     engine: Annotated[str, typer.Option(help="Where trials run: local, or ray for a cluster.")] = "local",
-    address: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Address of the Ray cluster, such as auto or ray://HOST:10001."),
-    ] = None,
+    address: Annotated[Text, typer.Option(help="Address of the Ray cluster, such as auto or ray://HOST:10001.")] = None,
     cpus_per_trial: Annotated[float, typer.Option(help="CPUs per trial, for --engine ray.", min=0)] = 1,
     gpus_per_trial: Annotated[float, typer.Option(help="GPUs per trial, for --engine ray.", min=0)] = 0,
 ) -> None:
@@ -253,15 +283,11 @@ def sweep(
     from harness_ext.commands import sweep as sweep_command
     from harness_ext.errors import HarnessExtError
 
-    given: dict[str, Any] = {
-        "out": str(out) if out else None, "pretrained": pretrained, "pruner": pruner, "sparsity": sparsity, "allocation": allocation,
-        "modules": modules, "calibration": calibration, "seeds": seeds, "options": option, "precision": precision, "tasks": tasks,
-        "metadata": metadata, "include_path": include_path, "limit": limit, "batch_size": batch_size, "device": device, "dtype": dtype,
-        "revision": revision, "trust_remote_code": trust_remote_code,
-    }  # fmt: skip
+    of_the_run = ("config", "dry_run", "engine", "address", "cpus_per_trial", "gpus_per_trial")
+    fields = {name: value for name, value in ctx.params.items() if name not in of_the_run and value not in (None, [], (), False)}
     share = {"cpus": cpus_per_trial, "gpus": gpus_per_trial}
     try:
-        code = sweep_command.sweep(given, config, dry_run=dry_run, engine=engine, address=address, share=share)
+        code = sweep_command.sweep(fields, config, dry_run=dry_run, engine=engine, address=address, share=share)
     except HarnessExtError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)
         raise typer.Exit(1) from error

@@ -20,27 +20,27 @@ from harness_ext.sweep.run import Engine, Prepared, Summary, preview, run
 
 
 def sweep(
-    given: Mapping[str, Any], config: Path | None, *, dry_run: bool, engine: str, address: str | None, share: Mapping[str, float]
+    typed: Mapping[str, Any], config: Path | None, *, dry_run: bool, engine: str, address: str | None, share: Mapping[str, float]
 ) -> int:
     """Runs a sweep, or prints what it would do, and returns the exit code.
 
     Args:
-        given: fields from the command line; those that were not given are None or empty.
+        typed: the fields that were given on the command line.
         config: a YAML file with further fields, which those of the command line override.
         share: ``cpus`` and ``gpus`` of a trial, for ``engine="ray"``.
 
     Raises:
         HarnessExtError: whatever is wrong, in one line.
     """
-    fields = (read(config) if config else {}) | {name: value for name, value in given.items() if value not in (None, [], False)}
-    if "out" not in fields or not str(fields["out"]):
-        raise BadOptionError("--out: nothing given: want the folder for the records, such as runs/first")
-    out = Path(str(fields["out"])).expanduser()
+    fields = (read(config) if config else {}) | dict(typed)
     if engine == "ray" and share["gpus"] > 0:
         fields.setdefault("device", "cuda")  # of the workers; the driver may have none
     if engine == "ray" and asked_for() > 1:
         raise BadOptionError("--engine ray: want one process; accelerate launch is for one trial at a time over several devices")
     asked = sweep_from(fields)
+    if asked.out is None:
+        raise BadOptionError("--out: nothing given: want the folder for the records, such as runs/first")
+    out = Path(asked.out).expanduser()
     chosen = None if dry_run and engine == "ray" else _engine(engine, address, share)
     join()
     prepared = Prepared(asked)

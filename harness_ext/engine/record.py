@@ -12,6 +12,7 @@ import torch
 
 from harness_ext.engine.layers import LinearLayer
 from harness_ext.engine.plan import Plan
+from harness_ext.method.source_code import code_of
 from harness_ext.method.sparsity import Sparsity
 
 DECISIVE = ("pruner", "pruner_options", "precision")  # of the plan; the layers, their sparsities and the calibration tokens say the rest
@@ -24,13 +25,14 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def plugins_of(plan: Plan) -> dict[str, Any]:
-    """The distribution, version and module of the pruner and, where it is not uniform, of the allocation."""
+    """The distribution, version and module of the pruner and, where it is not uniform, of the allocation; and the code of the pruner."""
     origins = {"plugin": plan.pruner_origin} | ({} if plan.is_uniform else {"allocation_plugin": plan.allocation_origin})
-    return {
+    plugins = {
         key: {"distribution": origin.distribution, "version": origin.version, "module": origin.module}
         for key, origin in origins.items()
         if origin
     }
+    return {**plugins, "code": code_of(type(plan.pruner))}
 
 
 def counts(layer: LinearLayer, sparsity: Sparsity) -> dict[str, Any]:
@@ -64,12 +66,12 @@ def fingerprint(plan: Plan, record: Mapping[str, Any], asked: Mapping[str, Spars
     """A digest of all that decides the weights: of the dense weights alone, where nothing is removed.
 
     Args:
-        record: with the dense digest, the plugins, the environment and, if the plan needs calibration, its digest.
+        record: with the dense digest, the plugins, their code, the environment and, if the plan needs calibration, its digest.
         asked: the sparsity of every layer.
     """
     decisive: dict[str, Any] = {"dense_digest": record["dense_digest"]}
     if plan.sparsity.ratio > 0:
-        decisive |= {key: record.get(key) for key in ("plugin", "environment")} | {key: record["plan"][key] for key in DECISIVE}
+        decisive |= {key: record.get(key) for key in ("plugin", "code", "environment")} | {key: record["plan"][key] for key in DECISIVE}
         decisive["notes"] = record.get("notes")  # of pruners that treat the model as a whole: what went, or which masks were applied
         of_layers = {name: str(sparsity) for name, sparsity in asked.items()}
         decisive["asked"] = of_layers or {key: record["plan"][key] for key in ("sparsity", "modules")}

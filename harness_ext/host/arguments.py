@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,3 +32,29 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
             raise BadOptionError(f"--option {option}: {name} is given twice")
         found[name] = handle_arg_string(value)
     return found
+
+
+def parse_mapping(option: str, text: str) -> dict[str, Any]:
+    """What lm-eval reads in ``--model_args``, ``--gen_kwargs`` and ``--metadata``: a JSON object, or ``NAME=VALUE,NAME=VALUE``.
+
+    Args:
+        option: what the user calls it, for errors.
+
+    Raises:
+        BadOptionError: neither.
+    """
+    from lm_eval._cli.utils import key_val_to_dict
+
+    example = "want a JSON object such as '{\"facts_items\": 512}', or NAME=VALUE,NAME=VALUE"
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith(("{", "[")):
+            raise BadOptionError(f"{option} {text}: not JSON: {error}") from error
+        try:
+            value = key_val_to_dict(text)
+        except ValueError as problem:
+            raise BadOptionError(f"{option} {text}: {problem}: {example}") from problem
+    if not isinstance(value, dict):
+        raise BadOptionError(f"{option} {text}: {example}")
+    return value

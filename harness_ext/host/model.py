@@ -10,12 +10,14 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 
+from harness_ext.engine import ranks
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.terminal import show_log
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
+from harness_ext.host.command_line import typed_command
 from harness_ext.host.model_folder import registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_layers
@@ -56,7 +58,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             raise BadOptionError(f"share_prompts={share_prompts!r}: want True or False")
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
-        _refuse_misspelt(arguments, plan)
+        refuse_misspelt(arguments, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
             pretrained = registered_folder(plugins, pretrained)
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
@@ -131,8 +133,9 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             separate(cache_hook.dbdict, table_name(self.pruning_record["fingerprint"], self._decisive_arguments))
 
     def get_model_info(self) -> dict[str, Any]:
-        """lm-eval's own, and the pruning record; both go into results.json."""
-        return {**super().get_model_info(), "pruning": self.pruning_record}
+        """lm-eval's own, the pruning record and, on lm-eval's command line, the command. All go into results.json."""
+        typed = typed_command(ranks.count())
+        return {**super().get_model_info(), "pruning": self.pruning_record, **({"command": str(typed)} if typed else {})}
 
 
 def _is_default_batch_size(value: int | str) -> bool:
@@ -145,8 +148,12 @@ def default_batch_size(parameters: int) -> int:
     return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
 
 
-def _refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
-    """Refuses what ``hf`` does not know and is nearly one of our names: ``hf`` would hand it on to ``from_pretrained``."""
+def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
+    """Refuses an argument that ``hf`` does not know and that is nearly one of ours: ``hf`` would pass it on to ``from_pretrained``.
+
+    Raises:
+        BadOptionError: with the nearest name.
+    """
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):
         if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):

@@ -107,7 +107,7 @@ def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str
     return [include_path] if isinstance(include_path, (str, os.PathLike)) else list(include_path)
 
 
-def _is_command(argv: list[str]) -> bool:
+def is_command(argv: list[str]) -> bool:
     """Whether this process is lm-eval's command line, and not a program that uses lm-eval."""
     started = Path(argv[0] if argv else "")
     return started.stem.replace("-", "_") == "lm_eval" or started.parts[-2:] == ("lm_eval", "__main__.py")
@@ -118,7 +118,7 @@ def _shorten_errors() -> None:
     from harness_ext.errors import HarnessExtError
 
     others = sys.excepthook
-    if not _is_command(sys.argv) or getattr(others, "_harness_ext", False):
+    if not is_command(sys.argv) or getattr(others, "_harness_ext", False):
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

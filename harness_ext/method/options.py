@@ -24,6 +24,9 @@ class Configurable:
 
     name: ClassVar[str]
     kind: ClassVar[str] = "option"  # the word for it in errors, and the prefix of its options
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Names of distributions whose version changes what the method computes, such as ``("sparseml",)``. Their versions become part of the
+    fingerprint."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers
+from harness_ext.report.commands import command_of
 from harness_ext.report.trials import CHANCE_METRICS, METRICS, LoadedTrial, ReportError, TaskScore
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
@@ -91,7 +91,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
     calibration = str(arguments.get("calibration", plan["calibration"])) if "calibration" in plan else None
     trial = LoadedTrial(
         source=str(file), pretrained=str(arguments.get("pretrained", DEFAULT_MODEL)), pruning=pruning, calibration=calibration,
-        ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=_command(results, arguments),
+        ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"),
     )  # fmt: skip
     stamp = file.name.removeprefix("results_").removesuffix(".json")
@@ -182,10 +182,13 @@ def _json(file: Path) -> dict[str, Any]:
     return found
 
 
-def _arguments(given: Any) -> dict[str, Any]:
-    if isinstance(given, str):
-        return dict(part.split("=", 1) for part in given.split(",") if "=" in part)
-    return dict(given or {})
+def _arguments(model_args: Any) -> dict[str, Any]:
+    """Model arguments as values. ``simple_evaluate`` also takes, and records, a text."""
+    if isinstance(model_args, str):
+        from lm_eval.utils import simple_parse_args_string
+
+        return dict(simple_parse_args_string(model_args))
+    return dict(model_args or {})
 
 
 def _ratio(text: str) -> float:
@@ -197,16 +200,6 @@ def _sanitized(task: str) -> str:
     from lm_eval.utils import sanitize_task_name
 
     return str(sanitize_task_name(task))
-
-
-def _command(results: Mapping[str, Any], arguments: Mapping[str, Any]) -> str:
-    config = results["config"]
-    words = ["lm_eval", "--model", "pruned-hf", "--model_args", ",".join(f"{name}={value}" for name, value in arguments.items())]
-    words += ["--tasks", ",".join(results.get("configs", {}))]
-    for name in ("limit", "batch_size", "device"):
-        if config.get(name) is not None:
-            words += [f"--{name}", f"{config[name]:g}" if isinstance(config[name], float) else str(config[name])]
-    return shlex.join(words)
 
 
 def _versions(results: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, str]:

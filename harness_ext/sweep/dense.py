@@ -18,7 +18,7 @@ from harness_ext.errors import HarnessExtError
 from harness_ext.host.model import PrunedHFLM, default_batch_size
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import StructuredPruner
-from harness_ext.sweep.grid import OF_THE_MODEL, Sweep
+from harness_ext.sweep.fields import MODEL_FIELDS, Sweep
 
 RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
 
@@ -87,7 +87,7 @@ class DenseModel:
 
     def _load(self) -> None:
         set_seeds()
-        given = {name: getattr(self._sweep, name) for name in OF_THE_MODEL if getattr(self._sweep, name)}
+        given = {name: getattr(self._sweep, name) for name in MODEL_FIELDS if getattr(self._sweep, name)}
         beside = {"batch_size": self._sweep.batch_size or 1, "device": self._sweep.device}
         self.lm = _Quiet.create_from_arg_obj({"pretrained": self._pretrained, "sparsity": 0, **given}, beside)
         self._random = random_state()

@@ -1,139 +1,86 @@
-"""From a YAML file and the command line to a :class:`~harness_ext.sweep.grid.Sweep`."""
+"""What a sweep is asked for: its fields, as a YAML file or the command line gives them, checked once."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml  # type: ignore[import-untyped]
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from harness_ext.engine.plan import ALLOCATION, ARGUMENTS, CALIBRATION, PRECISION, PREFIXES, PRUNER
 from harness_ext.errors import BadOptionError, did_you_mean
-from harness_ext.host.arguments import DTYPES, parse_options
-from harness_ext.sweep.grid import Sweep, parse_sparsities, split
+from harness_ext.host.arguments import parse_mapping, parse_options
+from harness_ext.method.sparsity import Sparsity
+from harness_ext.sweep.sparsities import parse_sparsities, refuse_twice
 
-LISTS = ("pretrained", "pruner", "allocation", "modules", "calibration", "tasks", "include_path")
-TEXTS = ("precision", "device", "dtype", "revision", "out")
-FIELDS = (*LISTS, *TEXTS, "sparsity", "seeds", "options", "metadata", "limit", "batch_size", "trust_remote_code")
-
-
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML as in version 1.2, where 2:4 and 0:1:0.1 are texts and not numbers of base 60."""
+MODEL_FIELDS = ("dtype", "revision", "trust_remote_code")
+"""Fields that are also model arguments of every trial."""
+EVALUATION_FIELDS = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn", "system_instruction", "gen_kwargs")
+"""Fields that ``lm_eval`` has under the same names, and that change prompts and answers."""
 
 
-NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in NUMBERS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$"), list("-+.0123456789")
-)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The fields of a file.
-
-    Raises:
-        BadOptionError: no such file, not YAML, not a mapping, or a field that does not exist.
-    """
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadOptionError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise BadOptionError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise BadOptionError(f"--config {path}: want a mapping of fields such as 'sparsity: 0:0.9:0.1'")
-    for name in found:
-        if name not in FIELDS:
-            raise BadOptionError(f"--config {path}: no field {name!r}.{did_you_mean(str(name), FIELDS)} Fields: {', '.join(FIELDS)}")
-    return found
-
-
-def sweep_from(given: Mapping[str, Any]) -> Sweep:
-    """Checks the fields, as a file or the command line gives them.
-
-    Raises:
-        BadOptionError: the first that is wrong.
-    """
-    fields: dict[str, Any] = {name: split(_listed(name, given[name])) for name in LISTS if name in given}
-    fields |= {name: _text(name, given[name]) for name in TEXTS if name in given and name != "out"}
-    for name in ("tasks", "pretrained", "sparsity"):
-        if name not in given:
-            raise BadOptionError(f"--{name}: nothing given: want it on the command line or in the file of --config")
-    fields["sparsity"] = parse_sparsities(_listed("sparsity", given["sparsity"]))
-    fields["seeds"] = _seeds(_listed("seeds", given.get("seeds", [])))
-    fields["options"] = _options(given.get("options", {}))
-    fields["metadata"] = _metadata(given.get("metadata", {}))
-    fields["limit"] = _limit(given.get("limit"))
-    fields["batch_size"] = _batch_size(given.get("batch_size"))
-    fields["trust_remote_code"] = _flag("trust_remote_code", given.get("trust_remote_code", False))
-    if fields.get("dtype") not in (None, *DTYPES):
-        raise BadOptionError(f"--dtype {fields['dtype']}: want {', '.join(DTYPES)}.{did_you_mean(fields['dtype'], DTYPES)}")
-    if fields.get("device"):
-        import torch
-
-        try:
-            torch.device(fields["device"])
-        except RuntimeError as error:
-            raise BadOptionError(f"--device {fields['device']}: want a device such as cpu, cuda or cuda:1") from error
-    return Sweep(**fields)
-
-
-def _listed(name: str, value: Any) -> list[Any]:
+def _listed(value: Any, info: ValidationInfo) -> list[Any]:
     values = value if isinstance(value, list | tuple) else [value]
-    for one in values:
-        if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise BadOptionError(f"{name}: {one!r}: want a name or a number, or a list of them")
+    for part in values:
+        if isinstance(part, bool) or not isinstance(part, str | int | float):
+            raise BadOptionError(f"{_option(info.field_name)} {part!r}: want a name or a number, or a list of them")
     return list(values)
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadOptionError(f"{name}: {value!r}: want a text")
-    return value
+def _names(value: Any, info: ValidationInfo) -> tuple[str, ...]:
+    option, names = _option(info.field_name), split(_listed(value, info))
+    if not names:
+        raise BadOptionError(f"{option}: nothing given, so that there is nothing to do: want at least one")
+    if "" in names:
+        raise BadOptionError(f"{option}: an empty name in {','.join(names)!r}")
+    refuse_twice(option, names)
+    return names
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise BadOptionError(f"{name}: {value!r}: want true or false")
-    return value
+def _folders(value: Any, info: ValidationInfo) -> tuple[str, ...]:
+    folders = _names(value, info)
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise BadOptionError(f"{_option(info.field_name)} {folder}: no such folder")
+    return folders
 
 
-def _seeds(values: list[Any]) -> tuple[int, ...]:
-    parts = [part.strip() for value in values for part in str(value).split(",")]
+def _sparsities(value: Any, info: ValidationInfo) -> tuple[Sparsity, ...]:
+    if not (values := _listed(value, info)):
+        raise BadOptionError("--sparsity: nothing given, so that there is nothing to do: want for example 0:0.9:0.1")
+    return parse_sparsities(values)
+
+
+def _seeds(value: Any, info: ValidationInfo) -> tuple[int, ...]:
+    parts = [part.strip() for text in _listed(value, info) for part in str(text).split(",")]
     for part in parts:
-        if not part.isdecimal():
+        if not re.fullmatch("[0-9]+", part):
             raise BadOptionError(f"--seeds {part!r}: want whole numbers such as 0,1,2")
+    refuse_twice("--seeds", [str(int(part)) for part in parts])
     return tuple(int(part) for part in parts)
 
 
-def _options(value: Any) -> dict[str, Any]:
+def _options(value: Any, info: ValidationInfo) -> dict[str, Any]:
     """From ``NAME=VALUE`` texts, or a mapping of names that begin with pruner., calibration. or allocation."""
     if isinstance(value, Mapping):
-        checked = parse_options([f"{name}=0" for name in value])
-        return {name: value[name] for name in checked}
-    return parse_options([str(one) for one in _listed("options", value)])
+        parse_options([f"{name}=0" for name in value])
+        return dict(value)
+    return parse_options([str(option) for option in _listed(value, info)])
 
 
-def _metadata(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise BadOptionError(f"--metadata {value}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadOptionError(f"--metadata {value}: want a JSON object, such as '{{\"facts_items\": 512}}'")
-    return value
+def _mapping(value: Any, info: ValidationInfo) -> dict[str, Any]:
+    """From a mapping, or texts as lm-eval reads them: a JSON object, or ``NAME=VALUE,NAME=VALUE``."""
+    if isinstance(value, Mapping):
+        return {str(name): part for name, part in value.items()}
+    mapping: dict[str, Any] = {}
+    for text in _listed(value, info):
+        mapping |= parse_mapping(_option(info.field_name), str(text))
+    return mapping
 
 
-def _limit(value: Any) -> float | None:
-    if value is None:
-        return None
+def _limit(value: Any, info: ValidationInfo) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -143,9 +90,164 @@ def _limit(value: Any) -> float | None:
     return number
 
 
-def _batch_size(value: Any) -> str | None:
-    if value is None:
-        return None
+def _count(value: Any, info: ValidationInfo) -> int:
+    if isinstance(value, bool) or not re.fullmatch("[0-9]+", str(value)):
+        raise BadOptionError(f"{_option(info.field_name)} {value}: want a whole number such as 0 or 5")
+    return int(value)
+
+
+def _batch_size(value: Any, info: ValidationInfo) -> str:
     if not re.fullmatch(r"[1-9][0-9]*|auto(:[0-9]+)?", str(value)):
         raise BadOptionError(f"--batch-size {value}: want a number such as 16, or auto")
     return str(value)
+
+
+def _device(value: Any, info: ValidationInfo) -> str:
+    import torch
+
+    try:
+        torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise BadOptionError(f"--device {value}: want a device such as cpu, cuda or cuda:1") from error
+    return str(value)
+
+
+def _switches(value: Any, info: ValidationInfo) -> tuple[bool, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or not all(isinstance(part, bool) for part in values):
+        raise BadOptionError(f"{_option(info.field_name)} {value!r}: want true or false, or a list of both")
+    refuse_twice(_option(info.field_name), [str(part) for part in values])
+    return tuple(values)
+
+
+def _template(value: Any, info: ValidationInfo) -> bool | str:
+    """True and false may come as texts from the command line; any other text is the name of a template."""
+    switches = {"true": True, "false": False}
+    return switches.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Values = Annotated[dict[str, Any], BeforeValidator(_mapping)]
+Text = Annotated[str, Field(min_length=1, strict=True)]
+
+
+class Sweep(BaseModel):
+    """All that a sweep is asked for. The fields from ``pretrained`` to ``true_sequential`` are the axes of the grid.
+
+    The other fields are those of ``lm_eval`` and of the model arguments of ``pruned-hf``, and hold for every trial.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    pretrained: Names
+    sparsity: Annotated[tuple[Sparsity, ...], BeforeValidator(_sparsities)]
+    pruner: Names = (PRUNER,)
+    allocation: Names = (ALLOCATION,)
+    modules: Names = ("all",)
+    calibration: Names = (CALIBRATION,)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = ()
+    true_sequential: Annotated[tuple[bool, ...], BeforeValidator(_switches)] = (False,)
+    options: Annotated[dict[str, Any], BeforeValidator(_options)] = {}
+    """By dotted name, such as ``pruner.block_size``. Each goes to those methods that take it."""
+    precision: Text = PRECISION
+    model_args: Values = {}
+    """Other arguments of ``pruned-hf``, for every trial."""
+    tasks: Names
+    metadata: Values = {}
+    include_path: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
+    limit: Annotated[float, BeforeValidator(_limit)] | None = None
+    num_fewshot: Annotated[int, BeforeValidator(_count)] | None = None
+    apply_chat_template: Annotated[bool | str, BeforeValidator(_template)] = False
+    fewshot_as_multiturn: bool | None = None
+    system_instruction: Text | None = None
+    gen_kwargs: Values = {}
+    batch_size: Annotated[str, BeforeValidator(_batch_size)] | None = None
+    device: Annotated[str, BeforeValidator(_device)] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    revision: Text | None = None
+    trust_remote_code: bool = False
+    out: Text | None = None
+    """The folder for the records."""
+
+    @model_validator(mode="after")
+    def _together(self) -> Sweep:
+        if self.seeds and "calibration.seed" in self.options:
+            raise BadOptionError("calibration.seed is given twice: by --seeds and as an option")
+        if self.fewshot_as_multiturn and not self.apply_chat_template:
+            raise BadOptionError("--fewshot_as_multiturn true: goes with --apply_chat_template")
+        for name in self.model_args:
+            if name == "resume":
+                raise BadOptionError("--model_args resume: a sweep keeps whole trials, and no checkpoints of the pruning")
+            if name == "peft":
+                raise BadOptionError("--model_args peft: a sweep loads a model once: want the model with the adapter merged into it")
+            if name.startswith(PREFIXES):
+                raise BadOptionError(f"--model_args {name}: want it as --option {name}={self.model_args[name]}")
+            if name in (*ARGUMENTS, *type(self).model_fields):
+                raise BadOptionError(f"--model_args {name}: want it as the option --{name} of the sweep")
+        return self
+
+    @property
+    def as_multiturn(self) -> bool | None:
+        """``fewshot_as_multiturn`` as lm-eval's command line completes it."""
+        return True if self.fewshot_as_multiturn is None and self.apply_chat_template else self.fewshot_as_multiturn
+
+    def evaluation(self) -> dict[str, Any]:
+        """What differs from lm-eval's defaults among ``EVALUATION_FIELDS``."""
+        given = {name: getattr(self, name) for name in EVALUATION_FIELDS}
+        return {name: value for name, value in given.items() if value not in (None, False, {}) or (name == "num_fewshot" and value == 0)}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The fields of a file, as YAML 1.2: there, 2:4 and 0:1:0.1 are texts and not numbers of base 60.
+
+    Raises:
+        BadOptionError: no such file, not YAML, or not a mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOptionError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+    except YAMLError as error:
+        raise BadOptionError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise BadOptionError(f"--config {path}: want a mapping of fields such as 'sparsity: 0:0.9:0.1'")
+    return {str(name): value for name, value in fields.items()}
+
+
+def sweep_from(fields: Mapping[str, Any]) -> Sweep:
+    """Checks the fields, as a file or the command line gives them. A field that is None was not given.
+
+    Raises:
+        BadOptionError: the first that is wrong; a field that does not exist comes first.
+    """
+    try:
+        return Sweep.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        raise _in_one_line(error) from None
+
+
+def split(values: Iterable[Any]) -> tuple[str, ...]:
+    """The names in texts that may join several with commas. A path that has a comma in its name and exists is left whole."""
+    return tuple(part.strip() for value in values for part in ([str(value)] if Path(str(value)).exists() else str(value).split(",")))
+
+
+def _option(name: str | None) -> str:
+    return f"--{(name or '').replace('_', '-')}"
+
+
+def _in_one_line(error: ValidationError) -> BadOptionError:
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem, fields = problems[0], list(Sweep.model_fields)
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, BadOptionError):
+        return cause
+    name, value = str(problem["loc"][0]), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return BadOptionError(f"no field {name!r}.{did_you_mean(name, fields)} Fields: {', '.join(fields)}")
+    if problem["type"] == "missing":
+        return BadOptionError(f"{_option(name)}: nothing given: want it on the command line or in the file of --config")
+    hint = did_you_mean(str(value), re.findall("'([^']+)'", str(problem.get("ctx", {}).get("expected", ""))))
+    return BadOptionError(f"{_option(name)} {value!r}: {problem['msg'].replace('Input should be', 'want')}.{hint}")

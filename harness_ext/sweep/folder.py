@@ -16,7 +16,8 @@ import filelock
 from harness_ext.atomic import write_file, writing
 from harness_ext.errors import BadOptionError
 from harness_ext.sweep.evaluation import Results, Samples
-from harness_ext.sweep.grid import Sweep, TrialSpec
+from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.records import TRIALS, move_aside, scan
 from harness_ext.sweep.table import table
 from harness_ext.sweep.trial import FAILED, write, write_failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import platform
 from collections.abc import Mapping
@@ -17,11 +16,14 @@ from harness_ext.engine import ranks
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import UnsupportedModelError
 from harness_ext.host.model_folder import model_folder
+from harness_ext.method.calibration import Calibration
 from harness_ext.method.options import Configurable
+from harness_ext.method.source_code import code_of
 from harness_ext.plugins import Origin, Plugins
 
 if TYPE_CHECKING:
-    from harness_ext.sweep.grid import Sweep, TrialSpec
+    from harness_ext.sweep.fields import Sweep
+    from harness_ext.sweep.grid import TrialSpec
 
 VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pruned")
 
@@ -87,30 +89,19 @@ def canonical(value: Any) -> bytes:
 
 
 def _methods(plan: Plan) -> dict[str, Any]:
-    """Version and source of each method, and the content of the files that its options name."""
-    parts: dict[str, tuple[Any, Origin | None]] = {"pruner": (plan.pruner, plan.pruner_origin)}
-    parts["allocation"] = (plan.allocation, plan.allocation_origin)
-    if plan.needs_calibration:
-        parts["calibration"] = (plan.calibration, plan.calibration_origin)
-    return {kind: _method(part, origin) for kind, (part, origin) in parts.items()}
+    """Version and code of each method, and the content of the files that its options name."""
+    methods = {"pruner": _method(plan.pruner, plan.pruner_origin), "allocation": _method(plan.allocation, plan.allocation_origin)}
+    if plan.needs_calibration and isinstance(plan.calibration, Calibration):
+        methods["calibration"] = _method(plan.calibration, plan.calibration_origin)
+    return methods
 
 
-def _method(part: Any, origin: Origin | None) -> dict[str, Any]:
-    found: dict[str, Any] = {"version": str(origin) if origin else None, "source": _source_digest(type(part))}
-    if isinstance(part, Configurable):
-        named = {name: Path(str(value)).expanduser() for name, value in part.options().items() if isinstance(value, str | Path) and value}
-        files = {name: _file_digest(path) for name, path in named.items() if path.is_file()}
-        folders = {name: _folder_digest(path) for name, path in named.items() if "/" in str(path) and path.is_dir()}
-        found |= {"files": files | folders} if files or folders else {}
-    return found
-
-
-def _source_digest(cls: type) -> str | None:
-    """Of the module that a method is written in, so that one that is being worked on does not get its old results."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return None
+def _method(method: Configurable, origin: Origin | None) -> dict[str, Any]:
+    identity: dict[str, Any] = {"version": str(origin) if origin else None, "code": code_of(type(method))}
+    paths = {name: Path(str(value)).expanduser() for name, value in method.options().items() if isinstance(value, str | Path) and value}
+    files = {name: _file_digest(path) for name, path in paths.items() if path.is_file()}
+    folders = {name: _folder_digest(path) for name, path in paths.items() if "/" in str(path) and path.is_dir()}
+    return identity | ({"files": files | folders} if files or folders else {})
 
 
 def _folder_digest(folder: Path) -> str:

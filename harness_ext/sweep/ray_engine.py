@@ -20,7 +20,8 @@ from harness_ext.plugins import Plugins
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.display import Display
 from harness_ext.sweep.evaluation import run_trial
-from harness_ext.sweep.grid import Sweep, trial_from
+from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.grid import trial_from
 from harness_ext.sweep.identity import model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.run import Engine, Job, Outcome
@@ -102,7 +103,7 @@ def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:
     name = f"{pretrained} {sweep}"
     if name not in _kept:
         _kept.clear()
-        items = Items(Catalogue(sweep.tasks, dict(sweep.metadata), sweep.include_path), pretrained, sweep.limit)
+        items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path), pretrained, sweep)
         identity = model_identity(Plugins(), pretrained, sweep.revision)
         _kept[name] = DenseModel(sweep, pretrained), items, identity
     return _kept[name]

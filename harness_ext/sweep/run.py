@@ -15,7 +15,8 @@ from harness_ext.sweep import estimate
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.display import Display, shown
 from harness_ext.sweep.evaluation import Results, Samples, run_trial
-from harness_ext.sweep.grid import Sweep, TrialSpec, trials
+from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.grid import TrialSpec, trials
 from harness_ext.sweep.identity import key, model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.processes import held
@@ -82,7 +83,7 @@ class Prepared:
         self.items: dict[str, Items] = {}
         for name in sweep.pretrained:
             first = next(iter(self.items.values()), None)
-            self.items[name] = first if first and not first.depends_on_model else Items(catalogue, name, sweep.limit)
+            self.items[name] = first if first and not first.depends_on_model else Items(catalogue, name, sweep)
         jobs: dict[str, Job] = {}
         for trial in self._trials:
             items = self.items[trial.pretrained]

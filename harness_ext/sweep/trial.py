@@ -5,19 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.atomic import whole_folder, write_file, writing
-from harness_ext.engine import ranks
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
 
 if TYPE_CHECKING:
     from harness_ext.sweep.evaluation import Results, Samples
-    from harness_ext.sweep.grid import Sweep, TrialSpec
+    from harness_ext.sweep.fields import Sweep
+    from harness_ext.sweep.grid import TrialSpec
 
 FORMAT = 1
 FAILED = "failed"
@@ -48,7 +47,7 @@ def write(
         "key": name,
         "settings": dict(settings),
         "arguments": dict(trial.arguments),
-        "command": command(sweep, trial),
+        "command": results["config"]["command"],
         "ratio": trial.plan.sparsity.ratio,
         "pruning": pruning,
         **measured,
@@ -78,27 +77,6 @@ def write_failure(out: Path, name: str, trial: TrialSpec, settings: Mapping[str,
     }
     said |= {"arguments": dict(trial.arguments), "settings": dict(settings)}
     write_file(out / FAILED / f"{name}.json", json.dumps(said, indent=1, default=str) + "\n")
-
-
-def command(sweep: Sweep, trial: TrialSpec) -> str:
-    """The ``lm_eval`` command that gives the same numbers."""
-    launch = ["accelerate", "launch", "--num_processes", str(ranks.count()), "-m"] if ranks.count() > 1 else []
-    words = [
-        *launch,
-        "lm_eval",
-        "--model",
-        "pruned-hf",
-        "--model_args",
-        ",".join(f"{name}={value}" for name, value in trial.arguments.items()),
-    ]
-    words += ["--tasks", ",".join(sweep.tasks)]
-    words += ["--metadata", json.dumps(dict(sweep.metadata))] if sweep.metadata else []
-    for name in ("limit", "batch_size", "device"):
-        value = getattr(sweep, name)
-        if value is not None:
-            words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
-    words += ["--include_path", sweep.include_path[0]] if sweep.include_path else []
-    return shlex.join(words)
 
 
 def _packed(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -38,6 +38,7 @@ class LLMCompressor(ModelPruner):
 
     name: ClassVar[str] = "llmcompressor"
     calibrated: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("llmcompressor",)
     modifier: str = ""
     """The short name of a modifier, such as ``sparsegpt``."""
     recipe: str = ""

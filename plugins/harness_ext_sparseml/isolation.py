@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import metadata
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -56,6 +56,8 @@ def version() -> str:
 
 class SparseMLMethod(PruningMethod):
     """What the pruners of SparseML share: they exist only where SparseML does."""
+
+    requires: ClassVar[tuple[str, ...]] = ("sparseml",)
 
     def __post_init__(self) -> None:
         require(self.name)

@@ -24,6 +24,7 @@ class TorchPrune(Pruner):
     """
 
     name: ClassVar[str] = "torch"
+    requires: ClassVar[tuple[str, ...]] = ("torch",)
     method: str = "l1_unstructured"
     n: int | float | str | None = None
     """The norm by which ``ln_structured`` compares: a number, ``inf``, ``-inf`` or ``fro``."""

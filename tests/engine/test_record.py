@@ -144,3 +144,23 @@ def test_the_fingerprint_changes_with_the_version_of_the_plugin(install_plugin, 
         metadata.Distribution, "version", property(lambda self: "1.1" if self.metadata["Name"] == "own-pruner" else real(self))
     )
     assert fingerprint(pruner="own") != before
+
+
+def test_the_fingerprint_changes_with_a_helper_of_the_plugin_and_with_what_it_requires(install_plugin, tmp_path, monkeypatch):
+    source = (
+        "from harness_ext import Pruner, hookimpl\nfrom own_helper import power\nclass Own(Pruner):\n    name = 'own'\n"
+        "    requires = ('pluggy',)\n    def score(self, weight, statistic):\n        return weight.abs() ** power()\n"
+        "@hookimpl\ndef register_pruners(register):\n    register(Own)\n"
+    )
+    install_plugin("own-pruner", source)
+    helper = tmp_path / "site-packages" / "own_helper.py"
+    helper.write_text("def power():\n    return 1\n")
+    before = fingerprint(pruner="own")
+    assert fingerprint(pruner="own") == before
+    helper.write_text("def power():\n    return 2\n")
+    assert fingerprint(pruner="own") != before
+    helper.write_text("def power():\n    return 1\n")
+    assert fingerprint(pruner="own") == before
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0" if name == "pluggy" else real(name))
+    assert fingerprint(pruner="own") != before

@@ -69,9 +69,13 @@ def _text(answer: Any) -> Any:
 
 def command(tasks: Path, out: Path, *arguments: object) -> dict[str, Any]:
     """Runs lm-eval's command line in this process, without its own tasks, and returns what it wrote: results and answers by task."""
+    return typed(out, "lm_eval", "run", *arguments, "--device", "cpu", "--batch_size", "4", "--include_path", tasks)
+
+
+def typed(out: Path, *words: object) -> dict[str, Any]:
+    """The same for a whole command line, without ``--output_path`` and ``--log_samples``."""
     (out / "empty").mkdir(parents=True)
-    argv = ["lm_eval", "run", *map(str, arguments), "--device", "cpu", "--batch_size", "4", "--include_path", str(tasks)]
-    argv += ["--output_path", str(out / "results"), "--log_samples"]
+    argv = [*map(str, words), "--output_path", str(out / "results"), "--log_samples"]
     nothing = mock.patch.object(lm_eval.tasks.manager, "__file__", str(out / "empty" / "manager.py"))
     with mock.patch.object(sys, "argv", argv), without_environment(), nothing:
         cli = HarnessCLI()

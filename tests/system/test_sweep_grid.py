@@ -8,7 +8,8 @@ from harness_ext import BadOptionError
 from harness_ext.errors import UnknownNameError
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.fields import read, sweep_from
-from harness_ext.sweep.grid import parse_sparsities, trials
+from harness_ext.sweep.grid import trials
+from harness_ext.sweep.sparsities import parse_sparsities
 
 PLUGINS = Plugins()
 
@@ -179,7 +180,7 @@ class TestFile:
         path = tmp_path / "sweep.yaml"
         path.write_text(content)
         with pytest.raises(BadOptionError, match=says):
-            read(path)
+            sweep_from(read(path))
 
     def test_must_exist(self, tmp_path):
         with pytest.raises(BadOptionError, match="No such file"):

@@ -23,6 +23,7 @@ from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.options import Configurable
 from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.source_code import versions
 from harness_ext.plugins import Plugins, Registry, base_names
 
 P = TypeVar("P", PruningMethod, Allocation, Calibration)
@@ -74,13 +75,15 @@ def make(base: type[P], registry: Registry[type[P]], given: Any, options: Mappin
 
 
 def check_description(plugin: Configurable) -> None:
-    """A name that can be typed on a command line, and a line of documentation."""
+    """A name that can be typed on a command line, a line of documentation, and requirements that are installed."""
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not name or any(mark in name for mark in " ,=/\\\t\n"):
         fail(f"{type(plugin).__qualname__}: want for its name a text without spaces, commas, equals signs and slashes, not {name!r}")
     own = inspect.getdoc(type(plugin)) or ""
     if not own or own == inspect.getdoc(type(plugin).__mro__[1]) or own.startswith(f"{type(plugin).__name__}("):
         fail(f"{plugin.kind} {name!r}: want a docstring of its class: it says what the {plugin.kind} does")
+    with told_in_one_line():
+        versions(type(plugin))
 
 
 def check_options(plugin: Configurable) -> None:
