@@ -40,10 +40,15 @@ def refuse_shapes(where: object, shapes: Mapping[str, tuple[Shape, Shape]]) -> N
     if shapes:
         name = min(shapes)
         stored, wanted = shapes[name]
-        others = f"; {len(shapes) - 1} others do not fit either" if len(shapes) > 1 else ""
-        raise UnsupportedModelError(f"{where}: {name} is {tuple(stored)}, the model wants {tuple(wanted)}{others}")
+        rest = others(len(shapes) - 1, "tensors do not fit")
+        raise UnsupportedModelError(f"{where}: {name} is {tuple(stored)}, the model wants {tuple(wanted)}{rest}")
 
 
 def some(names: list[str]) -> str:
     """A few of the names, and how many others there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
+
+
+def others(count: int, what: str) -> str:
+    """How many others there are, to end a message with; nothing where there are none."""
+    return f"; {count} other {what}" if count else ""

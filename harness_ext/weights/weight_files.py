@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness_ext.errors import UnsupportedModelError
-from harness_ext.weights.completeness import refuse_missing, refuse_shapes, some
+from harness_ext.errors import UnsupportedModelError, one_line
+from harness_ext.weights.completeness import others, refuse_missing, refuse_shapes, some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,25 +89,33 @@ class WeightFiles:
 
 
 def stored_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a checkpoint folder.
+    """The file of each tensor of a checkpoint folder. Of a tensor that several files hold, the last counts, as for ``from_pretrained``.
 
     Raises:
-        UnsupportedModelError: no safetensors there, or an index that names files that are not.
+        UnsupportedModelError: no safetensors there, an index that names files that are not, or a file that is cut off.
     """
     from safetensors import safe_open
 
+    files: dict[str, Path] = {}
+    for file in _shards(folder):
+        with _reading(file), safe_open(file, "pt") as opened:
+            files |= dict.fromkeys(opened.keys(), file)
+    return files
+
+
+def _shards(folder: Path) -> list[Path]:
     if (folder / SINGLE).is_file():
-        with _reading(folder / SINGLE), safe_open(folder / SINGLE, "pt") as opened:
-            return dict.fromkeys(opened.keys(), folder / SINGLE)
+        return [folder / SINGLE]
     if not (folder / INDEX).is_file():
         raise UnsupportedModelError(f"{folder}: want {SINGLE}, or shards and {INDEX}: there is neither")
     with _reading(folder / INDEX):
-        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    files = {name: folder / file for name, file in names.items()}
-    for file in dict.fromkeys(files.values()):
-        if not file.is_file():
-            raise UnsupportedModelError(f"{file}: no such file, and {INDEX} names it")
-    return files
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+    if not names:
+        raise UnsupportedModelError(f"{folder / INDEX}: names no file")
+    if missing:
+        raise UnsupportedModelError(f"{folder / missing[0]}: no such file, and {INDEX} names it" + others(len(missing) - 1, "files"))
+    return [folder / name for name in names]
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -116,12 +124,9 @@ def stored_dtype(folder: Path) -> torch.dtype:
     Raises:
         UnsupportedModelError: as :func:`stored_files`.
     """
-    files = stored_files(folder)
-    if not files:
-        return torch.float32
     from safetensors import safe_open
 
-    first = min(files.values())
+    first = _shards(folder)[0]
     with _reading(first), safe_open(first, "pt") as opened:
         dtypes = [DTYPES.get(opened.get_slice(name).get_dtype(), torch.uint8) for name in list(opened.keys())]
     return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
@@ -157,8 +162,8 @@ def _reading(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise UnsupportedModelError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:  # the last: an index that is none
+        raise UnsupportedModelError(f"{file}: cannot be read: {one_line(error)}") from error
 
 
 def _aliases(model: PreTrainedModel) -> dict[str, list[str]]:
