@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.errors import UnsupportedModelError, one_line
-from harness_ext.weights.completeness import refuse_missing, refuse_shapes
+from harness_ext.weights.completeness import refuse_missing, refuse_shapes, some
 from harness_ext.weights.weight_files import INDEX, SINGLE, stored_files
 
 if TYPE_CHECKING:
@@ -36,12 +37,16 @@ def load(auto: Any, pretrained: str, *, called: str | None = None, **arguments: 
 
     where = called or pretrained
     check_files(Path(pretrained) / arguments.get("subfolder", ""), gguf=bool(arguments.get("gguf_file")))
-    with _report_held_back():
+    with _report_held_back() as reports:
         try:
             model, report = auto.from_pretrained(pretrained, **arguments, output_loading_info=True, ignore_mismatched_sizes=True)
         except torch.OutOfMemoryError:
             raise
         except (SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+            if names := _not_converted(reports):
+                raise UnsupportedModelError(
+                    f"{where}: the files do not hold all parts of {some(names)}, or parts of another shape"
+                ) from error
             raise UnsupportedModelError(f"{where}: the weights cannot be loaded: {one_line(error)}") from error
         refuse_missing(where, model, report["missing_keys"])
         refuse_shapes(where, {name: (stored, wanted) for name, stored, wanted in report["mismatched_keys"]})
@@ -72,8 +77,13 @@ class Checked:
         return getattr(self._auto, name)
 
 
+def _not_converted(reports: list[logging.LogRecord]) -> list[str]:
+    """The weights, such as those of experts, that transformers could not put together from their parts. Only its table names them."""
+    return [name for report in reports for name in re.findall(r"^(\S.*?) *\| *\S*CONVERSION", report.getMessage(), re.MULTILINE)]
+
+
 @contextmanager
-def _report_held_back() -> Iterator[None]:
+def _report_held_back() -> Iterator[list[logging.LogRecord]]:
     """Keeps the table that transformers logs until it is clear that no error says the same in a line."""
     logger = logging.getLogger("transformers.modeling_utils")
     held: list[logging.LogRecord] = []
@@ -86,7 +96,7 @@ def _report_held_back() -> Iterator[None]:
 
     logger.addFilter(hold)
     try:
-        yield
+        yield held
     finally:
         logger.removeFilter(hold)
     for record in held:

@@ -87,6 +87,22 @@ def test_a_missing_buffer_that_was_trained(tmp_path: Path) -> None:
         PrunedHFLM(pretrained=str(tmp_path / "in"), sparsity=0, device="cpu")
 
 
+@pytest.mark.parametrize("lost", ["missing", "cut"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"])
+def test_parts_of_experts(tmp_path: Path, name: str, lost: str) -> None:
+    architectures.model(name).save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / SINGLE)
+    part = [stored for stored, tensor in tensors.items() if ".experts." in stored and tensor.ndim >= 2][1]
+    tensors[part] = tensors[part][..., 1:].contiguous()
+    if lost == "missing":
+        del tensors[part]
+    save_file(tensors, tmp_path / SINGLE, {"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=r"experts\.(gate_up|down)_proj") as error:
+        PrunedHFLM(pretrained=str(tmp_path), sparsity=0, device="cpu")
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
