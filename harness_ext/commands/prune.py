@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext.atomic import check_out, whole_folder
+from harness_ext.atomic import check_out, whole_folder, writing
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, one_line, shortened
@@ -24,12 +24,14 @@ from harness_ext.plugins import Plugins
 from harness_ext.weights.export import describe, save
 from harness_ext.weights.loading import load
 from harness_ext.weights.masks import save_masks
+from harness_ext.weights.remote_code import copy_code
 from harness_ext.weights.shards import Shards
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")  # of a hub repository, where it is read file by file
+CODE = ("*.json", "*.py")
 
 
 @dataclass(frozen=True)
@@ -127,25 +129,38 @@ def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenize
     if job.masks_only:
         save_masks(model, record, job.out, force=job.force)
     else:
-        save(model, tokenizer, record, job.out, force=job.force)
+        save(model, tokenizer, record, job.out, force=job.force, code=_code(job, folder, model.config))
     return record
 
 
 def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
-    source = Path(folder)
-    if not source.is_dir():
-        from huggingface_hub import snapshot_download
-
-        with _loading(job.pretrained):
-            source = Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(FILES)))
+    source = _local(job, folder, FILES)
     with whole_folder(job.out, force=job.force) as part:
         with _moving(job):
             shards = Shards.open(source, part, dtype=_dtype(job.dtype), device=_device(job), trust_remote_code=job.trust_remote_code)
         with shards:
             record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": _described(job)}
             shards.finish()
+        with writing(job.out):
+            copy_code(source, part)
         describe(part, job.out, record, tokenizer, job.pretrained)
     return record
+
+
+def _code(job: PruneJob, folder: str, config: PretrainedConfig) -> Path | None:
+    """The folder with the code of a model; None where there is none."""
+    return _local(job, folder, CODE) if getattr(config, "auto_map", None) else None
+
+
+def _local(job: PruneJob, folder: str, patterns: tuple[str, ...]) -> Path:
+    """The folder of the model; of one on the hub, the one that its files were downloaded to."""
+    source = Path(folder)
+    if source.is_dir():
+        return source
+    from huggingface_hub import snapshot_download
+
+    with _loading(job.pretrained):
+        return Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(patterns)))
 
 
 def _described(job: PruneJob) -> dict[str, Any]:
