@@ -14,7 +14,10 @@ HarnessExtError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+LONGEST = 200  # characters of what was passed, in a message
 
 
 class HarnessExtError(Exception):
@@ -49,3 +52,21 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest candidate, or nothing."""
     near = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """What was passed, as Python writes it, for a message: at most 200 characters, the middle left out of what is longer."""
+    writer = reprlib.Repr()
+    writer.maxstring = writer.maxother = writer.maxlong = LONGEST
+    return shortened(writer.repr(value))
+
+
+def shortened(text: object) -> str:
+    """A text, such as a path, for a message: one line of at most 200 characters, the middle left out of what is longer."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2 - 3]} ... {line[-LONGEST // 2 + 2 :]}"
+
+
+def one_line(error: BaseException) -> str:
+    """What another library says is wrong, for a message of ours."""
+    return shortened(error) or type(error).__name__

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext.atomic import check_out, whole_folder
+from harness_ext.atomic import check_out, whole_folder, writing
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
-from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean
+from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, one_line, shortened
 from harness_ext.host.arguments import DTYPES
 from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import check_config, check_layers
@@ -22,13 +22,16 @@ from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import ModelPruner, StructuredPruner
 from harness_ext.plugins import Plugins
 from harness_ext.weights.export import describe, save
+from harness_ext.weights.loading import load
 from harness_ext.weights.masks import save_masks
+from harness_ext.weights.remote_code import copy_code
 from harness_ext.weights.shards import Shards
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 FILES = ("*.json", "model*.safetensors", "*.model", "*.txt", "*.jinja", "*.py")  # of a hub repository, where it is read file by file
+CODE = ("*.json", "*.py")
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def run(job: PruneJob) -> dict[str, Any]:
         tokenizer = _tokenizer(job, folder)
         if tokenizer is None and _reads_text(plan):
             raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")
-        return _stream(job, plan, folder, config, tokenizer) if job.stream else _whole(job, plan, folder, tokenizer)
+        return _stream(job, plan, folder, tokenizer) if job.stream else _whole(job, plan, folder, tokenizer)
 
 
 def summary(record: Mapping[str, Any], out: Path) -> str:
@@ -116,35 +119,48 @@ def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenize
     from transformers import AutoModelForCausalLM
 
     with _loading(job.pretrained):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=_dtype(job.dtype) or "auto", revision=job.revision, trust_remote_code=job.trust_remote_code
-        )
+        model = load(
+            AutoModelForCausalLM, folder, called=f"--pretrained {shortened(job.pretrained)}", dtype=_dtype(job.dtype) or "auto",
+            revision=job.revision, trust_remote_code=job.trust_remote_code,
+        )  # fmt: skip
     with _moving(job):
         model = model.to(_device(job)).eval()
     record = apply(plan, model, tokenizer) | {"source": _described(job)}
     if job.masks_only:
         save_masks(model, record, job.out, force=job.force)
     else:
-        save(model, tokenizer, record, job.out, force=job.force)
+        save(model, tokenizer, record, job.out, force=job.force, code=_code(job, folder, model.config))
     return record
 
 
-def _stream(job: PruneJob, plan: Plan, folder: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
-    source = Path(folder)
-    if not source.is_dir():
-        from huggingface_hub import snapshot_download
-
-        with _loading(job.pretrained):
-            source = Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(FILES)))
-    dtype = _dtype(job.dtype) or getattr(config, "dtype", None)  # what from_pretrained does
+def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    source = _local(job, folder, FILES)
     with whole_folder(job.out, force=job.force) as part:
         with _moving(job):
-            shards = Shards.open(source, part, dtype=dtype, device=_device(job), trust_remote_code=job.trust_remote_code)
+            shards = Shards.open(source, part, dtype=_dtype(job.dtype), device=_device(job), trust_remote_code=job.trust_remote_code)
         with shards:
             record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": _described(job)}
             shards.finish()
+        with writing(job.out):
+            copy_code(source, part)
         describe(part, job.out, record, tokenizer, job.pretrained)
     return record
+
+
+def _code(job: PruneJob, folder: str, config: PretrainedConfig) -> Path | None:
+    """The folder with the code of a model; None where there is none."""
+    return _local(job, folder, CODE) if getattr(config, "auto_map", None) else None
+
+
+def _local(job: PruneJob, folder: str, patterns: tuple[str, ...]) -> Path:
+    """The folder of the model; of one on the hub, the one that its files were downloaded to."""
+    source = Path(folder)
+    if source.is_dir():
+        return source
+    from huggingface_hub import snapshot_download
+
+    with _loading(job.pretrained):
+        return Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(patterns)))
 
 
 def _described(job: PruneJob) -> dict[str, Any]:
@@ -192,7 +208,7 @@ def _loading(pretrained: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UnsupportedModelError(f"--pretrained {pretrained}: cannot be loaded: {' '.join(str(error).split())}") from error
+        raise UnsupportedModelError(f"--pretrained {shortened(pretrained)}: cannot be loaded: {one_line(error)}") from error
 
 
 @contextmanager

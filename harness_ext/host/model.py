@@ -24,6 +24,7 @@ from harness_ext.host.preflight import check_arguments, check_config, check_laye
 from harness_ext.host.shared_prompts import Request, SharedPrompts
 from harness_ext.method.options import Configurable
 from harness_ext.plugins import Plugins
+from harness_ext.weights.loading import Checked
 
 log = logging.getLogger(__name__)
 Self = TypeVar("Self", bound="PrunedHFLM")
@@ -86,6 +87,15 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             check_config(self._config, pretrained)
             modules, dense_limit = self._plan.walked_modules, self._plan.dense_limit
             check_layers(self._config, modules, dense_limit=dense_limit, trust_remote_code=trust_remote_code)
+
+    def _create_model(self, pretrained: str, **arguments: Any) -> None:
+        """As in lm-eval; refuses a checkpoint with missing weights, which transformers would draw at random."""
+        auto = getattr(self, "AUTO_MODEL_CLASS")  # noqa: B009 - of a class that has no types
+        self.AUTO_MODEL_CLASS = Checked(auto)
+        try:
+            super()._create_model(pretrained, **arguments)
+        finally:
+            self.AUTO_MODEL_CLASS = auto
 
     @classmethod
     def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.atomic import RECORD, WriteError, check_out, whole_folder, writing
 from harness_ext.weights.model_card import model_card
+from harness_ext.weights.remote_code import copy_code
 
 __all__ = ["WriteError", "check_out", "save"]
 
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
 
 
 def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, record: Mapping[str, Any], out: Path, *, force: bool = False
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    record: Mapping[str, Any],
+    out: Path,
+    *,
+    force: bool = False,
+    code: Path | None = None,
 ) -> None:
     """Writes a checkpoint folder, whole or not at all: safetensors, configurations, tokenizer, ``pruning.json`` and ``README.md``.
 
     Args:
         record: the pruning record; JSON values.
         force: replace ``out`` if it is a folder that was written here.
+        code: the folder of the checkpoint that the model came from, whose Python files go with it.
 
     Raises:
         BadOptionError: ``out`` exists, or the folder around it does not or is not writable.
@@ -32,6 +40,8 @@ def save(
     with whole_folder(out, force=force) as part:
         with writing(out):
             _save_weights(model, part)
+            if code:
+                copy_code(code, part)
         describe(part, out, record, tokenizer, str(model.config.name_or_path or "a model in memory"))
 
 

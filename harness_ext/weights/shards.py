@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import nn
 
 from harness_ext.atomic import whole_file, writing
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.memory import give_back
 from harness_ext.engine.placement import Placement
 from harness_ext.weights.export import save_generation_settings
-from harness_ext.weights.weight_files import INDEX, WeightFiles, read
+from harness_ext.weights.skeleton import build, compute, place
+from harness_ext.weights.weight_files import INDEX, WeightFiles, read, stored_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +42,7 @@ class Shards(Placement):
         self._places: dict[int, dict[str, str]] = {place: {} for place in (*self._number.values(), REST)}
         """For each block, and for the rest: the names of its tensors in the files, by their names in the model."""
         for name, stored in source.names.items():
-            block_name = next((block.name for block in blocks if name.startswith(block.name + ".")), None)
-            self._places[REST if block_name is None else self._number[block_name]][name] = stored
+            self._places[self._place_of(source.aliases[name])][name] = stored
         self._held: dict[int, bool] = {}  # blocks in place -> whether they are to be written
         self._written: set[int] = set()
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next block")
@@ -64,27 +63,24 @@ class Shards(Placement):
         Args:
             folder: a checkpoint with ``model.safetensors``, or with shards and their index.
             out: the folder to write to; it exists.
-            dtype: what weights are turned into; by default they keep the dtype of the files.
+            dtype: of the weights; by default that of the configuration, or of the files where it has none.
             device: where blocks compute.
 
         Raises:
             UnsupportedModelError: no safetensors there, a model that cannot be walked, or tensors that are missing, left over or of another
                 shape than the model's.
         """
-        from accelerate import init_empty_weights
-        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+        from transformers import AutoConfig, GenerationConfig
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        model.tie_weights()
-        model.eval().requires_grad_(False)
+        model = build(config, dtype or config.dtype or stored_dtype(folder), trust_remote_code=trust_remote_code)
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-        source = WeightFiles(folder, model, dtype)
+        source = WeightFiles(folder, model)
         shards = cls(model, find_blocks(model), source, out, torch.device(device))
+        compute(model, source.computed)
         for number in shards._number.values():
-            shards._empty(number)  # now of the dtype of the files
+            shards._empty(number)
         shards._place(REST, shards._read(REST))
         for module in model.modules():
             for name, buffer in module._buffers.items():
@@ -137,9 +133,12 @@ class Shards(Placement):
             if number not in self._written:
                 self._write(number, self._read(number))
                 give_back()
-        self._write(REST, self._in_place(REST))
+        state = self.model.state_dict()
+        computed = {name: state[name] for name in self._source.computed}
+        self._write(REST, self._in_place(REST) | computed)
         files = {stored: self._file(number).name for number, names in self._places.items() for stored in names.values()}
-        tensors = [tensor for name, tensor in self.model.state_dict().items() if name in self._source.names]
+        files |= dict.fromkeys(computed, self._file(REST).name)
+        tensors = [tensor for name, tensor in state.items() if name in files or name in self._source.names]
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
         with writing(self._out):
@@ -160,6 +159,11 @@ class Shards(Placement):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    def _place_of(self, aliases: list[str]) -> int:
+        """The block that holds a tensor. What several blocks share is outside of them all."""
+        owners = {next((number for name, number in self._number.items() if alias.startswith(f"{name}.")), REST) for alias in aliases}
+        return owners.pop() if len(owners) == 1 else REST
+
     def _take(self, number: int) -> dict[str, torch.Tensor]:
         if self._ahead and self._ahead[0] == number:
             future = self._ahead[1]
@@ -176,16 +180,17 @@ class Shards(Placement):
         """The tensors of a block, in host memory: from its new file if it was written, else from the source."""
         names = self._places[number] if only is None else {only: self._places[number][only]}
         if number in self._written:
-            return read(dict.fromkeys(names.values(), self._file(number)), names, None)
-        return read({stored: self._source.files[stored] for stored in names.values()}, names, self._source.dtype)
+            return read(dict.fromkeys(names.values(), self._file(number)), names, {})
+        return read({stored: self._source.files[stored] for stored in names.values()}, names, self._source.dtypes)
 
     def _write(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
 
         file = self._file(number)
         names = self._places[number]
+        stored = {names.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with whole_file(file, flush=False) as part:  # all is flushed at the end, with the folder
-            save_file({names[name]: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, {"format": "pt"})
+            save_file(stored, part, {"format": "pt"})
 
     def _file(self, number: int) -> Path:
         count = len(self._blocks) + 1
@@ -197,20 +202,8 @@ class Shards(Placement):
 
     def _place(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
         for name in list(tensors):
-            _put(self.model, self._source.aliases[name], tensors[name].to(self._device))
+            place(self.model, self._source.aliases[name], tensors[name].to(self._device))
 
     def _empty(self, number: int) -> None:
         for name in self._places[number]:
-            _put(self.model, self._source.aliases[name], self._source.empty(name))
-
-
-def _put(model: nn.Module, names: list[str], tensor: torch.Tensor) -> None:
-    """Has a tensor in the place of a parameter or buffer, under all the names that it has."""
-    parameter = nn.Parameter(tensor, requires_grad=False)
-    for name in names:
-        path, _, leaf = name.rpartition(".")
-        module = model.get_submodule(path)
-        if leaf in module._parameters:
-            module._parameters[leaf] = parameter
-        else:
-            module._buffers[leaf] = tensor
+            place(self.model, self._source.aliases[name], self._source.empty(name))

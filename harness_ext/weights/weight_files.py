@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
 
-from harness_ext.errors import UnsupportedModelError
+from harness_ext.errors import UnsupportedModelError, one_line
+from harness_ext.weights.completeness import others, refuse_missing, refuse_shapes, some
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,40 +21,35 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool} | {
     f"{sign}{bits}": getattr(torch, f"{'u' if sign == 'U' else ''}int{bits}") for sign in "IU" for bits in (8, 16, 32, 64)
 }
-SHOWN = 3  # names in a message
 
 
 class WeightFiles:
     """The safetensors of a folder, matched with a model by name.
 
     Args:
-        model: on the meta device, with tied weights tied.
-        dtype: what floating-point weights are turned into; by default they keep theirs.
+        model: on the meta device, with tied weights tied. Tensors are read in the dtypes that it has.
 
     Raises:
         UnsupportedModelError: no safetensors there, or tensors that are missing, left over, or of another shape than the model's.
     """
 
-    def __init__(self, folder: Path, model: PreTrainedModel, dtype: torch.dtype | None = None) -> None:
-        self.dtype = dtype
+    def __init__(self, folder: Path, model: PreTrainedModel) -> None:
         self.files = stored_files(folder)
         """The file that holds each stored tensor, by the name in the files."""
         self.aliases = _aliases(model)
         """All names of a tensor of the model, by each of them: more than one where weights are tied."""
         self.names = self._match(folder, model)
         """The name in the files, by the name in the model; of tied weights, one of the names."""
-        self._kinds: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
         state = model.state_dict()
-        for name, stored in self.names.items():
-            shape, kind = self._header(stored)
-            if shape != tuple(state[name].shape):
-                raise UnsupportedModelError(f"{self.files[stored]}: {stored} is {shape}, the model wants {tuple(state[name].shape)}")
-            self._kinds[name] = shape, (dtype if dtype and kind.is_floating_point else kind)
+        self._shapes = {name: tuple(state[name].shape) for name in self.names}
+        self.dtypes = {name: state[name].dtype for name in self.names}
+        """What each tensor is read in, by its name in the model."""
+        shapes = {name: self._header(stored)[0] for name, stored in self.names.items()}
+        refuse_shapes(folder, {name: (shape, self._shapes[name]) for name, shape in shapes.items() if shape != self._shapes[name]})
 
     def empty(self, name: str) -> torch.Tensor:
-        """A tensor of the model on the meta device, with its shape and the dtype that it will have."""
-        shape, dtype = self._kinds[name]
-        return torch.empty(shape, dtype=dtype, device="meta")
+        """A tensor of the model on the meta device, with its shape and dtype."""
+        return torch.empty(self._shapes[name], dtype=self.dtypes[name], device="meta")
 
     def _match(self, folder: Path, model: PreTrainedModel) -> dict[str, str]:
         wanted = set(self.aliases)
@@ -65,16 +61,19 @@ class WeightFiles:
                 first = next((alias for alias in self.aliases[name] if alias in found), None)
                 if first is None:
                     found[name] = stored
-                elif not torch.equal(*(read(self.files, {"it": either}, None)["it"] for either in (stored, found[first]))):
+                elif not torch.equal(*(read(self.files, {"it": either}, {})["it"] for either in (stored, found[first]))):
                     raise UnsupportedModelError(f"{folder}: {stored} and {found[first]} differ, and the model ties them: load it whole")
-        missing = sorted(name for name in wanted if not any(alias in found for alias in self.aliases[name]))
-        if missing:
-            raise UnsupportedModelError(f"{folder}: the files do not hold {_some(missing)} of {type(model).__name__}")
-        ignored = [*(model._keys_to_ignore_on_load_unexpected or ()), r"rotary_emb\.inv_freq$"]
+        missing = {name for name in wanted if not any(alias in found for alias in self.aliases[name])}
         buffers = {name for name, _ in model.named_buffers()}
-        extra = [stored for stored, name in renamed.items() if name not in wanted | buffers]
-        if extra := [stored for stored in extra if not any(re.search(pattern, stored) for pattern in ignored)]:
-            raise UnsupportedModelError(f"{folder}: the files hold {_some(sorted(extra))}, which {type(model).__name__} has not")
+        extra = {name: stored for stored, name in renamed.items() if name not in wanted | buffers}
+        report = SimpleNamespace(missing_keys=missing, unexpected_keys=set(extra))
+        model._adjust_missing_and_unexpected_keys(report)  # takes out what from_pretrained ignores
+        self.computed = sorted(missing - report.missing_keys)
+        """Tensors of the model that the files need not hold and do not, such as counters that start at zero."""
+        refuse_missing(folder, model, report.missing_keys)
+        if report.unexpected_keys:
+            names = some(sorted(extra[name] for name in report.unexpected_keys))
+            raise UnsupportedModelError(f"{folder}: the files hold {names}, which {type(model).__name__} has not")
         return found
 
     def _header(self, stored: str) -> tuple[tuple[int, ...], torch.dtype]:
@@ -90,34 +89,56 @@ class WeightFiles:
 
 
 def stored_files(folder: Path) -> dict[str, Path]:
-    """The file of each tensor of a checkpoint folder.
+    """The file of each tensor of a checkpoint folder. Of a tensor that several files hold, the last counts, as for ``from_pretrained``.
 
     Raises:
-        UnsupportedModelError: no safetensors there, or an index that names files that are not.
+        UnsupportedModelError: no safetensors there, an index that names files that are not, or a file that is cut off.
     """
     from safetensors import safe_open
 
-    if (folder / SINGLE).is_file():
-        with _reading(folder / SINGLE), safe_open(folder / SINGLE, "pt") as opened:
-            return dict.fromkeys(opened.keys(), folder / SINGLE)
-    if not (folder / INDEX).is_file():
-        raise UnsupportedModelError(f"{folder}: want {SINGLE}, or shards and {INDEX}: there is neither")
-    with _reading(folder / INDEX):
-        names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-    files = {name: folder / file for name, file in names.items()}
-    for file in dict.fromkeys(files.values()):
-        if not file.is_file():
-            raise UnsupportedModelError(f"{file}: no such file, and {INDEX} names it")
+    files: dict[str, Path] = {}
+    for file in _shards(folder):
+        with _reading(file), safe_open(file, "pt") as opened:
+            files |= dict.fromkeys(opened.keys(), file)
     return files
 
 
-def read(files: Mapping[str, Path], names: Mapping[str, str], dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
+def _shards(folder: Path) -> list[Path]:
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        raise UnsupportedModelError(f"{folder}: want {SINGLE}, or shards and {INDEX}: there is neither")
+    with _reading(folder / INDEX):
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+    if not names:
+        raise UnsupportedModelError(f"{folder / INDEX}: names no file")
+    if missing:
+        raise UnsupportedModelError(f"{folder / missing[0]}: no such file, and {INDEX} names it" + others(len(missing) - 1, "files"))
+    return [folder / name for name in names]
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype that ``from_pretrained`` takes for a checkpoint whose configuration names none: that of the first floating-point tensor.
+
+    Raises:
+        UnsupportedModelError: as :func:`stored_files`.
+    """
+    from safetensors import safe_open
+
+    first = _shards(folder)[0]
+    with _reading(first), safe_open(first, "pt") as opened:
+        dtypes = [DTYPES.get(opened.get_slice(name).get_dtype(), torch.uint8) for name in list(opened.keys())]
+    return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
+
+
+def read(files: Mapping[str, Path], names: Mapping[str, str], dtypes: Mapping[str, torch.dtype]) -> dict[str, torch.Tensor]:
     """Reads tensors into host memory.
 
     Args:
         files: the file of each stored tensor.
         names: which to read: the name of each in the files, by the name to return it under.
-        dtype: as for :class:`WeightFiles`.
+        dtypes: of those to be converted, by the names to return them under.
 
     Raises:
         UnsupportedModelError: a file that cannot be read.
@@ -131,7 +152,7 @@ def read(files: Mapping[str, Path], names: Mapping[str, str], dtype: torch.dtype
                 if files[stored] == file:
                     mapped = opened.get_tensor(stored)
                     # A copy: the tensor of safetensors is a view of the mapped file, which is read when it is used.
-                    tensors[name] = mapped.to(dtype if dtype and mapped.is_floating_point() else mapped.dtype, copy=True)
+                    tensors[name] = mapped.to(dtypes.get(name, mapped.dtype), copy=True)
     return tensors
 
 
@@ -141,8 +162,8 @@ def _reading(file: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise UnsupportedModelError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+    except (OSError, SafetensorError, ValueError, KeyError, AttributeError, TypeError) as error:  # the last: an index that is none
+        raise UnsupportedModelError(f"{file}: cannot be read: {one_line(error)}") from error
 
 
 def _aliases(model: PreTrainedModel) -> dict[str, list[str]]:
@@ -175,7 +196,3 @@ def _renaming(model: PreTrainedModel, wanted: set[str]) -> Callable[[str], str]:
         return stored
 
     return rename
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
