@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from harness_ext.errors import BadOptionError as BadOptionError
     from harness_ext.errors import CalibrationError as CalibrationError
     from harness_ext.errors import HarnessExtError as HarnessExtError
+    from harness_ext.errors import MissingExtraError as MissingExtraError
     from harness_ext.errors import NumericalError as NumericalError
     from harness_ext.errors import PluginError as PluginError
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
+    from harness_ext.extras import require_extra as require_extra
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.host.model import PrunedHFLM as PrunedHFLM
     from harness_ext.method.allocation import Allocation as Allocation
@@ -52,12 +54,14 @@ _HOMES = {
         "BadOptionError",
         "CalibrationError",
         "HarnessExtError",
+        "MissingExtraError",
         "NumericalError",
         "PluginError",
         "UnknownNameError",
         "UnsupportedModelError",
     ),
     "engine.global_state": ("kept_environment", "kept_generators"),
+    "extras": ("require_extra",),
     "hookspecs": ("hookimpl",),
     "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
     "method.linalg": ("InverseFactor", "inverse_factor"),

@@ -3,6 +3,7 @@
 HarnessExtError
  +-- BadOptionError             an option that does not exist, or a value out of its range (also a ValueError)
  |    +-- UnknownNameError      no pruner, calibration source or model of that name
+ |    +-- MissingExtraError     a library of an extra that is not installed (also an ImportError)
  +-- PluginError                a plugin that does not load or breaks its contract
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
@@ -30,6 +31,10 @@ class BadOptionError(HarnessExtError, ValueError):
 
 class UnknownNameError(BadOptionError):
     """No pruner, calibration source or model is registered under that name."""
+
+
+class MissingExtraError(BadOptionError, ImportError):
+    """A command or an option needs a library that is not installed, and that an extra of the distribution brings."""
 
 
 class PluginError(HarnessExtError):

@@ -322,11 +322,14 @@ def report(
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
     """Write one page with figures, tables, and what was shown and not shown."""
-    from harness_ext import report as reports
     from harness_ext.errors import HarnessExtError
+    from harness_ext.extras import require_extra
 
     lists = [[name for part in given or [] for name in part.split(",") if name] for given in (recall, in_context, metric)]
     try:
+        require_extra("report", "harness-ext report")
+        from harness_ext import report as reports
+
         made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, resamples=resamples)
     except HarnessExtError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, UnsupportedModelError
+from harness_ext.extras import require_extra
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,12 +18,12 @@ def check_adapter(peft: str, revision: str | None = None) -> None:
         peft: a folder or a name on the hub.
 
     Raises:
-        BadOptionError: the library is missing, there is no adapter, or it is one that has no place in the weights, such as a soft prompt.
+        MissingExtraError: the library is not installed.
+        BadOptionError: there is no adapter, or it is one that has no place in the weights, such as a soft prompt.
     """
-    try:
-        from peft import PeftConfig  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise BadOptionError(f"peft={peft!r} wants the peft library: pip install peft") from error
+    require_extra("peft", f"peft={peft!r}")
+    from peft import PeftConfig  # type: ignore[import-not-found, unused-ignore]
+
     try:
         config = PeftConfig.from_pretrained(peft, revision=revision)
     except (OSError, ValueError, TypeError, KeyError) as error:

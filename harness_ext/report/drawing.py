@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.report.trials import ReportError
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -78,12 +76,9 @@ def legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
 
 
 def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Callable[[], Figure]) -> Drawn:
-    """Makes a figure, writes it as ``NAME.svg`` and ``NAME.png``, and returns it for the page.
+    """Makes a figure, writes it as ``NAME.svg`` and ``NAME.png``, and returns it for the page."""
+    import matplotlib
 
-    Raises:
-        ReportError: matplotlib is not installed.
-    """
-    matplotlib = require_matplotlib()
     with matplotlib.rc_context(STYLE):
         figure = make()
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None, "Title": title, "Description": alt})
@@ -92,15 +87,6 @@ def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Call
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
     (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
     return Drawn(name, title, caption, alt, inline(text.getvalue(), name, alt))
-
-
-def require_matplotlib() -> Any:
-    """The module, or an error that says how to install it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ReportError("the figures of a report need matplotlib: pip install 'lm-eval-pruned[report]'") from error
-    return matplotlib
 
 
 def inline(svg: str, name: str, alt: str) -> str:

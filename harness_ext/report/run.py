@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness_ext.atomic import writing
+from harness_ext.extras import require_extra
 from harness_ext.report import page, tables
 from harness_ext.report.abilities import abilities
 from harness_ext.report.analysis import Analysis, analyse
-from harness_ext.report.drawing import require_matplotlib
 from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
 from harness_ext.report.trials import METRICS, ReportError, merge, of_limit
@@ -56,12 +56,13 @@ def report(
 
     Raises:
         ReportError: nothing to report, or results that must not be put side by side.
+        MissingExtraError: a library that draws or writes is not installed.
         WriteError: the folder cannot be written.
     """
     given = [Path(path) for path in paths]
     if not given:
         raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
-    require_matplotlib()
+    require_extra("report", "a report")
     trials, gaps = read(given, tuple(metrics) or METRICS)
     trials = merge(of_limit(trials, limit) if limit is not None else trials)
     tasks = sorted({task for trial in trials for task in trial.tasks})

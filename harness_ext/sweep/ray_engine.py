@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.extras import require_extra
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.display import Display
@@ -43,12 +44,12 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
         cpus, gpus: the share of each trial.
 
     Raises:
-        BadOptionError: Ray is not installed, or there is no cluster at the address.
+        BadOptionError: there is no cluster at the address.
+        MissingExtraError: Ray is not installed.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise BadOptionError("--engine ray: ray is not installed: pip install 'lm-eval-pruned[ray]'") from error
+    require_extra("ray", "--engine ray")
+    import ray
+
     if not ray.is_initialized():
         _look(address)
         try:

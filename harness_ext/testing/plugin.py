@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness_ext.errors import MissingExtraError
+from harness_ext.extras import require_extra
+
 if TYPE_CHECKING:
     from harness_ext.testing.built import Built
     from harness_ext.testing.findings import Finding
@@ -50,6 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for folder in folders:
         if not folder.is_dir():
             raise pytest.UsageError(f"--task-configs {folder}: no such folder")
+    try:
+        require_extra("testing", "--task-configs")
+    except MissingExtraError as error:
+        raise pytest.UsageError(str(error)) from error
     if not isinstance(_metadata(config), dict):
         raise pytest.UsageError(f"--task-metadata {config.getoption('--task-metadata')}: want a JSON object")
     # With no path on the command line these folders are all that is asked for, and not the tests of the project as well.

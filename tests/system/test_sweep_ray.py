@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from harness_ext import BadOptionError
+from harness_ext.errors import MissingExtraError
 from harness_ext.sweep import load
 from harness_ext.sweep.fields import sweep_from
 from harness_ext.sweep.grid import trials
@@ -136,3 +138,9 @@ def test_no_cluster_at_the_address_is_one_line():
     with pytest.raises(BadOptionError, match=r"--address 127.0.0.1:1: no cluster there") as error:
         on_ray("127.0.0.1:1", cpus=1, gpus=0)
     assert "\n" not in str(error.value)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"^--engine ray needs ray.*pip install 'lm-eval-pruned\[ray\]'"):
+        on_ray(None, cpus=1, gpus=0)

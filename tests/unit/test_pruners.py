@@ -224,7 +224,9 @@ class TestRIA:
 def test_rows_in_another_order_give_the_rows_in_that_order(pruner, ratio):
     weight, inputs = matrix(8, 12), tokens(12)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(prune(pruner, weight[order], ratio, inputs), prune(pruner, weight, ratio, inputs)[order], rtol=0, atol=0)
+    one, other = prune(pruner, weight[order], ratio, inputs), prune(pruner, weight, ratio, inputs)[order]
+    assert (one == 0).equal(other == 0)
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)  # a product of matrices may round by the place of the row
 
 
 @pytest.mark.parametrize("scale", [0.125, 8.0])
