@@ -10,6 +10,7 @@ from harness_ext.statistics.critical import DROPS, AbilityCurve, Critical, abili
 from harness_ext.statistics.curves import Curve, isotonic
 from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.multiplicity import holm
 from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
 from harness_ext.statistics.results import Estimate, Result
 from harness_ext.statistics.seeds import OverSeeds, Spread, over_seeds
@@ -40,6 +41,7 @@ __all__ = [
     "disparity",
     "entropy",
     "flips",
+    "holm",
     "isotonic",
     "label_use",
     "mcnemar",

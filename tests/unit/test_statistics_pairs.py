@@ -19,6 +19,7 @@ from harness_ext.statistics import (
     compare,
     entropy,
     flips,
+    holm,
     mcnemar,
     over_seeds,
 )
@@ -69,6 +70,29 @@ class TestMcNemar:
         assert found.p_value == pytest.approx(by_hand)
         assert found.p_value == pytest.approx(stats.binomtest(lost, lost + won).pvalue if lost + won else 1.0)
         assert (found.right_to_wrong, found.wrong_to_right) == (lost, won)
+
+
+class TestHolm:
+    def test_of_three_tests_is_the_arithmetic_of_the_paper(self):
+        # The smallest times 3, the next times 2, the largest times 1; none below a smaller one's.
+        assert holm([0.01, 0.04, 0.03]) == pytest.approx((0.03, 0.06, 0.06))
+        assert holm([0.5, 0.6]) == (1.0, 1.0)
+        assert holm([]) == ()
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_rejects_what_the_step_down_procedure_rejects(self, seed):
+        p_values = np.random.default_rng(seed).random(1 + seed) ** 4
+        for level in (0.01, 0.05, 0.2):
+            rejected, going = np.zeros(len(p_values), bool), True
+            for rank, index in enumerate(np.argsort(p_values)):
+                going = going and p_values[index] <= level / (len(p_values) - rank)
+                rejected[index] = going
+            assert [value <= level for value in holm(p_values)] == rejected.tolist()
+
+    @pytest.mark.parametrize(("wrong", "said"), [([0.1, 1.2], "1.2"), ([-0.1], "-0.1"), ([math.nan], "nan"), ([[0.1]], "2 dimensions")])
+    def test_refuses_what_is_not_a_p_value(self, wrong, said):
+        with pytest.raises(StatisticsError, match=said):
+            holm(wrong)
 
 
 class TestLabels:
