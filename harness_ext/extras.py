@@ -8,7 +8,8 @@ MODULES = {
     "gguf": ("gguf",),
     "peft": ("peft",),
     "ray": ("ray",),
-    "report": ("matplotlib", "pyarrow", "scipy", "statsmodels"),
+    "report": ("matplotlib", "pyarrow", "scipy"),
+    "sweep": ("pydantic", "ruamel.yaml"),
     "testing": ("pytest", "scipy", "tokenizers"),
 }
 """The modules that each extra brings."""

@@ -37,8 +37,7 @@ def critical_rows(scores: Scores) -> list[dict[str, str]]:
                 for drop in DROPS:
                     try:
                         one = ability_critical(scores.curves(Cell(pruner=pruner), tasks), drop=drop, corrected=corrected)
-                        point = f"> {one.last:.2f}" if one.sparsity is None else f"{one.sparsity:.2f}"
-                        row[f"{drop}{corrected}"] = f"{point} ({one.interval_words()})"
+                        row[f"{drop}{corrected}"] = f"{one.cell_words()} ({one.interval_words()})"
                     except (MissingError, StatisticsError):
                         row[f"{drop}{corrected}"] = "-"
             found.append(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness_ext.statistics import Curve, Estimate
-from harness_ext.statistics.resampling import Sample, Table, interval
+from harness_ext.statistics.resampling import interval, method
+from harness_ext.statistics.weighting import Sample, Table
 from harness_ext.sweep import load
 
 Array = NDArray[np.float64]
@@ -162,12 +164,13 @@ def measure(
     level: float = 0.95,
     resamples: int = 2000,
 ) -> Estimate:
-    """A function of mean scores with its bootstrap interval over items, and over calibration seeds where there are several.
+    """A function of mean scores with its interval over items, and over calibration seeds where there are several.
 
-    Items are drawn with all their scores, in whatever cell and task they are, so that differences are paired.
+    An item has one weight for all its scores, in whatever cell and task they are, so differences are paired.
 
     Args:
         value: from [n, quantities] to [n].
+        resamples: at least; a higher level has more.
         corrected: correct each task's score for chance first.
 
     Raises:
@@ -194,20 +197,16 @@ def measure(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(value(means @ weights + offsets))
 
-    if all((table.values == table.values[:, :1]).all() for table in tables):  # resampling would say that nothing can ever differ
-        most = 1 - ((1 - level) / 2) ** (1 / sample.items)
-        point = float(found(sample.means[None])[0])
-        return Estimate(point, point - most, point + most, level, "exact binomial: not one score differs")
-
     def bounds(means: Array) -> tuple[Array, Array]:
         got = found(means)
         return np.where(np.isfinite(got), got, -np.inf), np.where(np.isfinite(got), got, np.inf)
 
     steps = 1e-6 * np.eye(len(sample.means))
     gradient = np.nan_to_num((found(sample.means + steps) - found(sample.means - steps)) / 2e-6)
+    resamples = max(resamples, math.ceil(20 / (1 - level)))  # ten beyond either end
     low, high = interval(sample, bounds, gradient, level=level, resamples=resamples, seed=0)
     ends = [end if np.isfinite(end) else None for end in (low, high)]
-    return Estimate(float(found(sample.means[None])[0]), ends[0], ends[1], level, sample.method)
+    return Estimate(float(found(sample.means[None])[0]), ends[0], ends[1], level, method(sample, gradient))
 
 
 def ends(low: float | None, high: float | None, scale: float = 1.0, digits: int = 2) -> str:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness_ext import statistics
+
 Outcome = Literal["shown", "not shown", "the reverse", "not testable", "not measured"]
 SHOWN: Outcome = "shown"
 NOT_SHOWN: Outcome = "not shown"
@@ -82,9 +84,7 @@ def some(p_values: Sequence[float], differences: Sequence[float], highest: Seque
 
 def holm(p_values: Sequence[float]) -> list[bool]:
     """Says which of the tests reject at a family-wise level of 5 %."""
-    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
-
-    return [bool(yes) for yes in multipletests(list(p_values), alpha=0.05, method="holm")[0]] if len(p_values) else []
+    return [p_value <= 0.05 for p_value in statistics.holm(p_values)]
 
 
 @dataclass(frozen=True)

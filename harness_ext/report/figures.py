@@ -72,7 +72,7 @@ def _abilities(done: Analysis, folder: Path) -> Drawn:
     return draw(
         folder, "abilities", "Ability against sparsity",
         "Mean chance-corrected score of the tasks of each ability: 1 is every item right, 0 is guessing. Bands are pointwise 95 % "
-        "bootstrap intervals over items (and calibration seeds, where there are several).",
+        "intervals over items (and calibration seeds, where there are several).",
         f"Line charts of the chance-corrected score against sparsity, one panel for each method. {said}.", make,
     )  # fmt: skip
 
@@ -137,7 +137,8 @@ def _critical(done: Analysis, drops: Sequence[float], folder: Path) -> Drawn:
     )  # fmt: skip
     return draw(
         folder, "critical", "Critical sparsity",
-        "Where the monotone fit of the chance-corrected score has fallen by the given share of the dense score. Lines are 95 % intervals. "
+        "Where the monotone fit of the chance-corrected score has fallen by the given share of the dense score, straight between "
+        "the measured sparsities. Lines are 95 % intervals, which end at measured sparsities: between them any falling curve is possible. "
         "An arrow means that the interval goes on beyond the largest sparsity measured (dotted); a bar without an outline ends there "
         "because the score never falls so far: the critical sparsity is larger.",
         f"Bars of the critical sparsity with intervals. At a {100 * drops[len(drops) // 2]:g} % drop, {said}.", make,

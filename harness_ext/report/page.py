@@ -38,8 +38,14 @@ def render(
         done=done, drawn=drawn, rows=rows, drops=drops, files=files, command=command, resamples=resamples, sentences=sentences,
         abilities={NAMES[ability]: sorted(task for task, of in done.abilities.items() if of == ability) for ability in ABILITIES},
         names=NAMES, models=list(dict.fromkeys(trial.pretrained for trial in done.trials)), version=metadata.version("lm-eval-pruned"),
-        versions=_versions(done),
+        versions=_versions(done), caveats=_caveats(done),
     )  # fmt: skip
+
+
+def _caveats(done: Analysis) -> list[str]:
+    """What the intervals over calibration seeds do not hold, each caveat once."""
+    said = [one.found.caveat for one in done.spreads] + [critical.caveat for critical in done.critical.values()]
+    return list(dict.fromkeys(caveat for caveat in said if caveat))
 
 
 def _versions(done: Analysis) -> dict[str, list[str]]:

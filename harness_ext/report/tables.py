@@ -27,12 +27,13 @@ COLUMNS: dict[str, dict[str, str]] = {
         "level": REAL, "fitted": REAL, "seeds": WHOLE, "items": WHOLE,
     },
     "critical": {
-        "series": TEXT, "ability": TEXT, "tasks": TEXT, "drop": REAL, "corrected": TRUTH, "critical_sparsity": REAL, "low": REAL,
-        "high": REAL, "level": REAL, "censored": TRUTH, "last": REAL, "seeds": WHOLE, "items": WHOLE,
+        "series": TEXT, "ability": TEXT, "tasks": TEXT, "drop": REAL, "corrected": TRUTH, "critical_sparsity": REAL,
+        "cell_low": REAL, "cell_high": REAL, "low": REAL, "high": REAL, "level": REAL, "censored": TRUTH, "last": REAL, "add": TEXT,
+        "seeds": WHOLE, "items": WHOLE, "caveat": TEXT,
     },
     "disparity": {
         "series": TEXT, "drop": REAL, "corrected": TRUTH, "kind": TEXT, "difference": REAL, "low": REAL, "high": REAL, "level": REAL,
-        "finding": TEXT, "sentence": TEXT,
+        "finding": TEXT, "told_apart_at": REAL, "add": TEXT, "sentence": TEXT, "caveat": TEXT,
     },
     "layers": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "seed": WHOLE, "layer": TEXT, "weights": WHOLE, "zeros": WHOLE,
@@ -44,7 +45,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "seeds": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,
-        "level": REAL,
+        "level": REAL, "caveat": TEXT,
         **{f"{name}{part}": REAL for name in ("score", "corrected", "retained", "difference") for part in SPREAD},
     },
     "ladder": {
@@ -127,8 +128,9 @@ def _critical(done: Analysis) -> list[Row]:
     return [
         {
             "series": label, "ability": ability, "tasks": " ".join(done.used[label, ability]), "drop": drop, "corrected": corrected,
-            "critical_sparsity": found.sparsity, "low": found.low, "high": found.high, "level": found.level, "censored": found.censored,
-            "last": found.last, "seeds": found.seeds, "items": found.items,
+            "critical_sparsity": found.sparsity, "cell_low": found.cell[0], "cell_high": found.cell[1], "low": found.low,
+            "high": found.high, "level": found.level, "censored": found.censored, "last": found.last, "add": _listed(found.add),
+            "seeds": found.seeds, "items": found.items, "caveat": found.caveat,
         }
         for (label, ability, drop, corrected), found in done.critical.items()
     ]  # fmt: skip
@@ -138,10 +140,15 @@ def _disparity(done: Analysis) -> list[Row]:
     return [
         {
             "series": label, "drop": drop, "corrected": corrected, "kind": found.kind, "difference": found.difference, "low": found.low,
-            "high": found.high, "level": found.level, "finding": found.finding, "sentence": found.sentence(),
+            "high": found.high, "level": found.level, "finding": found.finding, "told_apart_at": found.told_apart_at,
+            "add": _listed(found.add), "sentence": found.sentence(), "caveat": found.caveat,
         }
         for (label, drop, corrected), found in done.disparities.items()
     ]  # fmt: skip
+
+
+def _listed(sparsities: Sequence[float]) -> str:
+    return " ".join(f"{sparsity:g}" for sparsity in sparsities)
 
 
 def _layers(done: Analysis) -> list[Row]:
@@ -179,7 +186,8 @@ def _seeds(done: Analysis) -> list[Row]:
         {
             "model": one.trial.pretrained, "series": series.get(id(one.trial)), "pruner": one.trial.settings.get("pruner"),
             "sparsity": one.trial.sparsity, "task": one.task, "seeds": one.found.seeds, "items": one.found.items,
-            "chance": one.found.chance, "level": one.found.accuracy.mean.level, **_spread("score", one.found.accuracy),
+            "chance": one.found.chance, "level": one.found.accuracy.mean.level, "caveat": one.found.caveat,
+            **_spread("score", one.found.accuracy),
             **_spread("corrected", one.found.corrected), **_spread("retained", one.found.retained),
             **_spread("difference", one.found.difference),
         }

@@ -6,10 +6,20 @@ item by item, and needs neither torch nor lm-eval. docs/statistics.md says what 
 """
 
 from harness_ext.statistics.checks import StatisticsError
-from harness_ext.statistics.critical import DROPS, AbilityCurve, Critical, ability_critical, ability_curve, critical_sparsity
+from harness_ext.statistics.critical import (
+    DROPS,
+    AbilityCurve,
+    Critical,
+    ability_critical,
+    ability_curve,
+    critical_sparsity,
+    sparsities_to_add,
+)
 from harness_ext.statistics.curves import Curve, isotonic
 from harness_ext.statistics.disparity import Disparity, disparity
+from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.multiplicity import holm
 from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
 from harness_ext.statistics.results import Estimate, Result
 from harness_ext.statistics.seeds import OverSeeds, Spread, over_seeds
@@ -39,9 +49,13 @@ __all__ = [
     "critical_sparsity",
     "disparity",
     "entropy",
+    "family_mean",
+    "family_weights",
     "flips",
+    "holm",
     "isotonic",
     "label_use",
     "mcnemar",
     "over_seeds",
+    "sparsities_to_add",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -66,11 +67,21 @@ def check_level(level: float) -> float:
     return float(level)
 
 
-def check_resamples(resamples: int) -> int:
-    """How many bootstrap resamples to draw."""
+def check_resamples(resamples: int, level: float) -> int:
+    """How many weightings of the items to draw: enough to have one outside of an interval of that level at either end."""
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
         raise StatisticsError(f"resamples={resamples!r}: want a whole number of at least 100, such as 2000")
+    least = math.ceil(round(2 / (1 - level), 6)) - 1
+    if resamples < least:
+        raise StatisticsError(f"resamples={resamples}: too few for level={level:g}; want at least {least}")
     return resamples
+
+
+def check_width(width: float) -> float:
+    """The width of an interval of sparsities."""
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= 1:
+        raise StatisticsError(f"width={width!r}: want a width in (0, 1], such as 0.05")
+    return float(width)
 
 
 def check_chance(chance: float) -> float:

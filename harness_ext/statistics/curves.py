@@ -1,12 +1,12 @@
-"""Scores against sparsity: the curve of one task, its monotone fit, and where the fit has fallen by a given share."""
+"""Scores against sparsity: the curve of one task, the ability that several tasks make, and the monotone fit."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from harness_ext.statistics.checks import (
     Array,
@@ -17,9 +17,8 @@ from harness_ext.statistics.checks import (
     check_sparsities,
     scores_array,
 )
-from harness_ext.statistics.resampling import Bounds, Table
-
-TINY = 1e-9  # two mean scores that differ by less are the same but for rounding
+from harness_ext.statistics.families import family_weights
+from harness_ext.statistics.weighting import Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,73 +102,34 @@ def isotonic(means: ArrayLike) -> Array:
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """Where the monotone fit of an ability falls below ``(1 - drop)`` of the dense score; a functional of the means.
+class Ability:
+    """The mean score of an ability at each sparsity, as a linear function of the mean scores of its tasks.
 
-    The ability is the mean over its tasks, of (score - chance) / (1 - chance) if ``corrected``. The dense score is the measured one,
-    not the fitted one. The fit is interpolated linearly between sparsities.
+    The columns of the means are those of ``Sample``: all sparsities of the first task, then those of the second, and so on.
 
     Args:
         sparsities: rising, from 0.
-        drop: relative.
-        columns: [tasks, sparsities], where the means of each task stand.
-        chances: [tasks], zeros for raw scores.
-        corrected: whether scores are chance-corrected.
+        weights: [tasks], of the tasks in the ability; they add up to 1.
+        chances: [tasks], zeros for raw scores; a score counts as (score - chance) / (1 - chance).
     """
 
     sparsities: Array
-    drop: float
-    columns: NDArray[np.intp]
+    weights: Array
     chances: Array
-    corrected: bool
 
     @classmethod
-    def of(cls, curves: Sequence[Curve], drop: float, corrected: bool, first_column: int = 0) -> Crossing:
-        sparsities = np.asarray(curves[0].sparsities)
-        columns = first_column + np.arange(len(curves) * len(sparsities)).reshape(len(curves), -1)
-        return cls(sparsities, drop, columns, np.array([curve.chance if corrected else 0.0 for curve in curves]), corrected)
+    def of(cls, curves: Sequence[Curve], corrected: bool, families: Mapping[str, Hashable] | None = None) -> Ability:
+        """Of curves that ``check_ability`` has passed."""
+        weights = family_weights([curve.name for curve in curves], families)
+        chances = [curve.chance if corrected else 0.0 for curve in curves]
+        return cls(np.asarray(curves[0].sparsities), np.asarray(weights), np.asarray(chances))
 
-    def ability(self, means: Array) -> Array:
-        """[n, sparsities], the mean over tasks."""
-        scores = means[:, self.columns]
-        return np.asarray(((scores - self.chances[:, None]) / (1 - self.chances[:, None])).mean(1))
+    def scores(self, means: Array) -> Array:
+        """[n, sparsities] of means [n, columns]."""
+        by_task = means.reshape(len(means), len(self.weights), len(self.sparsities))
+        corrected = (by_task - self.chances[:, None]) / (1 - self.chances[:, None])
+        return np.asarray(np.einsum("nts,t->ns", corrected, self.weights))
 
-    def __call__(self, means: Array) -> Bounds:
-        """[n] twice the sparsity; the last one and inf where the fit never falls so far; 0 and inf where dense is not above chance."""
-        ability = self.ability(means)
-        dense, last = ability[:, 0], len(self.sparsities) - 1
-        known = dense > TINY  # not NaN either
-        ability = np.where(known[:, None], ability, 0.0)
-        fitted = isotonic(ability)
-        threshold = (1 - self.drop) * ability[:, 0]
-        held = (fitted >= threshold[:, None] - TINY).sum(1) - 1  # the last sparsity at which the ability holds
-        before, after = np.clip(held, 0, last - 1), np.clip(held, 0, last - 1) + 1
-        rows = np.arange(len(fitted))
-        fall = fitted[rows, before] - fitted[rows, after]
-        share = np.clip((fitted[rows, before] - threshold) / np.where(fall > 0, fall, 1.0), 0.0, 1.0)
-        where = self.sparsities[before] + share * (self.sparsities[after] - self.sparsities[before])
-        beyond = held == last
-        low = np.where(beyond, self.sparsities[-1], where)
-        high = np.where(beyond, np.inf, where)
-        return np.where(known, low, 0.0), np.where(known, high, np.inf)
-
-    def contrast(self, means: Array, per_fall: bool = False) -> Array:
-        """The weights of the means [columns] in the score at the crossing (or the last sparsity) less ``1 - drop`` of the dense one.
-
-        Args:
-            per_fall: divide by how steeply the fit falls there, which makes it the derivative of the crossing; 0 where it never crosses.
-        """
-        low, high = (float(bound[0]) for bound in self(means[None]))
-        after = int(np.clip(np.searchsorted(self.sparsities, low), 1, len(self.sparsities) - 1))
-        width = self.sparsities[after] - self.sparsities[after - 1]
-        share = (low - self.sparsities[after - 1]) / width
-        at_sparsity = np.zeros(len(self.sparsities))
-        at_sparsity[after - 1], at_sparsity[after] = 1 - share, share
-        at_sparsity[0] -= 1 - self.drop
-        if per_fall:
-            fitted = isotonic(self.ability(means[None]))[0]
-            fall = (fitted[after - 1] - fitted[after]) / width
-            at_sparsity *= 0.0 if np.isinf(high) else 1 / max(fall, TINY)
-        weights = np.zeros(len(means))
-        weights[self.columns] = at_sparsity[None] / (1 - self.chances[:, None]) / len(self.chances)
-        return weights
+    def gradient(self, at: Array) -> Array:
+        """The derivative [columns] by the means of ``scores(means) @ at``; at: [sparsities]."""
+        return np.outer(self.weights / (1 - self.chances), at).ravel()

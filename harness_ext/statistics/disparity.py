@@ -2,53 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from harness_ext.statistics.checks import Array, StatisticsError, check_drop, check_level, check_resamples
-from harness_ext.statistics.critical import Critical, critical, sample_of
-from harness_ext.statistics.curves import Crossing, Curve, check_ability
-from harness_ext.statistics.resampling import Bounds, interval
-from harness_ext.statistics.results import Result, bounded, percent
+from harness_ext.statistics.checks import StatisticsError
+from harness_ext.statistics.critical import Critical, ability_critical
+from harness_ext.statistics.curves import Curve, check_ability
+from harness_ext.statistics.results import Result, percent
 
 Kind = Literal["estimate", "at least", "at most", "unknown"]
 Finding = Literal["in-context outlasts recall", "recall outlasts in-context", "not shown"]
-
-
-@dataclass(frozen=True)
-class _Difference:
-    """In-context critical sparsity minus recall's, as bounds: one that lies beyond the grid may be anything from the last sparsity up."""
-
-    recall: Crossing
-    in_context: Crossing
-
-    def __call__(self, means: Array) -> Bounds:
-        (recall_low, recall_high), (low, high) = self.recall(means), self.in_context(means)
-        return low - recall_high, high - recall_low
-
-    def contrast(self, means: Array) -> Array:
-        weights = self.in_context.contrast(means, per_fall=True) - self.recall.contrast(means, per_fall=True)
-        return weights if weights.any() else self.in_context.contrast(means) - self.recall.contrast(means)
+NAMES = ("recall", "in-context ability")
 
 
 @dataclass(frozen=True)
 class Disparity(Result):
-    """The critical sparsity of in-context abilities minus that of recall.
+    """The critical sparsity of in-context abilities minus that of recall, of one trained model.
 
     Args:
         recall: its critical sparsity.
         in_context: that of the in-context ability.
         kind: what ``difference`` is: an ``estimate``, or a bound where one of the two lies beyond the grid (``at least``: recall fails and
             in-context ability does not; ``at most``: the reverse), or ``unknown`` (None) where both do.
-        difference: in sparsity.
+        difference: in sparsity, with curves that are straight between the measured sparsities.
         low: the lower end of the interval, None where there is none.
         high: the upper end, None where there is none.
-        finding: whether the interval excludes 0, and on which side it lies.
+        finding: which ability outlasts the other: there is a measured sparsity at which one is lost and the other is not. The interval then
+            lies on one side of 0; an end of 0 means that both may fail right there, one just before and one just after.
+        told_apart_at: that sparsity, None where nothing is shown.
+        add: sparsities to measure that make the interval narrower, rising.
         level: of the interval; the test has the level ``1 - level``.
         names: of the two abilities, for sentences: recall's first.
+        caveat: what the interval does not hold, or None; with two calibration seeds there is one.
     """
 
     recall: Critical
@@ -58,39 +44,61 @@ class Disparity(Result):
     low: float | None
     high: float | None
     finding: Finding
+    told_apart_at: float | None
+    add: tuple[float, ...]
     level: float
     names: tuple[str, str]
+    caveat: str | None = None
 
     @property
     def shown(self) -> bool:
-        """Whether the interval excludes 0, on either side."""
+        """Whether one ability outlasts the other, on either side."""
         return self.finding != "not shown"
 
     def sentence(self) -> str:
-        """What was shown and what was not, in one sentence."""
+        """What was shown of this model and what was not, which sparsities to add, and the caveat."""
+        more = f" To narrow this, add the sparsities {', '.join(f'{place:g}' for place in self.add)}." if self.add else ""
+        caveat = f" Intervals are {self.caveat}." if self.caveat else ""
+        return f"{self._claim()}{more}{caveat}"
+
+    def _claim(self) -> str:
         recall, other = self.names
         corrected = "chance-corrected " if self.recall.corrected else ""
         at = f"At a {percent(self.recall.drop)} relative drop of the {corrected}score"
         if self.recall.censored and self.in_context.censored:
             return (
                 f"{at} neither {recall} ({percent(self.level)} CI {self.recall.interval_words()}) nor {other} "
-                f"({self.in_context.interval_words()}) fails within the sparsities measured: which of the two fails first is not shown."
+                f"({self.in_context.interval_words()}) of this model fails within the sparsities measured: "
+                f"which of the two fails first is not shown."
             )
-        said = f"{at} {recall} {self.recall.phrase()} "
-        said += f"and {other} {self.in_context.phrase(short=True)}: "
+        measured = f"{at} {recall} of this model {self.recall.phrase()} and {other} {self.in_context.phrase(short=True)}"
         if self.finding == "in-context outlasts recall":
-            return f"{said}{other} outlasts {recall} by {self._by()}."
+            return f"{measured}. {self._at(recall, other)}: {other} outlasts {recall} by {_amount(self.low, self.high)}."
         if self.finding == "recall outlasts in-context":
-            return f"{said}the reverse of the claim is shown, {recall} outlasts {other} by {self._by(-1)}."
-        return f"{said}that one outlasts the other is not shown, {other} less {recall} is {self._by()}, an interval that includes 0."
+            least, most = (None if end is None else -end for end in (self.high, self.low))
+            shown = f"the reverse of the claim is shown, {recall} outlasts {other} by {_amount(least, most)}"
+            return f"{measured}. {self._at(other, recall)}: {shown}."
+        return (
+            f"{measured}. That one outlasts the other is not shown: {other} less {recall} is {_range(self.low, self.high)}, "
+            f"an interval that includes 0."
+        )
 
-    def _by(self, sign: int = 1) -> str:
-        low, high = (self.low, self.high) if sign > 0 else tuple(None if end is None else -end for end in (self.high, self.low))
-        kind = {"at least": "at most", "at most": "at least"}.get(self.kind, self.kind) if sign < 0 else self.kind
-        value = f"{'' if kind == 'estimate' else kind + ' '}{sign * (self.difference or 0.0) + 0.0:.2f}"
-        if low is None:
-            return f"{value} (no lower end" + (f", at most {high:.2f})" if high is not None else " and no upper end)")
-        return f"{value} ({f'{low:.2f} to {high:.2f}' if high is not None else f'{low:.2f} or more'})"
+    def _at(self, lost: str, held: str) -> str:
+        return f"At {self.told_apart_at or 0.0:g} {lost} is lost and {held} is not"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    """``0.1 to 0.3``, ``0.1 or more``."""
+    if low is None:
+        return "unknown" if high is None else f"{high + 0.0:.4g} or less"
+    return f"{low + 0.0:.4g} or more" if high is None else f"{low + 0.0:.4g} to {high + 0.0:.4g}"
+
+
+def _amount(low: float | None, high: float | None) -> str:
+    """``0.1 to 0.3``, ``up to 0.3``, ``more than 0``; of a difference that is above 0."""
+    if low:
+        return _range(low, high)
+    return "more than 0" if high is None else f"up to {high:.4g}"
 
 
 def disparity(
@@ -99,20 +107,25 @@ def disparity(
     *,
     drop: float,
     corrected: bool = False,
+    families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-    names: tuple[str, str] = ("recall", "in-context ability"),
+    names: tuple[str, str] = NAMES,
 ) -> Disparity:
-    """The critical sparsity of in-context abilities minus that of recall, with a bootstrap interval.
+    """The critical sparsity of in-context abilities minus that of recall, of one trained model.
 
-    Items of the same id are resampled together, in whatever task they are, and so are calibration seeds.
+    The interval reaches from the lower end of one critical sparsity less the upper end of the other to the reverse. It covers every pair of
+    monotone curves through the measured scores. Each of the four ends is missed with probability ``(1 - level) / 2`` at most. Two of them
+    make the lower end of the difference and two the upper one. Whatever the place of the two truths in their cells, a miss by one step of
+    only two of the four takes the truth out of the interval, so the interval has the level of the critical sparsities.
 
     Args:
         recall: the curves of its tasks, with the same sparsities; the two abilities may differ in theirs.
         in_context: the same of the in-context ability.
         drop: relative, such as 0.05.
         corrected: chance-correct each task's score first.
+        families: the family of each task of both abilities, as in ``ability_critical``.
 
     Raises:
         StatisticsError: bad input.
@@ -121,27 +134,37 @@ def disparity(
     check_ability(in_context, names[1])
     if recall[0].seeds != in_context[0].seeds:
         raise StatisticsError(f"{names[0]} has {recall[0].seeds} calibration seeds, {names[1]} {in_context[0].seeds}; want the same ones")
-    drop, level, resamples = check_drop(drop), check_level(level), check_resamples(resamples)
-    sample = sample_of([*recall, *in_context])
-    one = Crossing.of(recall, drop, corrected)
-    other = Crossing.of(in_context, drop, corrected, first_column=one.columns.size)
-    both = _Difference(one, other)
-    low, high = interval(sample, both, both.contrast(sample.means), level=level, resamples=resamples, seed=seed, cautious=True)
-    least, greatest = (float(bound[0]) for bound in both(sample.means[None]))
-    kind: Kind = "unknown"
-    if np.isfinite(least):
-        kind = "estimate" if np.isfinite(greatest) else "at least"
-    elif np.isfinite(greatest):
-        kind = "at most"
-    finding: Finding = "in-context outlasts recall" if low > 0 else "recall outlasts in-context" if high < 0 else "not shown"
-    return Disparity(
-        recall=critical(one, sample_of(recall), level, resamples, seed),
-        in_context=critical(Crossing.of(in_context, drop, corrected), sample_of(in_context), level, resamples, seed),
-        kind=kind,
-        difference={"estimate": least, "at least": least, "at most": greatest, "unknown": None}[kind],
-        low=bounded(low),
-        high=bounded(high),
-        finding=finding,
-        level=level,
-        names=names,
+    first, second = (
+        ability_critical(curves, drop=drop, corrected=corrected, families=families, level=level, resamples=resamples, seed=seed)
+        for curves in (recall, in_context)
     )
+    kind, difference = _estimate(first, second)
+    finding: Finding = "not shown"
+    told_apart_at = None
+    if first.high is not None and first.high <= second.low:
+        finding, told_apart_at = "in-context outlasts recall", first.high
+    elif second.high is not None and second.high <= first.low:
+        finding, told_apart_at = "recall outlasts in-context", second.high
+    return Disparity(
+        recall=first,
+        in_context=second,
+        kind=kind,
+        difference=difference,
+        low=None if first.high is None else second.low - first.high,
+        high=None if second.high is None else second.high - first.low,
+        finding=finding,
+        told_apart_at=told_apart_at,
+        add=tuple(sorted({*first.add, *second.add})),
+        level=first.level,
+        names=names,
+        caveat=first.caveat,
+    )
+
+
+def _estimate(recall: Critical, in_context: Critical) -> tuple[Kind, float | None]:
+    """The kind of the difference and its value; what never fails within the grid counts with the last sparsity."""
+    if recall.sparsity is None:
+        return ("unknown", None) if in_context.sparsity is None else ("at most", in_context.sparsity - recall.last)
+    if in_context.sparsity is None:
+        return "at least", in_context.last - recall.sparsity
+    return "estimate", in_context.sparsity - recall.sparsity

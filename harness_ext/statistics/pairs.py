@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import (
     Array,
@@ -21,8 +22,9 @@ from harness_ext.statistics.checks import (
     scores_array,
 )
 from harness_ext.statistics.labels import Labels, label_use
-from harness_ext.statistics.resampling import Bounds, Sample, Table, interval
-from harness_ext.statistics.results import Estimate, Result, bounded
+from harness_ext.statistics.resampling import Bounds, interval, method
+from harness_ext.statistics.results import Estimate, Result, bounded, seed_caveat
+from harness_ext.statistics.weighting import Sample, Table
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,21 +175,21 @@ def flips(dense: Scores, pruned: Scores) -> Flips:
 
 
 def mcnemar(dense: Scores, pruned: Scores) -> McNemar:
-    """McNemar's exact test (statsmodels); raises StatisticsError for graded scores or other items."""
-    from statsmodels.stats.contingency_tables import mcnemar as exact  # type: ignore[import-untyped]
+    """McNemar's exact test: a two-sided binomial test with probability 1/2 on the items that only one of the two models gets right.
 
+    Raises:
+        StatisticsError: graded scores or other items.
+    """
     right, kept = _both_binary(dense, pruned, "McNemar's test")
-    table = [[int((a & b).sum()) for b in (kept, ~kept)] for a in (right, ~right)]
-    lost, won = table[0][1], table[1][0]
-    p = float(exact(table, exact=True).pvalue) if lost + won else 1.0
-    return McNemar(lost, won, min(p, 1.0))
+    lost, won = int((right & ~kept).sum()), int((~right & kept).sum())
+    return McNemar(lost, won, float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0)
 
 
 def compare(dense: Scores, pruned: Scores, *, chance: float = 0.0, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Comparison:
     """Everything about a pruned model against the dense one on the same items.
 
-    Intervals are paired: items are resampled with both scores (``resampling.interval``). Where not one score differs, resampling would say
-    that none can; the interval is then the exact binomial one for the share of items that differ, 0 of n.
+    Intervals are paired: an item has one weight for both scores (``resampling.item_interval``). Where no score differs, the interval of the
+    difference is the exact binomial one for the share of items that differ, 0 of n.
 
     Args:
         dense, pruned: of the same items in the same order; 0/1 or graded.
@@ -197,7 +199,8 @@ def compare(dense: Scores, pruned: Scores, *, chance: float = 0.0, level: float 
         StatisticsError: other items, another order, a dense score that is not above chance, or options out of range.
     """
     check_aligned(dense.ids, pruned.ids, ("dense", "pruned"))
-    chance, level, resamples = check_chance(chance), check_level(level), check_resamples(resamples)
+    chance, level = check_chance(chance), check_level(level)
+    resamples = check_resamples(resamples, level)
     check_above_chance(float(dense.array.mean()), chance, "dense")
     binary = dense.binary and pruned.binary
     retained, difference = paired_estimates(dense, [pruned], chance=chance, level=level, resamples=resamples, seed=seed)
@@ -223,11 +226,7 @@ def paired_estimates(
     sample = Sample([Table(tuple(dense.ids), both)])
     before, after = sample.means
     share = (after - chance) / (before - chance)
-    if (both[:, 0] == both[:, 1]).all():
-        most = 1 - ((1 - level) / 2) ** (1 / len(dense.ids))
-        method = "exact binomial: not one score differs"
-        span = most / (before - chance)
-        return Estimate(1.0, 1 - span, 1 + span, level, method), Estimate(0.0, -most, most, level, method)
+    caveat = seed_caveat(sample.seeds)
 
     def retained(means: Array) -> Bounds:
         room = means[:, 0] - chance
@@ -238,11 +237,12 @@ def paired_estimates(
         value = means[:, 1] - means[:, 0]
         return value, value
 
-    ends = interval(sample, retained, np.array([-share, 1.0]), level=level, resamples=resamples, seed=seed)
-    low, high = interval(sample, difference, np.array([-1.0, 1.0]), level=level, resamples=resamples, seed=seed)
+    slope, step = np.array([-share, 1.0]) / (before - chance), np.array([-1.0, 1.0])
+    ends = interval(sample, retained, slope, level=level, resamples=resamples, seed=seed)
+    low, high = interval(sample, difference, step, level=level, resamples=resamples, seed=seed)
     return (
-        Estimate(float(share), bounded(ends[0]), bounded(ends[1]), level, sample.method),
-        Estimate(float(after - before), low, high, level, sample.method),
+        Estimate(float(share), bounded(ends[0]), bounded(ends[1]), level, method(sample, slope), caveat),
+        Estimate(float(after - before), low, high, level, method(sample, step), caveat),
     )
 
 

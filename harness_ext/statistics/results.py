@@ -15,8 +15,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Fields by name, in plain Python types; there is no NaN or infinity among them: what is not known is None."""
-        found: dict[str, Any] = plain(asdict(self))
-        return found
+        fields: dict[str, Any] = plain(asdict(self))
+        return fields
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,9 @@ class Estimate(Result):
     """A value and its confidence interval.
 
     Args:
-        low, high: the ends; None where there is none, which only the retained fraction of a dense score near chance comes to.
+        low, high: the ends; None where there is none: only the retained fraction of a dense score near chance has none.
         method: how the interval was made, in words.
+        caveat: what the interval does not hold, or None; see ``seed_caveat``.
     """
 
     value: float
@@ -33,6 +34,18 @@ class Estimate(Result):
     high: float | None
     level: float
     method: str
+    caveat: str | None = None
+
+
+def seed_caveat(seeds: int) -> str | None:
+    """What to say beside an interval over that many calibration seeds, or None.
+
+    Student's t with one degree of freedom holds for normal values alone: two values that are evenly spread lie close to each other too
+    often. See docs/statistics.md for the simulation.
+    """
+    if seeds != 2:
+        return None
+    return "over two calibration seeds: a 95 % interval held the truth in 92 % of simulations; use three seeds or more"
 
 
 def bounded(value: float) -> float | None:

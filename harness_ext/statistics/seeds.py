@@ -17,8 +17,9 @@ from harness_ext.statistics.checks import (
     check_resamples,
 )
 from harness_ext.statistics.pairs import Scores, paired_estimates
-from harness_ext.statistics.resampling import Bounds, Sample, Table, interval
-from harness_ext.statistics.results import Estimate, Result
+from harness_ext.statistics.resampling import Bounds, interval, method
+from harness_ext.statistics.results import Estimate, Result, seed_caveat
+from harness_ext.statistics.weighting import Sample, Table
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class OverSeeds(Result):
         accuracy: the mean score.
         corrected: the same, chance-corrected.
         retained, difference: against the dense model; None if it is not given.
+        caveat: what the intervals do not hold, or None; with two seeds there is one.
     """
 
     seeds: int
@@ -56,6 +58,7 @@ class OverSeeds(Result):
     corrected: Spread
     retained: Spread | None
     difference: Spread | None
+    caveat: str | None = None
 
 
 def over_seeds(
@@ -67,7 +70,7 @@ def over_seeds(
     resamples: int = 2000,
     seed: int = 0,
 ) -> OverSeeds:
-    """Mean, spread and a hierarchical bootstrap interval over calibration seeds and items.
+    """Mean, spread and an interval over calibration seeds and items (``resampling.interval``).
 
     Args:
         pruned: one for each calibration seed, of the same items in the same order.
@@ -81,17 +84,20 @@ def over_seeds(
         raise StatisticsError("pruned: no scores; want those of at least one calibration seed")
     for index, scores in enumerate(pruned[1:], 1):
         check_aligned(pruned[0].ids, scores.ids, ("calibration seed number 0", f"calibration seed number {index}"))
-    chance, level, resamples = check_chance(chance), check_level(level), check_resamples(resamples)
+    chance, level = check_chance(chance), check_level(level)
+    resamples = check_resamples(resamples, level)
     sample = Sample([Table(tuple(pruned[0].ids), np.stack([scores.array for scores in pruned])[:, None])])
 
     def mean(means: Array) -> Bounds:
         return means[:, 0], means[:, 0]
 
-    low, high = interval(sample, mean, np.ones(1), level=level, resamples=resamples, seed=seed)
-    raw = Estimate(float(sample.means[0]), low, high, level, sample.method)
+    ends = interval(sample, mean, np.ones(1), level=level, resamples=resamples, seed=seed)
+    low, high = max(ends[0], 0.0), min(ends[1], 1.0)  # Student's t knows no bounds, a score has them
+    caveat = seed_caveat(sample.seeds)
+    raw = Estimate(float(sample.means[0]), low, high, level, method(sample, np.ones(1)), caveat)
     each = sample.by_seed[:, 0]
     value, low, high = ((end - chance) / (1 - chance) for end in (raw.value, low, high))
-    shifted = Estimate(value, low, high, level, raw.method)
+    shifted = Estimate(value, low, high, level, raw.method, caveat)
     retained = difference = None
     if dense is not None:
         check_aligned(dense.ids, pruned[0].ids, ("dense", "pruned"))
@@ -107,6 +113,7 @@ def over_seeds(
         corrected=_spread((each - chance) / (1 - chance), shifted),
         retained=retained,
         difference=difference,
+        caveat=caveat,
     )
 
 

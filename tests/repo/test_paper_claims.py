@@ -24,7 +24,7 @@ from harness_ext.sweep.fields import read as read_fields
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 GRID = [round(0.1 * step, 1) for step in range(1, 10)]
-ITEMS = 240
+ITEMS = 400
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,7 +47,7 @@ def simulate(scores, cell, failing, *, seeds=(0, 1, 2), width=0.1, rise=0.0, tas
             scores.add(cell, task, seed, {(task, item): float(value) for item, value in enumerate(right)}, floor)
 
 
-def experiment(recall, in_context, *, magnitude=0.1, **options):
+def experiment(recall, in_context, *, magnitude=0.15, **options):
     """Dense lab-m and three methods; abilities fail around these sparsities, with magnitude earlier by ``magnitude``."""
     scores = Scores()
     failing = {task: recall if task in ABILITIES["recall"] else in_context for task in TASKS}
@@ -68,7 +68,7 @@ def early():
 @pytest.fixture(scope="module")
 def late():
     """The other way round."""
-    return experiment(0.8, 0.45, magnitude=-0.1, width=0.06)
+    return experiment(0.8, 0.45, magnitude=-0.15, width=0.06)
 
 
 @pytest.fixture(scope="module")

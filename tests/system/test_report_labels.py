@@ -153,3 +153,17 @@ def test_what_the_spread_over_seeds_lacks_is_stated(tmp_path: Path) -> None:
     done = report([tmp_path / "one"], resamples=200)
     assert rows(done.page.parent, "seeds") == []
     assert any("no mean and spread over the seeds" in gap and "per-sample records are missing" in gap for gap in done.gaps)
+
+
+def test_two_calibration_seeds_have_a_caveat_on_the_page_and_three_have_none(tmp_path: Path) -> None:
+    right = [int(index % 10 > 0) for index in range(ITEMS)]
+    write_trial(tmp_path, {TASK: right})
+    for seed in range(3):
+        write_trial(tmp_path, {TASK: [0] * seed + right[seed:]}, "0.5", pruner="wanda", seed=seed)
+    assert "two calibration seeds" not in report([tmp_path], resamples=200).page.read_text(encoding="utf-8")
+    write_trial(tmp_path / "less", {TASK: right})
+    for seed in range(2):
+        write_trial(tmp_path / "less", {TASK: [0] * seed + right[seed:]}, "0.5", pruner="wanda", seed=seed)
+    less = report([tmp_path / "less"], resamples=200).page
+    assert less.read_text(encoding="utf-8").count("two calibration seeds") == 2  # with critical sparsities, and with means over seeds
+    assert all("use three seeds or more" in row["caveat"] for name in ("seeds", "critical") for row in rows(less.parent, name))
