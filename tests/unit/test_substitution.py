@@ -90,7 +90,7 @@ def test_what_stays_inside_the_subject_is_not_stated():
     assert states("Mexico City is in Mexico", ["Mexico"], besides="Mexico City")
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_item_whose_subject_states_its_answer_still_asks_for_the_subject_and_is_marked(seed):
     closed, opened, override = (rows(CAPITALS, condition, Options(seed=seed)) for condition in ("closed", "open", "override"))
     for one, two, three in zip(closed, opened, override, strict=True):
