@@ -160,6 +160,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = copy_tree(arguments.tree.resolve(), Path(folder))
         check_import(copy, arguments.python)
+        for mutant in chosen:
+            find(copy, mutant)  # stops where a text is ambiguous
         every = test_files(copy, {name for mutant in chosen for name in mutant.tests})
         broken = failures(copy, arguments.python, every)
         for name in broken:
