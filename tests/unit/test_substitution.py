@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from occurrences import occurrences
 
-from harness_ext.tasks.facts import Fact, Options, replace, rows, states
+from harness_ext.tasks.facts import Fact, Options, contradicts, replace, rows, states
 from harness_ext.tasks.scoring import normalise
 
 
@@ -50,6 +50,28 @@ def test_random_passages_hold_no_answer_after_a_replacement():
         answers = [answer for answer in answers if normalise(answer)]
         if answers:
             assert not any(occurrences(replace(passage, answers, "zzz"), answer) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "accepted", "expected"),
+    [
+        ("York", ["New York"], False),
+        ("New York", ["York"], False),
+        ("New York", ["Leeds", "york"], False),
+        ("Yorkshire", ["York"], True),
+        ("York", ["Yorkshire"], True),
+        ("the Lima", ["Lima!"], False),
+        ("Oslo", ["Lima", "Rome"], True),
+        ("", ["Lima"], False),
+        ("...", ["Lima"], True),
+        ("A+", ["A-"], True),
+        ("Lima", ["..."], True),
+        ("Lima", [""], True),
+        ("ZÜRICH", ["Zürich"], False),
+    ],
+)
+def test_an_answer_contradicts_others_if_neither_holds_the_other_as_words(answer, accepted, expected):
+    assert contradicts(answer, accepted) is expected
 
 
 # --- a subject that states its own answer
