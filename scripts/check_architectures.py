@@ -207,7 +207,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         dense = f"{row['dense']:.1%}" if "dense" in row else ""
         lines.append(f"| `{row['name']}` | {result} | {row.get('layers', '')} | {row.get('experts') or ''} | {dense} |")
     unbuilt = ", ".join(f"`{row['name']}`" for row in rows if row["result"] == "not built") or "none"
-    return PAGE.format(transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt)
+    return PAGE.format(
+        transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

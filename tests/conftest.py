@@ -5,37 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from plugin_sources import InstallPlugin
 
 from harness_ext.tasks.functions import FAMILIES, Function
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes with several threads each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-
-InstallPlugin = Callable[..., None]
-
-PRUNER = """
-from harness_ext import Pruner, hookimpl
-
-class First(Pruner):
-    name = "{name}"
-    def score(self, weight, statistic):
-        return weight
-
-@hookimpl
-def register_pruners(register):
-    register(First)
-"""
-
-
-def pruner_source(name: str) -> str:
-    """A plugin module that registers one pruner of that name."""
-    return PRUNER.format(name=name)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import oracle
 import oracle_allocation
@@ -18,6 +16,7 @@ from harness_ext_pruners.sparsegpt import SparseGPT
 from harness_ext_pruners.wanda import Wanda
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import raises_line
 
 from harness_ext import (
     BadOptionError,
@@ -95,8 +94,7 @@ def test_they_are_registered_by_their_names():
 
 
 class TestOWL:
-    @pytest.mark.parametrize("threshold", [1.0, 3.0, 5.0])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize(("threshold", "dtype"), [(1.0, torch.float32), (3.0, torch.float64), (5.0, torch.float32)])
     def test_the_share_of_outliers_is_that_of_the_paper_over_all_matrices_of_a_block(self, threshold, dtype):
         model = model_of(*BLOCKS, dtype=dtype)
         shares = measure(OWL(threshold=threshold), Magnitude(), model)
@@ -160,7 +158,7 @@ class TestOWL:
 
     def test_more_than_its_limit_cannot_be_asked_for(self):
         layers = shapes_of(model_of(*[[(8, 8)]] * 2))
-        with pytest.raises(BadOptionError, match=re.escape("sparsity=0.995: allocation 'owl' removes at most 0.99 of a block")):
+        with raises_line(BadOptionError, "sparsity=0.995", "'owl'", "0.99"):
             OWL().spread(Sparsity(0.995), layers, {0: 0.1, 1: 0.2})
 
     @pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:4", "5:8", "7:8"])
@@ -178,7 +176,7 @@ class TestOWL:
     @pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": float("inf")}, {"margin": -0.1}, {"margin": 0.6}])
     def test_values_that_make_no_sense_are_refused(self, options):
         (name,) = options
-        with pytest.raises(BadOptionError, match=rf"allocation\.{name}="):
+        with raises_line(BadOptionError, f"allocation.{name}="):
             OWL.from_options(options)
 
 
@@ -293,34 +291,33 @@ class TestGlobal:
             def prune_model(self, model, sparsity, calibration, modules="all"):
                 return None
 
-        with pytest.raises(BadOptionError, match="allocation='global' compares scores, which pruner 'own' does not give") as error:
+        with raises_line(BadOptionError, "allocation='global'", "'own'", "score"):
             check_allocation(Global(), Own(), Sparsity(0.5))
-        assert "\n" not in str(error.value)
-        with pytest.raises(BadOptionError, match="pruner 'both' does not give"):
+        with raises_line(BadOptionError, "allocation='global'", "'both'", "score"):
             Global().check(Both())
         for pruner in (Magnitude(), Wanda(), SparseGPT()):
             check_allocation(Global(), pruner, Sparsity(0.5))
 
     def test_a_pattern_is_refused_before_weights_are_loaded(self):
-        with pytest.raises(BadOptionError, match="sparsity=2:4: allocation 'global' cannot spread a pattern"):
+        with raises_line(BadOptionError, "sparsity=2:4", "'global'", "0.5"):
             check_allocation(Global(), Magnitude(), Sparsity.parse("2:4"))
 
     @pytest.mark.parametrize(
-        ("score", "kind", "message"),
+        ("score", "kind", "parts"),
         [
-            (lambda weight: weight * float("nan"), NumericalError, "scores are NaN"),
-            (lambda weight: weight[0], PluginError, "want scores of shape (6, 8), not (8,)"),
-            (lambda weight: None, PluginError, "want scores of shape (6, 8), not NoneType"),
+            (lambda weight: weight * float("nan"), NumericalError, ["NaN"]),
+            (lambda weight: weight[0], PluginError, ["(6, 8)", "(8,)"]),
+            (lambda weight: None, PluginError, ["(6, 8)", "NoneType"]),
         ],
     )
-    def test_wrong_scores_name_the_pruner_and_the_layer(self, score, kind, message):
+    def test_wrong_scores_name_the_pruner_and_the_layer(self, score, kind, parts):
         class Wrong(Pruner):
             name = "wrong"
 
             def score(self, weight, statistic):
                 return score(weight)
 
-        with pytest.raises(kind, match=re.escape(f"pruner 'wrong' on model.layers.0.mlp.proj_0: {message}")):
+        with raises_line(kind, "'wrong'", "model.layers.0.mlp.proj_0", *parts):
             measure(Global(), Wrong(), model_of(*BLOCKS))
 
     def test_with_a_pruner_that_compares_by_row_each_row_loses_the_ratio_of_the_layer(self):

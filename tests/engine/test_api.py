@@ -9,8 +9,9 @@ import pytest
 import tiny
 import torch
 from harness_ext_pruners.wanda import Wanda
+from pairwise import all_pairs
+from refusals import raises_line
 
-import harness_ext
 from harness_ext import BadOptionError, CalibrationError, HarnessExtError, Sparsity, prune
 from harness_ext.engine.layers import find_blocks
 
@@ -30,10 +31,7 @@ def share(name, pruner, sparsity, weight):
     return weight.shape[0] * parsed.removed_of(weight.shape[1]) if pruner in ROW_WISE else parsed.removed_of(weight.numel())
 
 
-@pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("sparsity", [0.5, "2:4", 0.29])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@all_pairs(name=tiny.ARCHITECTURES, pruner=PRUNERS, sparsity=[0.29, "2:4"], dtype=[torch.float32, torch.bfloat16])
 def test_exactly_what_was_asked_for_is_removed_from_linear_layers_and_nothing_else_changes(name, pruner, sparsity, dtype):
     model = tiny.model(name, dtype=dtype)
     tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
@@ -74,22 +72,20 @@ def test_a_pruned_model_generates_with_and_without_a_cache(name):
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_same_twice_bit_for_bit(pruner, dtype):
-    one, other = tiny.model(dtype=dtype), tiny.model(dtype=dtype)
+def test_the_same_twice_bit_for_bit(pruner):
+    one, other = tiny.model(dtype=torch.bfloat16), tiny.model(dtype=torch.bfloat16)
     records = [prune(model, pruner=pruner, sparsity=0.5, calibration=tiny.token_ids()) for model in (one, other)]
     assert tiny.same(tiny.weights(one), tiny.weights(other))
     assert records[0]["fingerprint"] == records[1]["fingerprint"]
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
-@pytest.mark.parametrize("sparsity", [0, "0", 0.0])
-def test_sparsity_zero_leaves_every_bit(pruner, sparsity):
+def test_sparsity_zero_leaves_every_bit():
     model = tiny.model(dtype=torch.bfloat16)
     before = tiny.weights(model)
-    record = prune(model, pruner=pruner, sparsity=sparsity)
-    assert tiny.same(tiny.weights(model), before)
-    assert (record["achieved_sparsity"], record["layers"]) == (0, {})
+    for pruner in PRUNERS:
+        record = prune(model, pruner=pruner, sparsity=0)
+        assert tiny.same(tiny.weights(model), before)
+        assert (record["achieved_sparsity"], record["layers"]) == (0, {})
 
 
 @pytest.mark.parametrize("pruner", PRUNERS)
@@ -101,7 +97,7 @@ def test_extreme_sparsity(pruner):
     assert 0.9 < record["achieved_sparsity"] <= 0.99
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", ["random", "sparsegpt"])
 def test_the_global_generators_are_left_alone(pruner):
     model = tiny.model()
     state = torch.get_rng_state()
@@ -164,40 +160,28 @@ def test_options_reach_the_pruner_and_the_source():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        ({"sparsity": 2}, "want a ratio"),
-        ({"sparsity": 0.5, "pruner": "wnada"}, "Did you mean 'wanda'"),
-        ({"sparsity": 0.5, "pruner": Wanda}, "want the name of a pruner"),
-        ({"sparsity": 0.5, "pruner": Wanda(), "pruner_options": {"x": 1}}, "pass them to the pruner itself"),
-        ({"sparsity": 0.5, "calibration_options": {"samples": 3}}, "calibration options do not go with token ids"),
-        ({"sparsity": 0.5, "calibration": tiny.token_ids().int()}, r"want int64 token ids .*torch.int32"),
-        ({"sparsity": 0.5, "calibration": tiny.token_ids()[0]}, r"want int64 token ids \[samples, length\]"),
-        ({"sparsity": 0.5, "calibration": tiny.token_ids()[:0]}, "want int64 token ids"),
-        ({"sparsity": 0.5, "calibration": tiny.token_ids() + 1}, r"the model's vocabulary goes from 0 to 39"),
-        ({"sparsity": 0.5, "calibration": -tiny.token_ids()}, "the model's vocabulary"),
-        ({"sparsity": 0.5, "calibration": tiny.token_ids(2, tiny.LONGEST + 1)}, "sequences of 33 tokens, the model takes at most 32"),
-        ({"sparsity": "2:5"}, r"model\.layers\.0\.self_attn\.q_proj has 16 inputs, which 5 does not divide"),
-        ({"sparsity": "4:16"}, r"down_proj has 24 inputs, which 16 does not divide"),
-        ({"sparsity": 0.5, "modules": "*.nothing"}, "selects no layer"),
+        ({"sparsity": 2}, ["sparsity=2", "[0, 1)"]),
+        ({"sparsity": 0.5, "pruner": "wnada"}, ["'wnada'", "Did you mean 'wanda'"]),
+        ({"sparsity": 0.5, "pruner": Wanda}, ["pruner=", "harness-ext plugins"]),
+        ({"sparsity": 0.5, "pruner": Wanda(), "pruner_options": {"x": 1}}, ["pruner options"]),
+        ({"sparsity": 0.5, "calibration_options": {"samples": 3}}, ["calibration options"]),
+        ({"sparsity": 0.5, "calibration": tiny.token_ids().int()}, ["calibration", "int64", "torch.int32"]),
+        ({"sparsity": 0.5, "calibration": tiny.token_ids()[0]}, ["calibration", "[samples, length]"]),
+        ({"sparsity": 0.5, "calibration": tiny.token_ids()[:0]}, ["calibration", "[samples, length]"]),
+        ({"sparsity": 0.5, "calibration": tiny.token_ids() + 1}, ["calibration", "40", "vocabulary", "39"]),
+        ({"sparsity": 0.5, "calibration": -tiny.token_ids()}, ["calibration", "vocabulary"]),
+        ({"sparsity": 0.5, "calibration": tiny.token_ids(2, tiny.LONGEST + 1)}, ["calibration", "33", "32"]),
+        ({"sparsity": "2:5"}, ["sparsity=2:5", "model.layers.0.self_attn.q_proj", "16"]),
+        ({"sparsity": "4:16"}, ["sparsity=4:16", "down_proj", "24"]),
+        ({"sparsity": 0.5, "modules": "*.nothing"}, ["modules='*.nothing'"]),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_done(arguments, message):
+def test_what_is_wrong_is_said_before_anything_is_done(arguments, parts):
     model = tiny.model()
     before = tiny.weights(model)
-    with pytest.raises((BadOptionError, CalibrationError), match=message) as error:
+    with raises_line((BadOptionError, CalibrationError), *parts) as error:
         prune(model, **({"calibration": tiny.token_ids()} | arguments))
     assert isinstance(error.value, HarnessExtError)
-    assert "\n" not in str(error.value)
     assert tiny.same(tiny.weights(model), before)
-
-
-@pytest.mark.parametrize("name", harness_ext.__all__)
-def test_every_public_name_is_there(name):
-    assert getattr(harness_ext, name) is not None
-    assert name in dir(harness_ext)
-
-
-def test_no_other_name_is():
-    with pytest.raises(AttributeError, match="has no attribute 'prnue'"):
-        _ = harness_ext.prnue

@@ -13,6 +13,7 @@ import transformers
 from harness_ext_calibrations.file import File
 from harness_ext_calibrations.hub import Hub
 from harness_ext_calibrations.self_generated import SelfGenerated
+from refusals import raises_line
 from torch import nn
 from transformers import GenerationConfig
 
@@ -119,13 +120,13 @@ class TestSelfGenerated:
         model = tiny.model()
         model.lm_head.weight.data *= float("nan")
         own = model.generation_config
-        with pytest.raises(NumericalError, match="cannot write its own calibration text"):
+        with raises_line(NumericalError, "NaN or infinite"):
             SelfGenerated(samples=2, length=5).input_ids(model, None)
         assert model.generation_config is own
 
     @pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
     def test_a_temperature_of_nothing_is_refused(self, temperature):
-        with pytest.raises(BadOptionError, match=r"calibration\.temperature"):
+        with raises_line(BadOptionError, "calibration.temperature"):
             SelfGenerated(temperature=temperature)
 
 
@@ -175,42 +176,39 @@ class TestFile:
         assert torch.get_rng_state().equal(state)
 
     @pytest.mark.parametrize(
-        ("name", "content", "message"),
+        ("name", "content", "parts"),
         [
-            ("a.txt", "", "the file is empty"),
-            ("a.jsonl", "\n\n", "the file is empty"),
-            ("a.txt", b"caf\xe9", r"not UTF-8 text \(.* at byte 3\)"),
-            ("a.jsonl", b'{"text": "caf\xe9"}', "not UTF-8 text"),
-            ("a.jsonl", '{"text": "a"\n', r"a\.jsonl:1: not JSON"),
-            ("a.jsonl", '\n{"body": "a", "id": 3}\n', r"a\.jsonl:2: want an object with the text field 'text', found: body, id"),
-            ("a.jsonl", '{"text": 5}\n', "want an object with the text field 'text', found: text"),
-            ("a.jsonl", '["a"]\n', "want an object with the text field 'text', found: list"),
+            ("a.txt", "", ["calibration.path=", "a.txt", "empty"]),
+            ("a.jsonl", "\n\n", ["calibration.path=", "a.jsonl", "empty"]),
+            ("a.txt", b"caf\xe9", ["a.txt", "UTF-8", "byte 3"]),
+            ("a.jsonl", b'{"text": "caf\xe9"}', ["a.jsonl", "UTF-8"]),
+            ("a.jsonl", '{"text": "a"\n', ["a.jsonl:1:", "JSON"]),
+            ("a.jsonl", '\n{"body": "a", "id": 3}\n', ["a.jsonl:2:", "'text'", "body, id"]),
+            ("a.jsonl", '{"text": 5}\n', ["a.jsonl:1:", "'text'"]),
+            ("a.jsonl", '["a"]\n', ["a.jsonl:1:", "'text'", "list"]),
         ],
     )
-    def test_a_file_that_cannot_be_used_is_found_out_at_the_check(self, tmp_path, name, content, message):
-        with pytest.raises((CalibrationError, BadOptionError), match=message) as error:
+    def test_a_file_that_cannot_be_used_is_found_out_at_the_check(self, tmp_path, name, content, parts):
+        with raises_line((CalibrationError, BadOptionError), *parts):
             self.write(tmp_path, name, content).check()
-        assert "\n" not in str(error.value)
 
-    @pytest.mark.parametrize(
-        ("path", "message"), [("", "wants calibration.path=FILE"), ("missing.txt", "no such file"), (".", "no such file")]
-    )
-    def test_a_missing_file_is_found_out_at_the_check(self, path, message):
-        with pytest.raises(BadOptionError, match=message):
+    @pytest.mark.parametrize("path", ["", "missing.txt", "."])
+    def test_a_missing_file_is_found_out_at_the_check(self, path):
+        with raises_line(BadOptionError, f"calibration.path={path!r}" if path else "calibration.path="):
             File(path=path).check()
 
     def test_a_bad_line_further_on_is_an_error_with_its_number(self, tmp_path, model, tokenizer):
         source = self.write(tmp_path, "a.jsonl", '{"text": "a b"}\n{"text": "c d"}\nnot json\n')
         source.check()
-        with pytest.raises(CalibrationError, match=r"a\.jsonl:3: not JSON"):
+        with raises_line(CalibrationError, "a.jsonl:3:", "JSON"):
             source.input_ids(model, tokenizer)
 
     def test_too_few_tokens_are_an_error(self, tmp_path, model, tokenizer):
-        with pytest.raises(CalibrationError, match=r"has 3 tokens, fewer than one sequence of 8: lower calibration\.length"):
+        with raises_line(CalibrationError, "'file'", "3", "8", "calibration.length"):
             self.write(tmp_path, "a.txt", "a b c").input_ids(model, tokenizer)
 
     def test_text_needs_a_tokenizer(self, tmp_path, model):
-        with pytest.raises(CalibrationError, match="needs a tokenizer: pass tokenizer="):
+        with raises_line(CalibrationError, "'file'", "tokenizer="):
             self.write(tmp_path, "a.txt", "a b c").input_ids(model, None)
 
 
@@ -245,18 +243,17 @@ class TestHub:
         assert digests[0] == digests[1] != digests[2]
 
     def test_a_field_that_is_not_there_is_an_error_that_names_those_that_are(self, c4, model, tokenizer):
-        with pytest.raises(CalibrationError, match=r"calibration\.field='body': allenai/c4 has the fields text, timestamp, url"):
+        with raises_line(CalibrationError, "calibration.field='body'", "allenai/c4", "text, timestamp, url"):
             Hub(dataset="allenai/c4", field="body").input_ids(model, tokenizer)
 
-    @pytest.mark.parametrize("kind", [ConnectionError, FileNotFoundError, ValueError])
+    @pytest.mark.parametrize("kind", [ConnectionError, ValueError])
     def test_a_failure_of_the_network_is_one_line(self, monkeypatch, model, tokenizer, kind):
         def fail(*_, **__):
             raise kind("cannot\nreach\n  the hub")
 
         monkeypatch.setattr(datasets, "load_dataset", fail)
-        with pytest.raises(CalibrationError) as error:
+        with raises_line(CalibrationError, "'allenai/c4'", f"{kind.__name__}: cannot reach the hub"):
             Hub(dataset="allenai/c4").input_ids(model, tokenizer)
-        assert str(error.value) == f"cannot read 'allenai/c4' from the hub: {kind.__name__}: cannot reach the hub"
 
     def test_a_failure_on_the_way_is_one_line_as_well(self, monkeypatch, model, tokenizer):
         def rows():
@@ -264,33 +261,23 @@ class TestHub:
             raise TimeoutError("timed\nout")
 
         monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows())
-        with pytest.raises(CalibrationError, match="cannot read 'allenai/c4' from the hub: TimeoutError: timed out"):
+        with raises_line(CalibrationError, "'allenai/c4'", "TimeoutError: timed out"):
             Hub(dataset="allenai/c4").input_ids(model, tokenizer)
 
     def test_wants_a_name(self):
-        with pytest.raises(BadOptionError, match=r"calibration=hub wants calibration\.dataset=NAME"):
+        with raises_line(BadOptionError, "calibration=hub", "calibration.dataset="):
             Hub().check()
 
 
 @pytest.mark.parametrize("source", [SelfGenerated, File, Hub])
 class TestEverySource:
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"samples": 0}, "calibration.samples=0: want at least one"),
-            ({"samples": -3}, "calibration.samples=-3"),
-            ({"length": 1}, "calibration.length=1: want at least two"),
-            ({"length": 0}, "calibration.length=0"),
-            ({"seed": -1}, "calibration.seed=-1: want a number of at least 0"),
-            ({"seed": 2**32}, "calibration.seed=4294967296: want a number of at least 0 and below"),
-        ],
-    )
-    def test_options_out_of_range_are_refused(self, source, options, message):
-        with pytest.raises(BadOptionError, match=message):
-            source(**options)
+    def test_options_out_of_range_are_refused(self, source):
+        for option, value in [("samples", 0), ("samples", -3), ("length", 1), ("length", 0), ("seed", -1), ("seed", 2**32)]:
+            with raises_line(BadOptionError, f"calibration.{option}={value}"):
+                source(**{option: value})
 
     def test_a_length_above_the_models_limit_is_refused(self, source, model, tokenizer):
-        with pytest.raises(BadOptionError, match=r"calibration\.length=33: the model takes at most 32 tokens"):
+        with raises_line(BadOptionError, "calibration.length=33", "32"):
             source(length=33).input_ids(model, tokenizer)
 
 

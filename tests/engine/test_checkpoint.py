@@ -19,14 +19,13 @@ import tiny
 import torch
 import yaml
 from filelock import FileLock
+from refusals import raises_line
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness_ext import BadOptionError, atomic, prune
 from harness_ext.atomic import WriteError, check_out, whole_folder
 from harness_ext.weights.export import save
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def pruned(name: str = "llama", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -40,8 +39,9 @@ def logits(model: Any) -> torch.Tensor:
 
 
 class TestWhatIsWritten:
-    @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    @pytest.mark.parametrize(
+        ("name", "dtype"), [*((name, torch.bfloat16) for name in tiny.ARCHITECTURES), ("gpt2", torch.float16), ("llama", torch.float32)]
+    )
     def test_reloads_bit_for_bit(self, tmp_path: Path, name: str, dtype: torch.dtype) -> None:
         tiny.model(name, dtype=dtype).save_pretrained(tmp_path / "dense")
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "dense").eval()
@@ -136,7 +136,7 @@ class TestOut:
         out.mkdir()
         (out / "mine").write_text("mine")
         model, record = pruned()
-        with pytest.raises(BadOptionError, match=r"out: the folder exists: want another path, or --force"):
+        with raises_line(BadOptionError, "--out", "out", "--force"):
             save(model, None, record, out)
         assert [path.name for path in out.iterdir()] == ["mine"]
 
@@ -151,21 +151,21 @@ class TestOut:
 
     def test_that_was_not_written_here_is_not_replaced_even_by_force(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").write_text("")
-        with pytest.raises(BadOptionError, match=r"--force replaces what harness-ext prune wrote, and there is no pruning\.json"):
+        with raises_line(BadOptionError, "--out", "--force", "pruning.json"):
             check_out(tmp_path, force=True)
 
     def test_that_is_a_file_is_not_replaced_even_by_force(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
-        with pytest.raises(BadOptionError, match="a file of that name exists"):
+        with raises_line(BadOptionError, "--out", "file"):
             check_out(tmp_path / "out", force=True)
 
     def test_wants_a_folder_around_it(self, tmp_path: Path) -> None:
-        with pytest.raises(BadOptionError, match="want a path in a folder that exists"):
+        with raises_line(BadOptionError, "--out", "folder"):
             check_out(tmp_path / "no" / "out", force=False)
 
     def test_wants_to_be_allowed_to_write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_: False)
-        with pytest.raises(BadOptionError, match=f"no permission to write in {tmp_path}"):
+        with raises_line(BadOptionError, "--out", "permission", str(tmp_path)):
             check_out(tmp_path / "out", force=False)
 
     def test_may_be_a_link(self, tmp_path: Path) -> None:
@@ -185,12 +185,10 @@ class TestFailures:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
         try:
-            with pytest.raises(WriteError) as caught:
+            with raises_line(WriteError, str(tmp_path / "out")):
                 save(model, None, record, tmp_path / "out")
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written: ")
-        assert "\n" not in str(caught.value)
         assert os.listdir(tmp_path) == []
 
     def test_at_the_last_moment_leave_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +200,7 @@ class TestFailures:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(WriteError, match="out: cannot be written: No space left on device"):
+        with raises_line(WriteError, "out: ", "No space left on device"):
             save(*pruned(sparsity=0.75)[:1], None, record, tmp_path / "out", force=True)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
         assert os.listdir(tmp_path) == ["out"]
@@ -323,7 +321,7 @@ class TestKilled:
         with monkeypatch.context() as patch, pytest.raises(Killed), whole_folder(tmp_path / "out", force=True) as part:
             patch.setattr(os, "rename", killed)
         assert not (tmp_path / "out").exists()
-        with pytest.raises(BadOptionError, match="the folder exists"):
+        with raises_line(BadOptionError, "--out", "--force"):
             check_out(tmp_path / "out", force=False)
         assert (tmp_path / "out" / "pruning.json").read_text() == "old"
         assert os.listdir(tmp_path) == ["out"]

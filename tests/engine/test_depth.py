@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from harness_ext_pruners.depth import Depth
+from refusals import raises_line
 from transformers import AutoModelForCausalLM, GPTNeoConfig, GPTNeoForCausalLM
 
 from harness_ext import BadOptionError, CalibrationError, NumericalError, Sparsity, UnsupportedModelError, find_blocks
@@ -132,8 +133,8 @@ class TestModel:
         assert json.loads(json.dumps(notes)) == notes
 
     @every_architecture
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    def test_is_the_same_bit_for_bit_after_saving_and_loading(self, name, dtype, tmp_path):
+    def test_is_the_same_bit_for_bit_after_saving_and_loading(self, name, tmp_path):
+        dtype = torch.bfloat16
         model = reloaded(tiny.model(name, layers=4), tmp_path / "dense", dtype=dtype)
         prune(model, 0.5)
         again = reloaded(model, tmp_path / "pruned", dtype=dtype)
@@ -143,10 +144,9 @@ class TestModel:
         assert again(IDS).logits.equal(model(IDS).logits)
 
     @every_architecture
-    @pytest.mark.parametrize("influence", ["block", "angular"])
-    def test_generates_the_same_with_a_cache_and_without(self, name, influence):
+    def test_generates_the_same_with_a_cache_and_without(self, name):
         model = tiny.model(name, layers=4)
-        prune(model, 0.5, influence=influence)
+        prune(model, 0.5)
         assert greedy(model, use_cache=True).equal(greedy(model, use_cache=False))
         places = [m.layer_idx for block in find_blocks(model) for m in block.module.modules() if hasattr(m, "layer_idx")]
         assert sorted(set(places)) == [0, 1]
@@ -218,34 +218,33 @@ class TestModel:
 
 class TestRefuses:
     @pytest.mark.parametrize(
-        ("ratio", "message"),
-        [(0.1, "the nearest is 0.25, one block"), (0.9, "the nearest is 0.75, all blocks but one"), ("2:4", "want a ratio such as 0.25")],
+        ("ratio", "nearest"),
+        [(0.1, "0.25"), (0.9, "0.75"), ("2:4", "0.25")],
     )
-    def test_ratios_that_it_cannot_meet_and_names_the_nearest(self, ratio, message):
+    def test_ratios_that_it_cannot_meet_and_names_the_nearest(self, ratio, nearest):
         model = tiny.model(layers=4)
         before = tiny.weights(model)
-        with pytest.raises(BadOptionError, match=message) as caught:
+        with raises_line(BadOptionError, f"sparsity={ratio}", "'depth'", nearest):
             prune(model, ratio)
-        assert "\n" not in str(caught.value)
         assert tiny.same(tiny.weights(model), before)
 
     def test_to_take_the_only_block(self):
-        with pytest.raises(BadOptionError, match="this model has no other"):
+        with raises_line(BadOptionError, "sparsity=0.5", "'depth'"):
             prune(tiny.model(layers=1), 0.5)
 
     @pytest.mark.parametrize("modules", ["attention", "ffn", "*.q_proj"])
     def test_parts_of_blocks(self, modules):
-        with pytest.raises(BadOptionError, match="want all"):
+        with raises_line(BadOptionError, f"modules={modules!r}", "all"):
             prune(tiny.model(layers=4), 0.5, modules=modules)
 
     def test_to_work_without_calibration_tokens(self):
-        with pytest.raises(CalibrationError, match="needs calibration tokens"):
+        with raises_line(CalibrationError, "'depth'", "calibration"):
             prune(tiny.model(layers=4), 0.5, ids=None)
 
     def test_activations_that_are_not_finite(self):
         model = tiny.model(layers=4)
         model.model.layers[1].mlp.down_proj.weight.data[0, 0] = float("inf")
-        with pytest.raises(NumericalError, match=r"model.layers.2: the input"):
+        with raises_line(NumericalError, "model.layers.2", "NaN or infinite"):
             prune(model, 0.5)
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -255,7 +254,7 @@ class TestRefuses:
             layer.weight.data.zero_()
             layer.bias.data.zero_()
         before = tiny.weights(scaled)
-        with pytest.raises(UnsupportedModelError, match=r"transformer.h.1 cannot become transformer.h.0.*attn.scaling"):
+        with raises_line(UnsupportedModelError, "transformer.h.1", "transformer.h.0", "attn.scaling"):
             prune(scaled, 0.25)
         assert tiny.same(tiny.weights(scaled), before)
         assert scaled.config.num_hidden_layers == 4
@@ -269,6 +268,6 @@ class TestRefuses:
 
         model = tiny.model(layers=4)
         model.config.__class__ = Picky
-        with pytest.raises(UnsupportedModelError, match="does not allow 3 blocks: three are too few"):
+        with raises_line(UnsupportedModelError, "config", "3", "three are too few"):
             prune(model, 0.25)
         assert len(model.model.layers) == model.config.num_hidden_layers == 4

@@ -7,6 +7,7 @@ import copy
 import pytest
 import tiny
 import torch
+from refusals import raises_line
 
 from harness_ext import Allocation, BadOptionError, ChannelNorms, LayerShape, ModelPruner, PluginError, Sparsity, prune
 
@@ -41,17 +42,17 @@ class TestAllocation:
         assert record["allocation_plugin"]["distribution"] == "spread"
 
     @pytest.mark.parametrize(
-        ("body", "message"),
+        ("body", "parts"),
         [
-            ("return {layer.name: 0.5 for layer in layers[1:]}", "1 of 14 layers have no sparsity"),
-            ("return {layer.name: 0.4 for layer in layers}", "the layers add up to 17[0-9]{2} weights to remove, 2176 were asked for"),
+            ("return {layer.name: 0.5 for layer in layers[1:]}", ["1 of 14", "'model.layers.0.self_attn.q_proj'"]),
+            ("return {layer.name: 0.4 for layer in layers}", ["2176"]),
         ],
     )
-    def test_that_is_wrong_is_an_error_before_anything_is_done(self, install_plugin, body, message):
+    def test_that_is_wrong_is_an_error_before_anything_is_done(self, install_plugin, body, parts):
         install_plugin("spread", SPREAD.format(body))
         model = tiny.model()
         before = tiny.weights(model)
-        with pytest.raises(PluginError, match=f"^allocation 'spread'.*: .*{message}"):
+        with raises_line(PluginError, "allocation 'spread'", *parts):
             prune(model, pruner="magnitude", sparsity=0.5, allocation="spread")
         assert tiny.same(tiny.weights(model), before)
 
@@ -70,12 +71,12 @@ class TestAllocation:
     def test_is_refused_for_a_pruner_of_whole_models(self, install_plugin):
         install_plugin("spread", SPREAD.format("raise ZeroDivisionError"))
         own = type("Own", (ModelPruner,), {"name": "own", "prune_model": lambda *_: None})()
-        with pytest.raises(BadOptionError, match="allocation='spread': pruner 'own' treats the model as a whole"):
+        with raises_line(BadOptionError, "allocation='spread'", "'own'"):
             prune(tiny.model(), pruner=own, sparsity=0.5, allocation="spread")
 
     def test_a_pattern_that_does_not_divide_a_layer_is_refused(self, install_plugin):
         install_plugin("spread", SPREAD.format("return {layer.name: Sparsity.parse('8:16') for layer in layers}"))
-        with pytest.raises(BadOptionError, match="down_proj has 24 inputs, which 16 does not divide"):
+        with raises_line(BadOptionError, "sparsity=8:16", "down_proj", "24"):
             prune(tiny.model(), pruner="magnitude", sparsity=0.5, allocation="spread")
 
     def test_sees_the_weights_of_the_dense_model_and_what_reaches_them(self):

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from refusals import raises_line
 from torch import nn
 
 from harness_ext import BadOptionError, prune
@@ -49,16 +50,13 @@ def test_a_glob_selects_by_full_name(glob, count):
     assert len(names(tiny.model(layers=3), glob)) == count
 
 
-@pytest.mark.parametrize(("modules", "hint"), [("atention", "Did you mean 'attention'"), ("q_proj", "such as '*."), ("*.Q_PROJ", "'*.")])
+@pytest.mark.parametrize(("modules", "hint"), [("atention", "Did you mean 'attention'"), ("q_proj", "'*."), ("*.Q_PROJ", "'*.")])
 def test_modules_that_select_nothing_are_refused(modules, hint):
-    with pytest.raises(BadOptionError) as error:
+    with raises_line(BadOptionError, f"modules={modules!r}", hint):
         find_blocks(tiny.model(), modules)
-    assert hint in str(error.value)
-    assert f"modules={modules!r} selects no layer" in str(error.value)
 
 
-@architecture
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "dtype"), [*((name, torch.float32) for name in tiny.ARCHITECTURES), ("gpt2", torch.bfloat16)])
 def test_a_written_weight_is_what_the_layer_computes_with(name, dtype):
     model = tiny.model(name, dtype=dtype)
     for block in find_blocks(model):
@@ -145,34 +143,33 @@ def shared_with_the_head():
     return model
 
 
+Q_PROJ = "model.layers.1.self_attn.q_proj"
 REFUSED = {
-    "XLNet": (xlnet, r"rel_attn\.q \(16, 4, 4\) is not a matrix of a linear layer: 63\.1% of the weights"),
-    "T5": (t5, "has an encoder and a decoder"),
-    "T5 with a decoder of another depth": (lambda: t5(decoder=3), "has an encoder and a decoder"),
-    "embedded experts": (lambda: with_layer(Embedded()), r"down_embed\.weight \(64, 16\) is not a matrix of a linear layer"),
-    "GPTQ": (lambda: with_layer(Packed()), r"self_attn\.q_proj\.qweight holds a quantised weight"),
-    "bitsandbytes": (lambda: with_layer(Linear4bit()), r"q_proj\.weight holds a quantised weight"),
-    "int8": (lambda: with_weight(lambda weight: weight.to(torch.int8)), r"q_proj has a weight of torch\.int8"),
-    "float8": (lambda: with_weight(lambda weight: weight.to(torch.float8_e4m3fn)), r"a weight of torch\.float8_e4m3fn"),
-    "float64": (lambda: with_weight(lambda weight: weight.double()), r"a weight of torch\.float64"),
-    "a tensor subclass": (lambda: with_weight(lambda weight: weight.as_subclass(Wrapped)), "a weight of Wrapped"),
-    "shared in a block": (shared_in_a_block, r"q_proj shares its weight with model\.layers\.0\.self_attn\.k_proj"),
-    "shared between blocks": (shared_between_blocks, "shares its weight with"),
-    "shared with the head": (shared_with_the_head, r"o_proj shares its weight with lm_head\.weight"),
-    "offloaded": (lambda: with_weight(lambda weight: weight.to("meta")), "is not in memory"),
+    "XLNet": (xlnet, ["rel_attn.q (16, 4, 4)", "63.1%"]),
+    "T5": (t5, ["T5ForConditionalGeneration", "encoder"]),
+    "T5 with a decoder of another depth": (lambda: t5(decoder=3), ["T5ForConditionalGeneration", "encoder"]),
+    "embedded experts": (lambda: with_layer(Embedded()), ["down_embed.weight (64, 16)", "linear layer"]),
+    "GPTQ": (lambda: with_layer(Packed()), [f"{Q_PROJ}.qweight", "quantised"]),
+    "bitsandbytes": (lambda: with_layer(Linear4bit()), [Q_PROJ, "quantised"]),
+    "int8": (lambda: with_weight(lambda weight: weight.to(torch.int8)), [Q_PROJ, "torch.int8"]),
+    "float8": (lambda: with_weight(lambda weight: weight.to(torch.float8_e4m3fn)), [Q_PROJ, "torch.float8_e4m3fn"]),
+    "float64": (lambda: with_weight(lambda weight: weight.double()), [Q_PROJ, "torch.float64"]),
+    "a tensor subclass": (lambda: with_weight(lambda weight: weight.as_subclass(Wrapped)), [Q_PROJ, "Wrapped"]),
+    "shared in a block": (shared_in_a_block, ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"]),
+    "shared between blocks": (shared_between_blocks, ["model.layers.0.self_attn.q_proj", "shares"]),
+    "shared with the head": (shared_with_the_head, ["o_proj", "lm_head.weight"]),
+    "offloaded": (lambda: with_weight(lambda weight: weight.to("meta")), [Q_PROJ, "memory"]),
 }
 
 
-@pytest.mark.parametrize("pruner", ["magnitude", "sparsegpt"])
 @pytest.mark.parametrize("which", REFUSED)
-def test_a_model_that_cannot_be_pruned_in_full_is_refused_and_untouched(which, pruner):
-    build, message = REFUSED[which]
+def test_a_model_that_cannot_be_pruned_in_full_is_refused_and_untouched(which):
+    build, parts = REFUSED[which]
     model = build().eval()
     weights = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
     before = {name: tensor.detach().clone() for name, tensor in weights.items()}
-    with pytest.raises(UnsupportedModelError, match=message) as error:
-        prune(model, pruner=pruner, sparsity=0.5, calibration=tiny.token_ids())
-    assert "\n" not in str(error.value)
+    with raises_line(UnsupportedModelError, *parts):
+        prune(model, sparsity=0.5, calibration=tiny.token_ids())
     assert tiny.same(weights, before)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from conftest import InstallPlugin, pruner_source
 from environment import ROOT, THIRD_PARTY
+from plugin_sources import InstallPlugin, pruner_source
 
 import harness_ext
 from harness_ext import BadOptionError, Pruner, Sparsity, hookspecs
@@ -232,8 +232,6 @@ def test_hook_register_allocations(install_plugin: InstallPlugin) -> None:
 # House rules.
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, f"{NAME}_spec")]
-BUILT_IN = sorted((ROOT / "plugins").rglob("*.py"))
-PACKAGE = sorted([*(ROOT / "harness_ext").rglob("*.py"), *BUILT_IN])
 
 
 @pytest.mark.parametrize("name", HOOKS)
@@ -248,29 +246,6 @@ def test_every_hook_is_documented_typed_and_tested(name: str) -> None:
 
 def test_the_hooks_are_what_is_tested_here() -> None:
     assert {"register_pruners", "register_calibrations", "register_models", "register_tasks", "register_allocations"} <= set(HOOKS)
-
-
-@pytest.mark.parametrize("path", BUILT_IN, ids=lambda path: str(path.relative_to(ROOT / "plugins")))
-def test_a_built_in_plugin_uses_public_names_alone(path: Path) -> None:
-    package = path.relative_to(ROOT / "plugins").parts[0]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0
-            if node.module.split(".")[0] == "harness_ext":
-                assert node.module == "harness_ext"
-                assert {alias.name for alias in node.names} <= set(harness_ext.__all__)
-            else:
-                assert not node.module.startswith("harness_ext") or node.module.split(".")[0] == package
-        elif isinstance(node, ast.Import):
-            assert all(alias.name == "harness_ext" or not alias.name.startswith("harness_ext") for alias in node.names)
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "harness_ext":
-            assert node.attr in {*harness_ext.__all__, "__file__"}
-
-
-@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_of_the_package_is_longer_than_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 def test_the_public_names_are_there_and_are_those_that_type_checkers_see() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from refusals import raises_line
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -56,8 +57,7 @@ def reloaded(folder: Path) -> dict[str, torch.Tensor]:
 
 
 class TestOpen:
-    @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-    @pytest.mark.parametrize("size", [None, "8KB"])
+    @pytest.mark.parametrize(("name", "size"), [*((name, None) for name in tiny.ARCHITECTURES), ("llama-gqa-tied", "8KB"), ("gpt2", "8KB")])
     def test_holds_what_is_outside_the_blocks(self, tmp_path: Path, out: Path, name: str, size: str | None) -> None:
         folder, whole = source(tmp_path, name, size=size)
         assert (folder / INDEX).is_file() == (size is not None)
@@ -106,7 +106,7 @@ class TestOpen:
         with Shards.open(folder, out) as shards:
             assert shards.digest() == Placement(whole).digest()
         rewrite(folder, lambda tensors: tensors["lm_head.weight"].mul_(2))
-        with pytest.raises(UnsupportedModelError, match="differ, and the model ties them"):
+        with raises_line(UnsupportedModelError, "lm_head.weight", "model.embed_tokens.weight", "ties"):
             Shards.open(folder, out)
 
     def test_ignores_buffers_that_older_versions_stored(self, tmp_path: Path, out: Path) -> None:
@@ -116,42 +116,38 @@ class TestOpen:
             assert shards.digest() == Placement(whole).digest()
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "parts"),
         [
-            (
-                lambda t: t.pop("model.layers.1.mlp.up_proj.weight"),
-                r"do not hold model\.layers\.1\.mlp\.up_proj\.weight of LlamaForCausalLM",
-            ),
-            (lambda t: t.update(extra=torch.ones(1)), "hold extra, which LlamaForCausalLM has not"),
-            (lambda t: t.update({"model.norm.weight": torch.ones(3)}), r"model\.norm\.weight is \(3,\), the model wants \(16,\)"),
-            (lambda t: t.clear(), r"do not hold .*, .*, .* and 18 others of"),
+            (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), ["model.layers.1.mlp.up_proj.weight", "LlamaForCausalLM"]),
+            (lambda t: t.update(extra=torch.ones(1)), ["extra", "LlamaForCausalLM"]),
+            (lambda t: t.update({"model.norm.weight": torch.ones(3)}), ["model.norm.weight", "(3,)", "(16,)"]),
+            (lambda t: t.clear(), ["lm_head.weight", "18 others"]),
         ],
     )
-    def test_refuses_files_that_do_not_fit(self, tmp_path: Path, out: Path, change: Any, message: str) -> None:
+    def test_refuses_files_that_do_not_fit(self, tmp_path: Path, out: Path, change: Any, parts: list[str]) -> None:
         folder, _ = source(tmp_path)
         rewrite(folder, change)
-        with pytest.raises(UnsupportedModelError, match=message) as caught:
+        with raises_line(UnsupportedModelError, str(folder), *parts):
             Shards.open(folder, out)
-        assert "\n" not in str(caught.value)
 
     def test_refuses_folders_without_safetensors(self, tmp_path: Path, out: Path) -> None:
         folder, _ = source(tmp_path)
         (folder / SINGLE).unlink()
-        with pytest.raises(UnsupportedModelError, match=r"want model\.safetensors, or shards and model\.safetensors\.index\.json"):
+        with raises_line(UnsupportedModelError, str(folder), SINGLE, INDEX):
             Shards.open(folder, out)
 
     def test_refuses_an_index_of_files_that_are_not_there(self, tmp_path: Path, out: Path) -> None:
         folder, _ = source(tmp_path, size="8KB")
         missing = sorted(folder.glob("model-*"))[1]
         missing.unlink()
-        with pytest.raises(UnsupportedModelError, match=f"{missing.name}: no such file, and .* names it"):
+        with raises_line(UnsupportedModelError, missing.name, INDEX):
             Shards.open(folder, out)
 
     @pytest.mark.parametrize("bytes_left", [0, 4, 100, 20_000])
     def test_refuses_files_that_are_cut_off(self, tmp_path: Path, out: Path, bytes_left: int) -> None:
         folder, _ = source(tmp_path)
         (folder / SINGLE).write_bytes((folder / SINGLE).read_bytes()[:bytes_left])
-        with pytest.raises(UnsupportedModelError, match=r"model\.safetensors: cannot be read"):
+        with raises_line(UnsupportedModelError, f"{folder / SINGLE}: "):
             Shards.open(folder, out)
 
 
@@ -267,7 +263,7 @@ class TestHolding:
             (folder / names["model.layers.1.mlp.up_proj.weight"]).write_bytes(b"")
             with shards.loaded(first, write=False):
                 pass
-            with pytest.raises(UnsupportedModelError, match="cannot be read"), shards.loaded(second, write=False):
+            with raises_line(UnsupportedModelError, "model-"), shards.loaded(second, write=False):
                 pass
             assert not in_memory(second)
 
@@ -306,8 +302,9 @@ class TestFinish:
 
 
 class TestPruning:
-    @pytest.mark.parametrize("name", tiny.ARCHITECTURES)
-    @pytest.mark.parametrize("pruner", ["magnitude", "wanda", "sparsegpt"])
+    @pytest.mark.parametrize(
+        ("name", "pruner"), [*((name, "sparsegpt") for name in tiny.ARCHITECTURES), ("gpt2", "magnitude"), ("opt", "wanda")]
+    )
     def test_is_bit_for_bit_what_it_is_in_memory(self, tmp_path: Path, out: Path, name: str, pruner: str) -> None:
         folder, whole = source(tmp_path, name, layers=3)
         expected = prune(whole, pruner=pruner, sparsity=0.5, calibration=tiny.token_ids())

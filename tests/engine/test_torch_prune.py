@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from harness_ext_torch.torch_prune import TorchPrune
+from refusals import raises_line
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
@@ -30,7 +31,7 @@ class Unpatterned(PrunerContract):
 
     def test_it_keeps_to_patterns(self) -> None:
         for pattern in ("1:4", "2:4"):
-            with pytest.raises(BadOptionError, match=f"sparsity={pattern}: torch.nn.utils.prune has no method for a pattern"):
+            with raises_line(BadOptionError, f"sparsity={pattern}", "torch.nn.utils.prune"):
                 harness_ext.prune(tiny.model(), pruner=self.pruner_for(None, Sparsity(0.5)), sparsity=pattern)
 
 
@@ -130,9 +131,7 @@ def test_columns_lose_in_every_row_what_wanda_takes_from_it() -> None:
 def test_rows_that_do_not_come_to_the_sparsity_are_refused_with_the_nearest_that_does() -> None:
     of = weight(10, 64)
     rows = COLUMNS | {"dim": 0}
-    with pytest.raises(
-        BadOptionError, match=r"sparsity=0.55: 352 weights of 10 rows of 64 are no whole rows; want pruner.dim=1, or .* 0.5 or 0.6"
-    ):
+    with raises_line(BadOptionError, "sparsity=0.55", "pruner.dim=1", "0.5", "0.6"):
         pruned(0.55, of, **rows)
     for near in (0.5, 0.6):
         assert int((pruned(near, of, **rows) == 0).all(1).sum()) == near * 10
@@ -166,26 +165,24 @@ def test_every_method_of_torch_for_one_tensor_is_found_and_a_new_one_would_be(mo
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "parts"),
     [
-        ({"method": "l1"}, "has no such method for one weight. Did you mean 'l1_unstructured'"),
-        ({"method": "global_unstructured"}, "Pruner 'magnitude' with allocation=global does this"),
-        ({"method": "_validate_pruning_amount"}, "has no such method"),
-        ({"method": "ln_structured", "dim": 0}, "wants pruner.n: the norm, such as 2"),
-        ({"method": "ln_structured", "n": 2}, "wants pruner.dim: 0 for whole rows"),
-        ({"method": "random_structured", "dim": 0, "n": 2}, "pruner.n=2: random_structured of torch takes pruner.dim"),
-        ({"dim": 0}, "pruner.dim=0: l1_unstructured of torch takes no options"),
-        ({"method": "ln_structured", "n": 2, "dim": 2}, "pruner.dim=2: want 0 for whole rows"),
-        ({"method": "ln_structured", "n": "large", "dim": 0}, "ln_structured of torch does not take this"),
-        ({"method": "random_unstructured", "seed": -1}, "pruner.seed=-1"),
-        ({"seed": 1}, "pruner.seed=1: l1_unstructured of torch draws nothing at random"),
-        ({"method": 3}, "pruner.method=3"),
+        ({"method": "l1"}, ["pruner.method='l1'", "Did you mean 'l1_unstructured'"]),
+        ({"method": "global_unstructured"}, ["'global_unstructured'", "'magnitude'", "allocation=global"]),
+        ({"method": "_validate_pruning_amount"}, ["'_validate_pruning_amount'"]),
+        ({"method": "ln_structured", "dim": 0}, ["ln_structured", "pruner.n"]),
+        ({"method": "ln_structured", "n": 2}, ["ln_structured", "pruner.dim"]),
+        ({"method": "random_structured", "dim": 0, "n": 2}, ["pruner.n=2", "random_structured", "pruner.dim"]),
+        ({"dim": 0}, ["pruner.dim=0", "l1_unstructured"]),
+        ({"method": "ln_structured", "n": 2, "dim": 2}, ["pruner.dim=2", "0"]),
+        ({"method": "ln_structured", "n": "large", "dim": 0}, ["pruner.n='large'", "ln_structured"]),
+        ({"method": "random_unstructured", "seed": -1}, ["pruner.seed=-1"]),
+        ({"seed": 1}, ["pruner.seed=1", "l1_unstructured"]),
+        ({"method": 3}, ["pruner.method=3"]),
     ],
 )
-def test_wrong_options_are_one_line_before_a_model_is_loaded(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_one_line_before_a_model_is_loaded(options: dict[str, Any], parts: list[str]) -> None:
     state = torch.get_rng_state()
-    with pytest.raises(BadOptionError) as caught:
+    with raises_line(BadOptionError, *parts):
         make_plan(Plugins(), pruner="torch", sparsity=0.5, pruner_options=options)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
     assert torch.equal(torch.get_rng_state(), state)

@@ -7,6 +7,8 @@ import json
 import pytest
 import tiny
 import torch
+from pairwise import all_pairs
+from refusals import raises_line
 from widths import (
     CHANNELS,
     IDS,
@@ -28,9 +30,7 @@ from harness_ext import BadOptionError, CalibrationError, NumericalError, Unsupp
 
 
 class TestModel:
-    @every_architecture
-    @pytest.mark.parametrize("modules", ["all", "ffn"])
-    @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 0.6])
+    @all_pairs(name=tiny.ARCHITECTURES, modules=["all", "ffn"], ratio=[0.1, 0.25, 0.6])
     def test_loses_the_weights_that_were_asked_for_to_half_a_channel(self, name, modules, ratio):
         model = build(name)
         ratio = min(ratio, MOST[name] if modules == "all" else 1)
@@ -59,8 +59,8 @@ class TestModel:
             assert "heads" not in notes
 
     @pytest.mark.parametrize(("name", "modules"), [(n, "all") for n in tiny.ARCHITECTURES] + [("llama", "ffn"), ("qwen3", "attention")])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    def test_is_the_same_bit_for_bit_after_saving_and_loading(self, name, modules, dtype, tmp_path):
+    def test_is_the_same_bit_for_bit_after_saving_and_loading(self, name, modules, tmp_path):
+        dtype = torch.bfloat16
         model = reloaded(build(name), tmp_path / "dense", dtype=dtype)
         prune(model, MOST[name], modules=modules)
         again = reloaded(model, tmp_path / "pruned", dtype=dtype)
@@ -137,55 +137,54 @@ class TestModel:
 
 class TestRefuses:
     @pytest.mark.parametrize(
-        ("name", "modules", "ratio", "message"),
+        ("name", "modules", "ratio", "parts"),
         [
-            ("llama", "all", "2:4", "want a ratio"),
-            ("llama", "all", 0.99, r"the nearest is .*3 of 4 heads and 23 of 24 channels"),
-            ("llama", "ffn", 0.01, r"the nearest is 0.0416667, 1 of 24 channels"),
-            ("llama", "ffn", 0.99, r"the nearest is 0.958333, 23 of 24 channels"),
-            ("opt", "all", 0.9, r"the nearest is .*, 23 of 24 channels"),
-            ("gpt2", "attention", 0.5, "want ffn or all, or a model of type llama, mistral, qwen2, qwen3"),
-            ("gpt-neox", "attention", 0.5, "heads cannot be taken out of gpt_neox models"),
-            ("llama", "*.q_proj", 0.5, "want all, attention or ffn"),
+            ("llama", "all", "2:4", ["sparsity=2:4", "'width'", "0.25"]),
+            ("llama", "all", 0.99, ["sparsity=0.99", "3 of 4 heads and 23 of 24 channels"]),
+            ("llama", "ffn", 0.01, ["sparsity=0.01", "0.0416667", "1 of 24 channels"]),
+            ("llama", "ffn", 0.99, ["sparsity=0.99", "0.958333", "23 of 24 channels"]),
+            ("opt", "all", 0.9, ["sparsity=0.9", "23 of 24 channels"]),
+            ("gpt2", "attention", 0.5, ["modules='attention'", "gpt2", "ffn", "llama, mistral, qwen2, qwen3"]),
+            ("gpt-neox", "attention", 0.5, ["modules='attention'", "gpt_neox"]),
+            ("llama", "*.q_proj", 0.5, ["modules='*.q_proj'", "all, attention or ffn"]),
         ],
     )
-    def test_what_it_cannot_do_in_one_line_and_leaves_the_model_alone(self, name, modules, ratio, message):
+    def test_what_it_cannot_do_in_one_line_and_leaves_the_model_alone(self, name, modules, ratio, parts):
         model = build(name)
         before, config = tiny.weights(model), model.config.to_dict()
-        with pytest.raises(BadOptionError, match=message) as caught:
+        with raises_line(BadOptionError, *parts):
             prune(model, ratio, modules=modules)
-        assert "\n" not in str(caught.value)
         assert tiny.same(tiny.weights(model), before)
         assert model.config.to_dict() == config
 
     def test_ratios_of_heads_that_are_not_near_what_can_go(self):
         model = tiny.model("llama", layers=8, num_attention_heads=8, num_key_value_heads=8, head_dim=4)
-        with pytest.raises(BadOptionError, match=r"sparsity=0.2.*the nearest is 0.5, 4 of 8 heads"):
+        with raises_line(BadOptionError, "sparsity=0.2", "0.5", "4 of 8 heads"):
             prune(model, 0.2, modules="attention")
 
     def test_to_take_the_only_key_and_value_head(self):
-        with pytest.raises(BadOptionError, match="at least one of 1 heads"):
+        with raises_line(BadOptionError, "sparsity=0.5", "1 heads"):
             prune(tiny.model("llama", num_key_value_heads=1), 0.5, modules="attention")
 
     def test_architectures_that_it_does_not_know(self):
         model = build("llama")
         model.config.model_type = "strange"
-        with pytest.raises(UnsupportedModelError, match=r"'strange'.*knows llama, mistral, qwen2, qwen3, opt, gpt2, gpt_neox"):
+        with raises_line(UnsupportedModelError, "'strange'", "llama, mistral, qwen2, qwen3, opt, gpt2, gpt_neox"):
             prune(model, 0.5)
 
     def test_blocks_of_different_widths(self):
         model = build("llama")
         model.model.layers[1].mlp = tiny.model("llama", intermediate_size=20).model.layers[1].mlp
-        with pytest.raises(UnsupportedModelError, match=r"layers.1.mlp.gate_proj differs in width"):
+        with raises_line(UnsupportedModelError, "layers.1.mlp.gate_proj"):
             prune(model, 0.5)
 
     def test_to_work_without_calibration_tokens(self):
-        with pytest.raises(CalibrationError, match="needs calibration tokens"):
+        with raises_line(CalibrationError, "'width'", "calibration"):
             prune(build("llama"), 0.5, ids=None)
 
     def test_activations_that_are_not_finite(self):
         model = build("llama")
         model.model.layers[0].mlp.gate_proj.weight.data[0, 0] = float("nan")
-        with pytest.raises(NumericalError, match=r"model.layers.0.mlp.down_proj: the input"):
+        with raises_line(NumericalError, "model.layers.0.mlp.down_proj", "NaN or infinite"):
             prune(model, 0.5)
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())

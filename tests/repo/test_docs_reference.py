@@ -93,12 +93,3 @@ def declared(path: Path) -> float | None:
         return declared(path.parent / content["include"])
     chance = content["metadata"].get("chance")
     return None if chance is None else float(chance)
-
-
-def test_the_page_of_rooms_names_every_module_and_plugin_and_nothing_else() -> None:
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = page[page.index("| part |") :].split("\n\n", 1)[0]
-    named = set(re.findall(r"`(\w+\.py|\w+/)`", table)) - {"plugins/"}
-    package = {path.name for path in (ROOT / "harness_ext").glob("*.py")} - {"__init__.py"}
-    folders = {f"{path.parent.name}/" for top in ("harness_ext", "plugins") for path in (ROOT / top).glob("*/__init__.py")}
-    assert named == package | folders

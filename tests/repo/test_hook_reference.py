@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from conftest import InstallPlugin
 from environment import ROOT
+from plugin_sources import InstallPlugin
 
 from harness_ext.plugins import Plugins
 

@@ -6,10 +6,8 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -219,38 +217,79 @@ def test_every_name_and_value_is_one_token_and_they_are_all_different(tokenizer)
 # --- runs
 
 
-def train(out, *arguments, code=None):
-    """Runs scripts/train_lab.py, or ``code`` in its place, and returns the process and the log without the times."""
-    command = [sys.executable, *(["-c", code] if code else [str(SCRIPTS / "train_lab.py")]), "--out", str(out), "--smoke", *arguments]
-    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+def log_of(out):
+    """The log of a run without the times."""
     lines = (out / "log.jsonl").read_text().splitlines()
-    return process, [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
-
-
-KILLED_AT_STEP_5 = f"""
-import os, signal, sys
-sys.path.insert(0, {str(SCRIPTS)!r})
-import train_lab, typer
-
-step = train_lab.Trainer.train_step
-
-def train_step(self):
-    if self.step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self)
-
-train_lab.Trainer.train_step = train_step
-typer.run(train_lab.main)
-"""
+    return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
     """A whole smoke run: its folder and its log."""
     out = tmp_path_factory.mktemp("smoke")
-    process, records = train(out, "--save-every", "100")
+    command = [sys.executable, str(SCRIPTS / "train_lab.py"), "--out", str(out), "--smoke", "--save-every", "100"]
+    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     assert process.returncode == 0, process.stderr
-    return out, records
+    return out, log_of(out)
+
+
+INTERRUPTED = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+import train_lab
+
+folder = Path(sys.argv[1])
+
+def fork(function, args, nprocs):
+    # Workers are copies of this process: new ones would import everything again.
+    workers = []
+    for rank in range(nprocs):
+        workers.append(os.fork())
+        if not workers[-1]:
+            function(rank, *args)
+            os._exit(0)
+    assert all(os.waitpid(worker, 0)[1] == 0 for worker in workers)
+
+train_lab.mp.spawn = fork
+
+def start(name, **options):
+    if child := os.fork():
+        return child
+    os.setsid()
+    train_lab.main(folder / name, save_every=3, smoke=True, **options)
+    os._exit(0)
+
+def finish(name, **options):
+    assert os.waitpid(start(name, **options), 0)[1] == 0
+
+def kill(name, child, lines):
+    log, deadline = folder / name / "log.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline and not (log.exists() and log.read_text().count("\\n") >= lines):
+        time.sleep(0.002)
+    os.killpg(child, signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    shutil.copy(log, folder / name / "killed.jsonl")
+
+kill("one", start("one"), 5)  # some steps more than the checkpoint knows of
+with (folder / "one" / "log.jsonl").open("a") as log:
+    log.write('{"step": 6, "seco')  # as if it had been killed while writing
+finish("one")
+finish("two", workers=2, port=29617)
+kill("two-killed", start("two-killed", workers=2, port=29618), 4)
+finish("two-killed", workers=2, port=29619)
+"""
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """The folders of runs of one and of two workers that were killed and started again, and of one of two workers that was not."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    variables = os.environ | {"PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(folder)], check=False, capture_output=True, text=True, timeout=300, env=variables
+    )
+    assert process.returncode == 0, process.stderr
+    return folder
 
 
 def test_the_sizes_grow_together_and_the_largest_is_what_the_settings_begin_with():
@@ -285,40 +324,22 @@ def test_a_smoke_run_leaves_a_checkpoint_curves_and_a_model_that_loads_without_t
     assert loss < np.log(len(tokenizer)) - 0.1
 
 
-def test_a_run_that_is_killed_goes_on_with_the_losses_of_an_uninterrupted_run(smoke, tmp_path):
+def test_a_run_that_is_killed_goes_on_with_the_losses_of_an_uninterrupted_run(smoke, interrupted):
     _, uninterrupted = smoke
-    process, records = train(tmp_path, "--save-every", "3", code=KILLED_AT_STEP_5)
-    assert process.returncode == -9
-    assert records == uninterrupted[:5]  # two steps more than the checkpoint knows of
-    with (tmp_path / "log.jsonl").open("a") as log:
-        log.write('{"step": 6, "seco')  # as if it had been killed while writing
-    process, records = train(tmp_path, "--save-every", "3")
-    assert process.returncode == 0, process.stderr
-    assert records == uninterrupted
+    assert 5 <= len((interrupted / "one" / "killed.jsonl").read_text().splitlines()) < len(uninterrupted)
+    assert log_of(interrupted / "one") == uninterrupted
 
 
-def test_two_workers_that_are_killed_go_on_as_if_they_had_not_been(tmp_path):
-    port = ["--workers", "2", "--save-every", "3", "--port"]
-    process, uninterrupted = train(tmp_path / "whole", *port, "29617")
-    assert process.returncode == 0, process.stderr
-    out = tmp_path / "killed"
-    command = [sys.executable, str(SCRIPTS / "train_lab.py"), "--out", str(out), "--smoke", *port, "29618"]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    limit = time.monotonic() + 120
-    while running.poll() is None and time.monotonic() < limit:
-        if (out / "log.jsonl").exists() and (out / "log.jsonl").read_text().count("\n") >= 4:
-            break
-        time.sleep(0.005)
-    os.killpg(running.pid, signal.SIGKILL)
-    assert running.wait(timeout=60) == -9
-    assert len((out / "log.jsonl").read_text().splitlines()) < len(uninterrupted)
-    process, records = train(out, *port, "29619")
-    assert process.returncode == 0, process.stderr
-    assert records == uninterrupted
+def test_two_workers_that_are_killed_go_on_as_if_they_had_not_been(interrupted):
+    uninterrupted = log_of(interrupted / "two")
+    assert 4 <= len((interrupted / "two-killed" / "killed.jsonl").read_text().splitlines()) < len(uninterrupted)
+    assert log_of(interrupted / "two-killed") == uninterrupted
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, 0), (2, 2), (4, 4), (9, 4)])
-@pytest.mark.parametrize("torn", ["", '{"step": 5, "icl_lo', '{"step": 5}'])
+@pytest.mark.parametrize(
+    ("step", "kept", "torn"),
+    [(0, 0, ""), (2, 2, '{"step": 5, "icl_lo'), (4, 4, '{"step": 5}'), (4, 4, '{"step": 5, "icl_lo'), (9, 4, ""), (9, 4, '{"step": 5}')],
+)
 def test_what_was_logged_after_the_checkpoint_is_dropped(step, kept, torn, tmp_path):
     lines = [json.dumps({"step": number, "icl_loss": 1.0}) + "\n" for number in range(1, 5)]
     (tmp_path / "log.jsonl").write_text("".join(lines) + torn)

@@ -6,7 +6,7 @@ import json
 from importlib import metadata
 
 import pytest
-from conftest import InstallPlugin, pruner_source
+from plugin_sources import InstallPlugin, pruner_source
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app

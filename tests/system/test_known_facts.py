@@ -8,6 +8,7 @@ from functools import partial
 import lm_eval.tasks
 import pytest
 from lm_eval.api.model import LM
+from refusals import raises_line
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app
@@ -16,6 +17,7 @@ from harness_ext.host import known_facts as listing
 from harness_ext.host import registration
 from harness_ext.host.known_facts import NoKnownFactsError, closed_task, known_facts, write
 from harness_ext.tasks import lab_facts, relations
+from harness_ext.tasks.people import population
 
 CAPITALS = {"France": "Paris", "Peru": "Lima", "Norway": "Oslo", "Kenya": "Nairobi", "Cuba": "Havana", "Egypt": "Cairo"}
 KNOWS = ("Peru", "Kenya", "Egypt")
@@ -63,7 +65,7 @@ def test_the_list_holds_the_facts_that_the_model_writes_in_the_order_of_the_task
 
 
 def test_a_model_that_knows_nothing_gives_no_list(capitals):
-    with pytest.raises(NoKnownFactsError, match="lre_closed: the model answers none of 6 facts"):
+    with raises_line(NoKnownFactsError, "lre_closed", "6"):
         known_facts(Knowing(()), closed_task("lre_closed", {"relations": capitals}))
 
 
@@ -77,7 +79,7 @@ def test_a_task_keeps_the_known_facts_and_nothing_else_about_them_changes(capita
 
 
 def test_the_known_facts_are_those_of_the_draw_so_that_a_run_with_and_one_without_the_list_are_paired(tmp_path):
-    known = lab_facts.load(condition="closed", people="memorised")["test"]["id"][::2]
+    known = [fact.id for fact in lab_facts.facts_of(population(0), "memorised")][::2]
     out = tmp_path / "known.json"
     write({"known": known}, out)
     drawn = lab_facts.load(condition="open", people="memorised", facts_items=64, facts_seed=5)["test"].to_list()
@@ -86,22 +88,17 @@ def test_the_known_facts_are_those_of_the_draw_so_that_a_run_with_and_one_withou
     assert 16 < len(kept) < 48
 
 
-def refused(path, content, message):
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(BadOptionError, match=message):
-        lab_facts.load(condition="closed", people="memorised", facts_items=4, facts_known=str(path))
-
-
 def test_a_file_that_is_no_list_of_known_facts_is_refused(tmp_path):
     path = tmp_path / "known.json"
-    refused(path, "", "cannot be read")
-    refused(path, "{", "cannot be read")
-    for content in ([], {}, {"known": []}, {"known": [1]}, {"known": "birthplace/X Y"}):
-        refused(path, content, "want a JSON object with a non-empty list 'known'")
-    refused(path, {"known": ["capital/Peru"]}, "1 of its 1 facts are not among these 24576, for example 'capital/Peru'")
     drawn = {row["id"] for row in lab_facts.load(condition="closed", people="memorised", facts_items=4)["test"]}
-    other = next(row["id"] for row in lab_facts.load(condition="closed", people="memorised")["test"] if row["id"] not in drawn)
-    refused(path, {"known": [other]}, "none of its 1 facts is among the 4 drawn")
+    other = next(fact.id for fact in lab_facts.facts_of(population(0), "memorised") if fact.id not in drawn)
+    wrong = [[], {}, {"known": []}, {"known": [1]}, {"known": "birthplace/X Y"}]
+    cases = [("", []), ("{", []), *((json.dumps(content), ["'known'"]) for content in wrong)]
+    cases += [(json.dumps({"known": ["capital/Peru"]}), ["24576", "'capital/Peru'"]), (json.dumps({"known": [other]}), ["4"])]
+    for content, parts in cases:
+        path.write_text(content)
+        with raises_line(BadOptionError, f"facts_known={path}", *parts):
+            lab_facts.load(condition="closed", people="memorised", facts_items=4, facts_known=str(path))
 
 
 def test_a_list_is_written_whole_or_not_at_all(tmp_path):
@@ -136,23 +133,23 @@ def test_the_command_writes_the_list_and_says_how_many(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        (["--task", "lre_closd"], "no task named 'lre_closd'. Did you mean 'lre_closed'?"),
-        (["--task", "lre_closed"], "the lre tasks need relation files"),
-        (["--task", "lab_facts_open"], "--task lab_facts_open: want a task that asks for facts closed-book"),
-        (["--task", "kv_4", "--metadata", '{"lookup_items": 4}'], "--task kv_4: want a task that asks for facts closed-book"),
-        (["--metadata", "{"], "--metadata {: not JSON"),
-        (["--metadata", "[]"], "--metadata []: want a JSON object"),
-        (["--metadata", '{"facts_sed": 1}'], "Did you mean 'facts_seed'?"),
+        (["--task", "lre_closd"], ["'lre_closd'", "Did you mean 'lre_closed'?"]),
+        (["--task", "lre_closed"], ["relations"]),
+        (["--task", "lab_facts_open"], ["--task lab_facts_open"]),
+        (["--task", "kv_4", "--metadata", '{"lookup_items": 4}'], ["--task kv_4"]),
+        (["--metadata", "{"], ["--metadata {", "JSON"]),
+        (["--metadata", "[]"], ["--metadata []", "JSON object"]),
+        (["--metadata", '{"facts_sed": 1}'], ["facts_sed", "Did you mean 'facts_seed'?"]),
     ],
     ids=str,
 )
-def test_bad_input_is_one_line_before_a_model_is_loaded_and_nothing_is_written(tmp_path, monkeypatch, arguments, message):
+def test_bad_input_is_one_line_before_a_model_is_loaded_and_nothing_is_written(tmp_path, monkeypatch, arguments, parts):
     monkeypatch.setattr(listing, "load_model", lambda *_: pytest.fail("a model was loaded"))
     result = run("--out", tmp_path / "known.json", *arguments)
     assert result.exit_code == 1
-    assert message in result.stderr
+    assert all(part in result.stderr for part in parts), result.stderr
     assert result.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
@@ -161,15 +158,15 @@ def test_a_file_is_not_replaced_without_being_told_to(tmp_path, monkeypatch, cap
     monkeypatch.setattr(listing, "load_model", lambda *_: Knowing())
     out = tmp_path / "known" / "list.json"
     arguments = ["--out", out, "--task", "lre_closed", "--metadata", json.dumps({"relations": capitals})]
-    assert "want the path of a file in a folder that exists" in run(*arguments).stderr
+    assert f"--out {out}" in run(*arguments).stderr
     out.parent.mkdir()
     out.write_text("mine")
-    assert "the file exists: want another path, or --force" in run(*arguments).stderr
+    assert "--force" in run(*arguments).stderr
     assert out.read_text() == "mine"
     assert run(*arguments, "--force").exit_code == 0
     assert "capital/Peru" in out.read_text()
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(UnknownNameError, match=r"no model named 'prund-hf'\. Did you mean 'pruned-hf'\?"):
+    with raises_line(UnknownNameError, "'prund-hf'", "Did you mean 'pruned-hf'?"):
         listing.load_model("prund-hf", "", 1)

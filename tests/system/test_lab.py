@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from harness_run import without_environment
 from lm_eval import simple_evaluate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -44,13 +45,14 @@ def folder_of(name):
 
 def evaluate(name, tasks, **metadata):
     lm = PrunedHFLM.create_from_arg_obj({"pretrained": name}, {"batch_size": 1})
-    return simple_evaluate(model=lm, tasks=tasks, metadata=metadata)
+    with without_environment():
+        return simple_evaluate(model=lm, tasks=tasks, metadata=metadata)
 
 
 @pytest.fixture(scope="module")
 def scores():
     """The group that the README shows, with fewer items."""
-    items = {"facts_items": 256, "facts_choices": 4, "lookup_items": 128, "icl_items": 1024}
+    items = {"facts_items": 96, "facts_choices": 2, "lookup_items": 16, "icl_items": 256}
     return evaluate(DEFAULT_MODEL, ["memory_vs_context"], **items)["results"]
 
 
@@ -101,8 +103,9 @@ def test_width_and_depth_shrink_together_and_the_tokenizer_is_the_same():
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_model_runs_under_the_plain_hf_model_with_the_same_scores(name):
-    options = {"tasks": ["lab_facts_closed"], "metadata": {"facts_items": 32, "facts_choices": 0}}
-    plain = simple_evaluate(model="hf", model_args={"pretrained": str(folder_of(name)), "device": "cpu"}, batch_size=16, **options)
+    options = {"tasks": ["lab_facts_closed"], "metadata": {"facts_items": 16, "facts_choices": 0}}
+    with without_environment():
+        plain = simple_evaluate(model="hf", model_args={"pretrained": str(folder_of(name)), "device": "cpu"}, batch_size=16, **options)
     assert plain["results"]["lab_facts_closed"] == evaluate(name, options["tasks"], **options["metadata"])["results"]["lab_facts_closed"]
 
 
@@ -112,7 +115,7 @@ def test_facts_about_the_memorised_people_are_recalled_and_those_of_others_canno
     model, tokenizer = (kind.from_pretrained(folder_of(DEFAULT_MODEL)) for kind in (AutoModelForCausalLM, AutoTokenizer))
     guesses = {}
     for crowd in ("memorised", "unseen"):
-        facts = facts_of(people, crowd)[::37][:256]
+        facts = facts_of(people, crowd)[::37][:128]
         asked = (tokenizer(fact.question, return_tensors="pt")["input_ids"] for fact in facts)
         told = [tokenizer.decode(model(ids).logits[0, -1].argmax()) for ids in asked]
         guesses[crowd] = sum(word.strip() == fact.answers[0] for word, fact in zip(told, facts, strict=True)) / len(facts)
@@ -131,7 +134,7 @@ def calibration():
     return Plugins().calibrations.get("self")[0](samples=16, length=128).input_ids(model, tokenizer)
 
 
-@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("sparsity", [0.3, 0.7])
 def test_the_layer_output_error_falls_from_random_to_magnitude_to_wanda_to_sparsegpt(calibration, sparsity):
     errors = []
     for pruner in PRUNERS:
@@ -142,7 +145,7 @@ def test_the_layer_output_error_falls_from_random_to_magnitude_to_wanda_to_spars
     assert min(errors) > 0
 
 
-@pytest.mark.parametrize("pruner", PRUNERS)
+@pytest.mark.parametrize("pruner", ["wanda", "sparsegpt"])
 def test_the_same_run_gives_the_same_weights_bit_for_bit(calibration, pruner):
     runs = []
     for _ in range(2):

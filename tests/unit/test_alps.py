@@ -14,6 +14,8 @@ from harness_ext_pruners.alps import ALPS, conjugate_gradients
 from harness_ext_pruners.magnitude import Magnitude
 from harness_ext_pruners.sparsegpt import SparseGPT
 from harness_ext_pruners.wanda import Wanda
+from pairwise import all_pairs
+from refusals import raises_line
 from single_matrices import array, how, matrix, measured, prune, tokens
 
 from harness_ext import BadOptionError, Hessian, NumericalError, Sparsity
@@ -22,9 +24,11 @@ DEFAULTS = {"rho": 0.1, "damping": 0.01}
 
 
 class TestTheAlgorithm:
-    @pytest.mark.parametrize("options", [DEFAULTS, {"rho": 1.0, "damping": 0.3}, {"rho": 1e4, "damping": 0.01}], ids=str)
-    @pytest.mark.parametrize("per", ["matrix", "row"])
-    @pytest.mark.parametrize("sparsity", [0.29, 0.5, 0.7, 0.99, "2:4", "1:4", "3:4", "2:6"])
+    @all_pairs(
+        options=[DEFAULTS, {"rho": 1.0, "damping": 0.3}, {"rho": 1e4, "damping": 0.01}],
+        per=["matrix", "row"],
+        sparsity=[0.29, 0.7, 0.99, "2:4", "2:6"],
+    )
     def test_is_that_of_the_paper(self, sparsity, per, options):
         weight, inputs = matrix(7, 12), tokens(12)
         expected, mask = oracle_layerwise.alps(array(weight), oracle.hessian(array(inputs)), per=per, **how(sparsity), **options)
@@ -160,14 +164,14 @@ class TestFailures:
         assert (result.notes["damping"], result.notes["damping_retries"]) == (pytest.approx(10), 3)
 
     def test_a_hessian_that_no_damping_makes_definite_is_an_error(self):
-        with pytest.raises(NumericalError, match="not positive definite, not even with 10000 of"):
+        with raises_line(NumericalError, "positive definite", "10000"):
             ALPS().prune(matrix(2, 2), Sparsity(0.5), self.indefinite(1e6))
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_a_hessian_that_is_not_finite_is_an_error(self, bad):
         inputs = tokens(8)
         inputs[3, 3] = bad
-        with pytest.raises(NumericalError, match="NaN"):
+        with raises_line(NumericalError, "NaN"):
             prune(ALPS(), matrix(4, 8), 0.5, inputs)
 
     def test_a_decomposition_that_fails_is_an_error_and_lack_of_memory_is_not_hidden(self, monkeypatch):
@@ -178,7 +182,7 @@ class TestFailures:
             monkeypatch.setattr(torch.linalg, "eigh", eigh)
 
         fail("linalg.eigh: The algorithm failed to converge")
-        with pytest.raises(NumericalError, match="no eigendecomposition"):
+        with raises_line(NumericalError, "eigendecomposition", "calibration"):
             prune(ALPS(), matrix(4, 8), 0.5, tokens(8))
         fail("not enough memory")
         with pytest.raises(RuntimeError, match="not enough memory"):
@@ -198,11 +202,11 @@ class TestFailures:
         ids=str,
     )
     def test_options_out_of_range_are_refused(self, options):
-        with pytest.raises(BadOptionError, match=f"pruner.{next(iter(options))}="):
+        with raises_line(BadOptionError, f"pruner.{next(iter(options))}="):
             ALPS(**options)
 
     def test_a_pattern_that_does_not_divide_the_row_is_refused(self):
-        with pytest.raises(BadOptionError, match="groups of 5"):
+        with raises_line(BadOptionError, "sparsity=2:5"):
             prune(ALPS(), matrix(4, 8), "2:5", tokens(8))
 
 

@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import replace as changed
 from itertools import combinations, product
 
-import datasets
 import numpy as np
 import pytest
 from occurrences import occurrences
+from refusals import raises_line
 
-from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError
+from harness_ext.errors import BadOptionError, UnknownNameError
 from harness_ext.tasks.facts import CONDITIONS, Fact, FactError, Options, ask, check_options, contradicts, join, options_of, rows
 from harness_ext.tasks.scoring import normalise
 
@@ -70,13 +70,6 @@ def sentences_of(row):
 
 def made(condition, source=ALL, **options):
     return rows(source, condition, Options(**options))
-
-
-def refused(message, call, *arguments, error=FactError, **options):
-    with pytest.raises(error, match=re.escape(message)) as caught:
-        call(*arguments, **options)
-    assert isinstance(caught.value, HarnessExtError)
-    assert "\n" not in str(caught.value)
 
 
 # --- the same items in all conditions
@@ -137,6 +130,8 @@ def test_items_do_not_depend_on_the_state_of_any_random_generator():
 
 
 def test_items_survive_a_data_set_and_json():
+    import datasets
+
     for condition in CONDITIONS:
         items = made(condition, source=[*ALL, ALONE] if condition != "override" else ALL)
         assert datasets.Dataset.from_list(items).to_list() == json.loads(json.dumps(items)) == items
@@ -199,7 +194,7 @@ def test_fewer_distractors_are_taken_where_the_relation_has_no_more():
         assert len(stated) == 2  # not the substitute
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_override_passage_states_the_substitute_wherever_the_open_one_states_the_answer(seed):
     for opened, override in zip(made("open", seed=seed), made("override", seed=seed), strict=True):
         asked, (substitute,) = OF[opened["id"]], override["answers"]
@@ -235,7 +230,7 @@ def test_passages_of_their_own_and_facts_without_evidence_are_no_distractors(tmp
 # --- substitutes and choices
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_substitute_is_another_answer_of_the_relation(seed):
     used = Counter()
     for row in made("override", seed=seed):
@@ -309,79 +304,69 @@ def test_a_relation_of_one_answer_is_asked_without_choices_and_cannot_be_overrid
     for condition in ("closed", "open"):
         for row in made(condition, source=source):
             assert (row["choices"], row["target"], row["answers"]) == ([], -1, ["Lima", "City of Kings"])
-    refused("born/Ana Ames: relation 'born' has no answer to replace 'Lima' by: the override condition", made, "override", source=source)
-
-
-@pytest.mark.parametrize(
-    ("answer", "accepted", "expected"),
-    [
-        ("York", ["New York"], False),
-        ("New York", ["York"], False),
-        ("New York", ["Leeds", "york"], False),
-        ("Yorkshire", ["York"], True),
-        ("York", ["Yorkshire"], True),
-        ("the Lima", ["Lima!"], False),
-        ("Oslo", ["Lima", "Rome"], True),
-        ("", ["Lima"], False),
-        ("...", ["Lima"], True),
-        ("A+", ["A-"], True),
-        ("Lima", ["..."], True),
-        ("Lima", [""], True),
-        ("ZÜRICH", ["Zürich"], False),
-    ],
-)
-def test_an_answer_contradicts_others_if_neither_holds_the_other_as_words(answer, accepted, expected):
-    assert contradicts(answer, accepted) is expected
+    with raises_line(FactError, "born/Ana Ames", "'born'", "'Lima'"):
+        made("override", source=source)
 
 
 # --- errors
 
 
-def test_a_source_that_no_item_can_be_made_of_is_refused():
-    refused("no facts: want at least one", made, "closed", source=[])
-    refused("two facts have the id 'born/Bo'", made, "closed", source=[fact("Bo", "born", ("Lima",))] * 2)
-    for answers in ((), ("",), ("Lima", " ")):
-        refused("born/Bo: answers (", made, "closed", source=[fact("Bo", "born", answers, evidence="")])
-    refused("born/: evidence without a subject", made, "closed", source=[fact("", "born", ("Lima",))])
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ([], ["no facts"]),
+        ([fact("Bo", "born", ("Lima",))] * 2, ["'born/Bo'", "unique"]),
+        ([fact("Bo", "born", (), evidence="")], ["born/Bo", "()"]),
+        ([fact("Bo", "born", ("",), evidence="")], ["born/Bo", "('',)"]),
+        ([fact("Bo", "born", ("Lima", " "), evidence="")], ["born/Bo", "('Lima', ' ')"]),
+        ([fact("", "born", ("Lima",))], ["born/", "subject"]),
+    ],
+)
+def test_a_source_that_no_item_can_be_made_of_is_refused(source, parts):
+    with raises_line(FactError, *parts):
+        made("closed", source=source)
 
 
-@pytest.mark.parametrize("condition", ["open", "override"])
-@pytest.mark.parametrize("evidence", ["", "Bo was born in Limassol."])
+@pytest.mark.parametrize(("condition", "evidence"), [("open", ""), ("override", "Bo was born in Limassol.")])
 def test_evidence_that_does_not_state_the_answer_is_refused(condition, evidence):
     source = [fact("Bo", "born", ("Lima",), evidence=evidence), fact("Cy", "born", ("Oslo",))]
     assert len(made("closed", source=source)) == 2
-    refused("born/Bo: the evidence does not state 'Lima'", made, condition, source=source)
+    with raises_line(FactError, "born/Bo", "evidence", "'Lima'"):
+        made(condition, source=source)
 
 
 def test_a_substitute_that_makes_an_answer_together_with_the_text_beside_it_is_refused():
     source = [fact("Bo", "born", ("Port Lima", "Oslo"), evidence="Bo is of Port Oslo.", whole=True), fact("Cy", "born", ("Lima Sur",))]
-    refused("born/Bo: with 'Lima Sur' in its place the evidence still states one of 'Port Lima', 'Oslo'", made, "override", source=source)
+    with raises_line(FactError, "born/Bo", "'Lima Sur'", "'Port Lima'"):
+        made("override", source=source)
 
 
 def test_an_unknown_condition_is_refused():
-    refused("no condition named 'opne'. Did you mean 'open'? Conditions: closed, open, override", made, "opne", error=UnknownNameError)
+    with raises_line(UnknownNameError, "'opne'", "Did you mean 'open'?", "closed, open, override"):
+        made("opne")
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("metadata", "parts"),
     [
-        ({"facts_item": 3}, "no option 'facts_item'. Did you mean 'facts_items'? Options: facts_items, facts_choices"),
-        ({"facts_condition": "open"}, "no option 'facts_condition'."),
-        ({"facts_items": -1}, "facts_items=-1: want 0 to 10000000"),
-        ({"facts_items": "3"}, "facts_items='3': want an integer"),
-        ({"facts_items": True}, "facts_items=True: want an integer"),
-        ({"facts_choices": 1}, "facts_choices=1: want 0 (no ranking) or at least 2"),
-        ({"facts_choices": 10**6}, "facts_choices=1000000: want 0 to 100000"),
-        ({"facts_distractors": 1001}, "facts_distractors=1001: want 0 to 1000"),
-        ({"facts_distractors": 2.0}, "facts_distractors=2.0: want an integer"),
-        ({"facts_seed": 2**32}, "facts_seed=4294967296: want 0 to 4294967295"),
-        ({"facts_seed": None}, "facts_seed=None: want an integer"),
-        ({"facts_known": 3}, "facts_known=3: want the path of a file"),
+        ({"facts_item": 3}, ["'facts_item'", "Did you mean 'facts_items'?", "facts_choices"]),
+        ({"facts_condition": "open"}, ["'facts_condition'"]),
+        ({"facts_items": -1}, ["facts_items=-1", "10000000"]),
+        ({"facts_items": "3"}, ["facts_items='3'", "integer"]),
+        ({"facts_items": True}, ["facts_items=True", "integer"]),
+        ({"facts_choices": 1}, ["facts_choices=1", "2"]),
+        ({"facts_choices": 10**6}, ["facts_choices=1000000", "100000"]),
+        ({"facts_distractors": 1001}, ["facts_distractors=1001", "1000"]),
+        ({"facts_distractors": 2.0}, ["facts_distractors=2.0", "integer"]),
+        ({"facts_seed": 2**32}, ["facts_seed=4294967296", "4294967295"]),
+        ({"facts_seed": None}, ["facts_seed=None", "integer"]),
+        ({"facts_known": 3}, ["facts_known=3", "file"]),
     ],
 )
-def test_an_option_that_no_task_could_take_is_refused(metadata, message):
+def test_an_option_that_no_task_could_take_is_refused(metadata, parts):
     for call in (check_options, options_of):
-        refused(message, call, metadata, error=BadOptionError)
+        with raises_line(BadOptionError, *parts):
+            call(metadata)
 
 
 def test_options_are_those_with_the_prefix():
@@ -393,4 +378,5 @@ def test_options_are_those_with_the_prefix():
 
 def test_more_facts_than_there_are_is_an_error():
     assert len(made("closed", items=len(ALL))) == len(ALL)
-    refused(f"facts_items=41: there are {len(ALL)} facts to draw from", made, "closed", items=len(ALL) + 1, error=BadOptionError)
+    with raises_line(BadOptionError, "facts_items=41", str(len(ALL))):
+        made("closed", items=len(ALL) + 1)

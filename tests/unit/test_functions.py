@@ -8,6 +8,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pairwise import all_pairs
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError
 from harness_ext.tasks import functions
@@ -46,9 +48,7 @@ def label_of(function, inputs):
     return walk(0, 0)
 
 
-@pytest.mark.parametrize("high", [9, 10, 99])
-@pytest.mark.parametrize("labels", [2, 4])
-@pytest.mark.parametrize("family", NAMES)
+@all_pairs(family=NAMES, labels=[2, 4], high=[9, 10, 99])
 def test_labels_are_those_of_the_function(family, labels, high, drawn):
     for seed in range(6):
         points, found = draw(family, seed, labels=labels, high=high)
@@ -96,8 +96,9 @@ def test_trees_ask_every_input_and_give_every_label_equally_often():
         assert (abs(counts - expected) < 5 * (expected * 0.75) ** 0.5).all()
 
 
-@pytest.mark.parametrize(("exemplars", "labels"), [(32, 2), (32, 4), (31, 2), (33, 4), (32, 3)])
-@pytest.mark.parametrize("family", NAMES)
+@pytest.mark.parametrize(
+    ("family", "exemplars", "labels"), [("linear", 32, 2), ("nn", 31, 2), ("tree", 32, 4), ("linear", 33, 4), ("nn", 32, 3)]
+)
 def test_exemplar_labels_are_balanced_and_the_query_has_the_label_asked_for(family, exemplars, labels):
     for seed in range(2 * labels):
         _, found = draw(family, seed, exemplars=exemplars, labels=labels, query_label=seed % labels)
@@ -188,11 +189,9 @@ def test_a_digest_changes_with_every_weight(family):
 @pytest.mark.parametrize("family", NAMES)
 def test_impossible_requests_are_refused(family, monkeypatch):
     monkeypatch.setattr(functions, "MAX_DRAWS", 20)
-    with pytest.raises(
-        ImpossibleDrawError, match=rf"no {family} function of 1 input\(s\) in 0..99 gives 4 labels to 32 exemplars"
-    ) as error:
+    assert issubclass(ImpossibleDrawError, BadOptionError)
+    with raises_line(ImpossibleDrawError, family, "0..99", "4 labels", "32 exemplars"):
         draw(family, dimensions=1, high=99, labels=4)  # one input has two sides of the centre
-    assert isinstance(error.value, BadOptionError)
 
 
 @pytest.mark.parametrize("family", NAMES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from refusals import raises_line
 
 from harness_ext import NumericalError, inverse_factor
 
@@ -20,8 +21,7 @@ def reference(matrix, damping):
     return np.linalg.cholesky(np.linalg.inv(matrix + damping * np.diag(matrix).mean() * np.eye(len(matrix)))).T
 
 
-@pytest.mark.parametrize("size", [1, 2, 17, 300, 700])
-@pytest.mark.parametrize("damping", [0.001, 0.01, 1])
+@pytest.mark.parametrize(("size", "damping"), [(1, 0.01), (2, 1), (17, 0.001), (300, 1), (700, 0.01)])
 def test_the_factor_is_that_of_numpy(size, damping):
     matrix = positive_definite(size)
     factor = inverse_factor(matrix, damping)
@@ -77,7 +77,7 @@ def test_a_singular_float32_matrix_is_factorised_with_more_damping_on_record():
     ids=["indefinite", "zero", "negative"],
 )
 def test_a_matrix_that_no_damping_helps_is_an_error(matrix):
-    with pytest.raises(NumericalError, match="cannot be factorised, not even with 10000 of its mean diagonal"):
+    with raises_line(NumericalError, "Hessian", "10000", "calibration"):
         inverse_factor(matrix, 0.01)
 
 
@@ -85,5 +85,5 @@ def test_a_matrix_that_no_damping_helps_is_an_error(matrix):
 def test_a_matrix_that_is_not_finite_is_an_error(value):
     matrix = positive_definite(4)
     matrix[1, 2] = value
-    with pytest.raises(NumericalError, match="NaN or infinite"):
+    with raises_line(NumericalError, "NaN or infinite"):
         inverse_factor(matrix, 0.01)

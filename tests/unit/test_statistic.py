@@ -6,6 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from refusals import raises_line
 
 from harness_ext import ChannelNorms, Hessian, NumericalError, Statistic, inverse_factor
 
@@ -92,7 +93,7 @@ class TestNumbersThatAreNotFinite:
     def test_are_found_when_all_tokens_are_in(self, kind, value):
         inputs = INPUTS.clone()
         inputs[3, 4] = value
-        with pytest.raises(NumericalError, match="NaN or infinite values, or values whose squares are"):
+        with raises_line(NumericalError, "NaN or infinite"):
             measured(kind, inputs).check()
 
     def test_are_not_seen_where_there_are_none(self, kind):
