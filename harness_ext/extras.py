@@ -29,6 +29,6 @@ def require_extra(extra: str, what: str) -> None:
         try:
             __import__(module)
         except ImportError as error:
-            absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+            absent = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0])
             state = "is not installed" if absent else f"cannot be imported ({' '.join(str(error).split())})"
             raise MissingExtraError(f"{what} needs {module}, which {state}: pip install 'lm-eval-pruned[{extra}]'") from error
