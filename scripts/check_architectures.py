@@ -40,6 +40,7 @@ from harness_ext.errors import HarnessExtError
 
 PRUNERS, SPARSITIES = ("magnitude", "wanda", "sparsegpt"), (0.5, "2:4")
 LIMIT = 0.1
+OPTIONS: dict[str, Any] = {"dense_limit": LIMIT, "precision": "float64"}  # in float32 rounding decides between scores that are equal in 7 digits
 
 PAGE = """# Architectures
 
@@ -80,7 +81,7 @@ def check(name: str, *, checkpoints: bool = True) -> dict[str, Any]:
             for sparsity in SPARSITIES:
                 model = copy.deepcopy(base)
                 try:
-                    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, dense_limit=LIMIT)
+                    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, **OPTIONS)
                 except HarnessExtError as error:
                     if "\n" in str(error) or not _same(model, base):
                         raise Wrong(f"{pruner} {sparsity}: refused in more than a line, or after weights changed: {error}") from error
