@@ -40,7 +40,10 @@ from harness_ext.errors import HarnessExtError
 
 PRUNERS, SPARSITIES = ("magnitude", "wanda", "sparsegpt"), (0.5, "2:4")
 LIMIT = 0.1
-OPTIONS: dict[str, Any] = {"dense_limit": LIMIT, "precision": "float64"}  # in float32 rounding decides between scores that are equal in 7 digits
+OPTIONS: dict[str, Any] = {
+    "dense_limit": LIMIT,
+    "precision": "float64",
+}  # in float32 rounding decides between scores that are equal in 7 digits
 
 PAGE = """# Architectures
 
@@ -208,7 +211,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         dense = f"{row['dense']:.1%}" if "dense" in row else ""
         lines.append(f"| `{row['name']}` | {result} | {row.get('layers', '')} | {row.get('experts') or ''} | {dense} |")
     unbuilt = ", ".join(f"`{row['name']}`" for row in rows if row["result"] == "not built") or "none"
-    return PAGE.format(transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt)
+    return PAGE.format(
+        transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -219,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-checkpoints", action="store_true", help="leave the checkpoints out, which take half of the time")
     given = parser.parse_args(arguments)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
     known = [json.loads(line) for line in given.rows.read_text().splitlines()] if given.rows and given.rows.is_file() else []
     rows = {row["name"]: row for row in known}

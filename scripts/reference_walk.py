@@ -118,7 +118,9 @@ def _time_steps(read: Inputs, wanted: set[str], name: str, mixer: Any) -> Callab
     return hook
 
 
-def _expert_hooks(modules: dict[str, nn.Module], path: str, read: Inputs, wanted: set[str]) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
+def _expert_hooks(
+    modules: dict[str, nn.Module], path: str, read: Inputs, wanted: set[str]
+) -> Iterator[tuple[nn.Module, Callable[..., None]]]:
     """Modules to listen to, and what to do when they are called, for the experts of a module."""
     module: Any = modules[path]
     kind = type(module).__name__

@@ -41,7 +41,9 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 TEXT: dict[str, Any] = {
     name: SIZES[name]
     for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-} | {name: SIZES[name] for name in ("head_dim", "max_position_embeddings", "sliding_window", "pad_token_id", "bos_token_id", "eos_token_id")}
+} | {
+    name: SIZES[name] for name in ("head_dim", "max_position_embeddings", "sliding_window", "pad_token_id", "bos_token_id", "eos_token_id")
+}
 
 OWN: dict[str, dict[str, Any]] = {
     "axk1": GROUPS,
@@ -64,7 +66,12 @@ OWN: dict[str, dict[str, Any]] = {
     "gemma3": {"text_config": TEXT, "vision_config": VISION, "mm_tokens_per_image": 4},
     "gemma3n_text": PER_LAYER
     | ALTERNATING
-    | {"intermediate_size": [128] * LAYERS, "num_kv_shared_layers": 2, "laurel_rank": 8, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
+    | {
+        "intermediate_size": [128] * LAYERS,
+        "num_kv_shared_layers": 2,
+        "laurel_rank": 8,
+        "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0],
+    },
     "gemma4": {"text_config": TEXT | PER_LAYER | ALTERNATING},
     "gemma4_text": PER_LAYER | ALTERNATING | {"num_kv_shared_layers": 0},
     "glm4_moe_lite": LATENT,
