@@ -111,8 +111,8 @@ class Whole:
 
 
 def matcher(model: PreTrainedModel, wanted: Iterable[str]) -> Callable[[str], Match]:
-    """Says where a stored tensor belongs: files may have, or lack, the prefix of the model without its head, be named as in an older version
-    of transformers, or hold pieces. To be asked in the order of :func:`in_order`.
+    """Says where a stored tensor belongs: files may have, or lack, the prefix of the model without its head, be named as in an older
+    version of transformers, or hold pieces. To be asked in the order of :func:`in_order`.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming
