@@ -40,6 +40,10 @@ from harness_ext.errors import HarnessExtError
 
 PRUNERS, SPARSITIES = ("magnitude", "wanda", "sparsegpt"), (0.5, "2:4")
 LIMIT = 0.1
+OPTIONS: dict[str, Any] = {
+    "dense_limit": LIMIT,
+    "precision": "float64",
+}  # in float32 rounding decides between scores that are equal in 7 digits
 
 PAGE = """# Architectures
 
@@ -80,7 +84,7 @@ def check(name: str, *, checkpoints: bool = True) -> dict[str, Any]:
             for sparsity in SPARSITIES:
                 model = copy.deepcopy(base)
                 try:
-                    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, dense_limit=LIMIT)
+                    record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, **OPTIONS)
                 except HarnessExtError as error:
                     if "\n" in str(error) or not _same(model, base):
                         raise Wrong(f"{pruner} {sparsity}: refused in more than a line, or after weights changed: {error}") from error
@@ -220,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--no-checkpoints", action="store_true", help="leave the checkpoints out, which take half of the time")
     given = parser.parse_args(arguments)
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     warnings.filterwarnings("ignore")
     known = [json.loads(line) for line in given.rows.read_text().splitlines()] if given.rows and given.rows.is_file() else []
     rows = {row["name"]: row for row in known}

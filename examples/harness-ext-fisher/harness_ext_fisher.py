@@ -17,7 +17,7 @@ class Fisher(ModelPruner):
 
     def prune_model(self, model, sparsity, calibration, modules="all"):
         layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
-        weights = [layer.module.weight for layer in layers]
+        weights = list({id(layer.stored): layer.stored for layer in layers}.values())  # all experts of a block are in one parameter
         wanted = [weight.requires_grad for weight in weights]
         squares = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
         with torch.enable_grad():
@@ -27,10 +27,12 @@ class Fisher(ModelPruner):
                 loss = model(input_ids=ids, labels=ids, use_cache=False).loss
                 for square, gradient in zip(squares, torch.autograd.grad(loss, weights), strict=True):
                     square.add_(gradient.float().square())
-        for layer, weight, square, was in zip(layers, weights, squares, wanted, strict=True):
+        for weight, was in zip(weights, wanted, strict=True):
             weight.requires_grad_(was)
-            information = square if isinstance(layer.module, torch.nn.Linear) else square.T  # GPT-2 stores its weights transposed
-            layer.write(layer.weight.masked_fill(sparsity.mask(layer.weight.float().square() * information), 0))
+        information = {id(weight): square for weight, square in zip(weights, squares, strict=True)}
+        for layer in layers:
+            scores = layer.weight.float().square() * layer.part_of(information[id(layer.stored)])
+            layer.write(layer.weight.masked_fill(sparsity.mask(scores), 0))
         return {"sequences": len(calibration)}
 
 

@@ -152,6 +152,19 @@ def prune(
             help="Prune the linear layers of a block in order of use, each calibrated on the outputs of the pruned layers before it.",
         ),
     ] = False,
+    experts: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Tokens that experts are calibrated on: routed (those sent to each) or all. Default: routed."),
+    ] = None,
+    min_expert_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="The record names experts that were calibrated on fewer tokens. Default: 256."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if an expert gets no token. Default: prune it by magnitude.")] = False,
+    dense_limit: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Largest share of a block's selected weights that may stay dense, outside linear layers. Default: 0.02."),
+    ] = None,
     resume: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for a checkpoint after each decoder block. A killed run resumes from it."),
@@ -172,7 +185,8 @@ def prune(
         "allocation": allocation,
         "calibration": calibration,
     }
-    given |= {"precision": precision, "resume": resume, "true_sequential": true_sequential or None}
+    given |= {"precision": precision, "resume": resume, "true_sequential": true_sequential or None, "experts": experts}
+    given |= {"min_expert_tokens": min_expert_tokens, "strict": strict or None, "dense_limit": dense_limit}
     try:
         arguments = {name: value for name, value in given.items() if value is not None} | parse_options(option or [])
         job = prune_command.PruneJob(

@@ -63,10 +63,13 @@ class LinearLayer:
     @property
     def weight(self) -> torch.Tensor:
         """A view of the weight as [out_features, in_features]. GPT-2's ``Conv1D`` stores it transposed."""
-        weight = self.stored.data
+        return self.part_of(self.stored.data)
+
+    def part_of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A view of what belongs to this layer, as [out_features, in_features], of a tensor that is shaped as the parameter: a gradient."""
         if self.place is not None:
-            return self.place.view(weight)
-        return weight.T if isinstance(self.module, Conv1D) else weight
+            return self.place.view(tensor)
+        return tensor.T if isinstance(self.module, Conv1D) else tensor
 
     def write(self, weight: torch.Tensor) -> None:
         """Copies a new [out_features, in_features] weight into the parameter, in the parameter's own dtype."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from harness_ext.engine.plan import ALLOCATION, ARGUMENTS, CALIBRATION, PRECISION, PREFIXES, PRUNER
+from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
 from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.host.arguments import parse_mapping, parse_options
 from harness_ext.method.sparsity import Sparsity
@@ -182,7 +182,7 @@ class Sweep(BaseModel):
                 raise BadOptionError("--model_args peft: a sweep loads a model once: want the model with the adapter merged into it")
             if name.startswith(PREFIXES):
                 raise BadOptionError(f"--model_args {name}: want it as --option {name}={self.model_args[name]}")
-            if name in (*ARGUMENTS, *type(self).model_fields):
+            if name in type(self).model_fields:
                 raise BadOptionError(f"--model_args {name}: want it as the option --{name} of the sweep")
         return self
 

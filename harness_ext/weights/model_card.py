@@ -43,10 +43,10 @@ def command(record: Mapping[str, Any], base: str, out: str) -> str:
     if source.get("revision"):
         words += ["--revision", source["revision"]]
     words += ["--pruner", plan["pruner"], "--sparsity", plan["sparsity"], "--modules", plan["modules"]]
-    for option in ("allocation", "calibration", "precision"):
-        if plan.get(option):
-            words += [f"--{option}", str(plan[option])]
-    words += ["--true-sequential"] if plan.get("true_sequential") else []
+    for option in ("allocation", "calibration", "precision", "experts", "min_expert_tokens", "dense_limit"):
+        if plan.get(option) is not None:
+            words += [f"--{option.replace('_', '-')}", str(plan[option])]
+    words += [f"--{flag.replace('_', '-')}" for flag in ("true_sequential", "strict") if plan.get(flag)]
     for kind in ("pruner", "allocation", "calibration"):
         for name, value in plan.get(f"{kind}_options", {}).items():
             words += ["-o", f"{kind}.{name}={_value(value)}"]

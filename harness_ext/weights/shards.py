@@ -18,7 +18,7 @@ from harness_ext.engine.memory import give_back
 from harness_ext.engine.placement import Placement
 from harness_ext.weights.export import save_generation_settings
 from harness_ext.weights.skeleton import build, compute, place
-from harness_ext.weights.weight_files import INDEX, WeightFiles, read, stored_dtype
+from harness_ext.weights.weight_files import INDEX, WeightFiles, stored_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,10 +39,10 @@ class Shards(Placement):
         super().__init__(model)
         self._blocks, self._source, self._out, self._device = blocks, source, out, device
         self._number = {block.name: number for number, block in enumerate(blocks)}
-        self._places: dict[int, dict[str, str]] = {place: {} for place in (*self._number.values(), REST)}
-        """For each block, and for the rest: the names of its tensors in the files, by their names in the model."""
-        for name, stored in source.names.items():
-            self._places[self._place_of(source.aliases[name])][name] = stored
+        self._places: dict[int, list[str]] = {place: [] for place in (*self._number.values(), REST)}
+        """For each block, and for the rest: the names of its tensors in the model."""
+        for name in (*source.names, *source.wholes):
+            self._places[self._place_of(source.aliases[name])].append(name)
         self._held: dict[int, bool] = {}  # blocks in place -> whether they are to be written
         self._written: set[int] = set()
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next block")
@@ -136,9 +136,10 @@ class Shards(Placement):
         state = self.model.state_dict()
         computed = {name: state[name] for name in self._source.computed}
         self._write(REST, self._in_place(REST) | computed)
-        files = {stored: self._file(number).name for number, names in self._places.items() for stored in names.values()}
+        files = {stored: self._file(number).name for number, names in self._places.items() for stored in self._source.stored(names)}
         files |= dict.fromkeys(computed, self._file(REST).name)
-        tensors = [tensor for name, tensor in state.items() if name in files or name in self._source.names]
+        held = {*computed, *(name for names in self._places.values() for name in names)}
+        tensors = [tensor for name, tensor in state.items() if name in held]
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(files.items()))}
         with writing(self._out):
@@ -178,17 +179,14 @@ class Shards(Placement):
 
     def _read(self, number: int, only: str | None = None) -> dict[str, torch.Tensor]:
         """The tensors of a block, in host memory: from its new file if it was written, else from the source."""
-        names = self._places[number] if only is None else {only: self._places[number][only]}
-        if number in self._written:
-            return read(dict.fromkeys(names.values(), self._file(number)), names, {})
-        return read({stored: self._source.files[stored] for stored in names.values()}, names, self._source.dtypes)
+        names = self._places[number] if only is None else [only]
+        return self._source.read(names, self._file(number) if number in self._written else None)
 
     def _write(self, number: int, tensors: Mapping[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
 
         file = self._file(number)
-        names = self._places[number]
-        stored = {names.get(name, name): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        stored = {name: tensor.detach().cpu().contiguous() for name, tensor in self._source.as_stored(tensors).items()}
         with whole_file(file, flush=False) as part:  # all is flushed at the end, with the folder
             save_file(stored, part, {"format": "pt"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ import torch
 
 from harness_ext.errors import UnsupportedModelError, one_line
 from harness_ext.weights.completeness import others, refuse_missing, refuse_shapes, some
+from harness_ext.weights.conversions import Whole, in_order, matcher, wholes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,34 +39,72 @@ class WeightFiles:
         """The file that holds each stored tensor, by the name in the files."""
         self.aliases = _aliases(model)
         """All names of a tensor of the model, by each of them: more than one where weights are tied."""
-        self.names = self._match(folder, model)
-        """The name in the files, by the name in the model; of tied weights, one of the names."""
+        self.names: dict[str, str] = {}
+        """The name in the files, by the name in the model, of tensors that are stored as they are; of tied weights, one of the names."""
+        self.wholes: dict[str, Whole] = {}
+        """How the others are put together, by the name in the model."""
+        self._match(folder, model)
         state = model.state_dict()
-        self._shapes = {name: tuple(state[name].shape) for name in self.names}
-        self.dtypes = {name: state[name].dtype for name in self.names}
+        self._shapes = {name: tuple(state[name].shape) for name in (*self.names, *self.wholes)}
+        self.dtypes = {name: state[name].dtype for name in self._shapes}
         """What each tensor is read in, by its name in the model."""
-        shapes = {name: self._header(stored)[0] for name, stored in self.names.items()}
+        headers = _headers(self.files)
+        shapes = {name: headers[stored][0] for name, stored in self.names.items()}
         refuse_shapes(folder, {name: (shape, self._shapes[name]) for name, shape in shapes.items() if shape != self._shapes[name]})
 
     def empty(self, name: str) -> torch.Tensor:
         """A tensor of the model on the meta device, with its shape and dtype."""
         return torch.empty(self._shapes[name], dtype=self.dtypes[name], device="meta")
 
-    def _match(self, folder: Path, model: PreTrainedModel) -> dict[str, str]:
+    def stored(self, names: Iterable[str]) -> list[str]:
+        """The names in the files of tensors of the model."""
+        return [stored for name in names for stored in (self.wholes[name].stored if name in self.wholes else [self.names[name]])]
+
+    def read(self, names: Collection[str], file: Path | None = None) -> dict[str, torch.Tensor]:
+        """Reads tensors of the model into host memory.
+
+        Args:
+            names: in the model; all that are made of the same stored tensors, or none of them.
+            file: where they are, if not in the files of the folder.
+
+        Raises:
+            UnsupportedModelError: a file that cannot be read.
+        """
+        files = self.files if file is None else dict.fromkeys(self.stored(names), file)
+        tensors = read(files, {name: self.names[name] for name in names if name in self.names}, self.dtypes)
+        for whole in dict.fromkeys(self.wholes[name] for name in names if name in self.wholes):
+            pieces = dict(zip(whole.stored, whole.stored, strict=True))
+            tensors |= whole.join(read(files, pieces, dict.fromkeys(pieces, self.dtypes[whole.names[0]])))
+        return tensors
+
+    def as_stored(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors of the model, as in ``read``, in the pieces and under the names of the files."""
+        stored = {self.names.get(name, name): tensor for name, tensor in tensors.items() if name not in self.wholes}
+        for whole in dict.fromkeys(self.wholes[name] for name in tensors if name in self.wholes):
+            stored |= whole.split(tensors)
+        return stored
+
+    def _match(self, folder: Path, model: PreTrainedModel) -> None:
         wanted = set(self.aliases)
-        rename = _renaming(model, wanted)
-        renamed = {stored: rename(stored) for stored in self.files}
-        found: dict[str, str] = {}
-        for stored, name in renamed.items():
-            if name in wanted:
-                first = next((alias for alias in self.aliases[name] if alias in found), None)
+        match = matcher(model, wanted)
+        matches = {stored: match(stored) for stored in in_order(self.files)}
+        for stored, (name, piece) in matches.items():
+            if name in wanted and piece is None:
+                first = next((alias for alias in self.aliases[name] if alias in self.names), None)
                 if first is None:
-                    found[name] = stored
-                elif not torch.equal(*(read(self.files, {"it": either}, {})["it"] for either in (stored, found[first]))):
-                    raise UnsupportedModelError(f"{folder}: {stored} and {found[first]} differ, and the model ties them: load it whole")
-        missing = {name for name in wanted if not any(alias in found for alias in self.aliases[name])}
+                    self.names[name] = stored
+                elif not torch.equal(*(read(self.files, {"it": either}, {})["it"] for either in (stored, self.names[first]))):
+                    raise UnsupportedModelError(
+                        f"{folder}: {stored} and {self.names[first]} differ, and the model ties them: load it whole"
+                    )
+        headers = _headers(self.files)
+        for whole in wholes(model, matches.values()):
+            whole.check(folder, headers)
+            self.wholes |= dict.fromkeys(whole.names, whole)
+        held = {*self.names, *self.wholes}
+        missing = {name for name in wanted if not any(alias in held for alias in self.aliases[name])}
         buffers = {name for name, _ in model.named_buffers()}
-        extra = {name: stored for stored, name in renamed.items() if name not in wanted | buffers}
+        extra = {name: stored for stored, (name, piece) in matches.items() if piece is None and name not in wanted | buffers}
         report = SimpleNamespace(missing_keys=missing, unexpected_keys=set(extra))
         model._adjust_missing_and_unexpected_keys(report)  # takes out what from_pretrained ignores
         self.computed = sorted(missing - report.missing_keys)
@@ -74,18 +113,21 @@ class WeightFiles:
         if report.unexpected_keys:
             names = some(sorted(extra[name] for name in report.unexpected_keys))
             raise UnsupportedModelError(f"{folder}: the files hold {names}, which {type(model).__name__} has not")
-        return found
 
-    def _header(self, stored: str) -> tuple[tuple[int, ...], torch.dtype]:
-        from safetensors import safe_open
 
-        file = self.files[stored]
+def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The shape and dtype of each stored tensor."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in dict.fromkeys(files.values()):
         with _reading(file), safe_open(file, "pt") as opened:
-            part = opened.get_slice(stored)
-            kind = part.get_dtype()
-            if kind not in DTYPES:
-                raise UnsupportedModelError(f"{file}: {stored} is of {kind}: want a checkpoint in bf16, fp16 or fp32")
-            return tuple(part.get_shape()), DTYPES[kind]
+            for stored in (name for name, holder in files.items() if holder == file):
+                part = opened.get_slice(stored)
+                if (kind := part.get_dtype()) not in DTYPES:
+                    raise UnsupportedModelError(f"{file}: {stored} is of {kind}: want a checkpoint in bf16, fp16 or fp32")
+                found[stored] = tuple(part.get_shape()), DTYPES[kind]
+    return found
 
 
 def stored_files(folder: Path) -> dict[str, Path]:
@@ -173,26 +215,3 @@ def _aliases(model: PreTrainedModel) -> dict[str, list[str]]:
         if name in own:  # others are buffers that are computed anew
             names.setdefault(id(tensor), []).append(name)
     return {name: group for group in names.values() for name in group}
-
-
-def _renaming(model: PreTrainedModel, wanted: set[str]) -> Callable[[str], str]:
-    """Says what a stored tensor is called in the model: files may have, or lack, the prefix of the model without its head, or be named
-    as in an older version of transformers.
-    """
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightRenaming
-
-    prefix = f"{model.base_model_prefix}."
-    renamings = [change for change in get_model_conversion_mapping(model) if isinstance(change, WeightRenaming)]
-
-    def rename(stored: str) -> str:
-        candidates = [stored]
-        for renaming in renamings:
-            candidates.append(renaming.rename_source_key(candidates[-1])[0])
-        for name in reversed(candidates):
-            for candidate in (name, prefix + name, name.removeprefix(prefix)):
-                if candidate in wanted:
-                    return candidate
-        return stored
-
-    return rename

@@ -72,6 +72,11 @@ def parts_of(model: PreTrainedModel, blocks: list[DecoderBlock], modules: str) -
         BadOptionError: ``modules=attention`` where no head can go.
     """
     config = model.config.get_text_config()
+    if layer := next((layer for block in blocks for layer in block.layers if layer.expert), None):
+        raise UnsupportedModelError(
+            f"{layer.name} belongs to an expert: pruner 'width' takes channels out that all tokens go through: "
+            "want depth, or a pruner that zeroes weights"
+        )
     if config.model_type not in FAMILIES:
         raise UnsupportedModelError(f"model type {config.model_type!r}: pruner 'width' knows {', '.join(FAMILIES)}")
     family, parts = FAMILIES[config.model_type], []

@@ -55,7 +55,9 @@ class SparseMLOBS(SparseMLMethod, ModelPruner):
         layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
         if self.mask == "block4" and any(isinstance(layer.module, Conv1D) for layer in layers):
             raise UnsupportedModelError(f"pruner.mask=block4: SparseML's OBS would group the outputs of {layers[0].name}, a Conv1D")
-        parameters: list[nn.Parameter] = [layer.module.weight for layer in layers]  # type: ignore[misc]
+        if part := next((layer for layer in layers if layer.place is not None), None):
+            raise UnsupportedModelError(f"pruner {self.name!r} wants whole parameters, and {part.name} is a part of {part.parameter_name}")
+        parameters: list[nn.Parameter] = [layer.stored for layer in layers]
         with sparseml(), torch.enable_grad(), _differentiable(model, parameters):
             from sparseml.pytorch.sparsification.pruning import OBSPruningModifier
 

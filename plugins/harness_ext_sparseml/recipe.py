@@ -94,7 +94,7 @@ def _layers(model: PreTrainedModel, modules: str) -> list[LinearLayer]:
 
 def _other_zeros(model: PreTrainedModel, layers: Sequence[LinearLayer]) -> dict[str, int]:
     """How many zeros there are in each parameter that is to stay dense."""
-    pruned = {f"{layer.name}.weight" for layer in layers}
+    pruned = {layer.parameter_name for layer in layers}
     return {name: int((parameter == 0).sum()) for name, parameter in model.named_parameters() if name not in pruned}
 
 

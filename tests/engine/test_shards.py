@@ -21,7 +21,7 @@ from harness_ext.engine.placement import Placement
 from harness_ext.engine.plan import make_plan
 from harness_ext.engine.run import apply
 from harness_ext.plugins import Plugins
-from harness_ext.weights import shards as module
+from harness_ext.weights import weight_files as module
 from harness_ext.weights.shards import Shards
 from harness_ext.weights.weight_files import INDEX, SINGLE
 

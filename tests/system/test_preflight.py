@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from harness_ext import BadOptionError, HarnessExtError, UnsupportedModelError, find_blocks
 from harness_ext.commands.cli import app
-from harness_ext.engine.layers import check_coverage
+from harness_ext.engine.coverage import check_coverage
 from harness_ext.host.model import PrunedHFLM
 
 LLAMA = {
@@ -36,8 +36,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "Qwen2-VL": (transformers.Qwen2VLConfig().to_dict(), r"no causal language model from qwen2_vl.*PrunedHFLM\(pretrained=model"),
     "CLIP": (transformers.CLIPConfig().to_dict(), "no causal language model from clip"),
     "ViT": (transformers.ViTConfig().to_dict(), "no causal language model from vit, and hf wants one$"),
-    "Mixtral": (transformers.MixtralConfig(num_hidden_layers=2, hidden_size=64).to_dict(), "fused experts"),
-    "Mamba": (transformers.MambaConfig(num_hidden_layers=2, hidden_size=16).to_dict(), "is not the weight of a plain linear layer"),
+    "XLNet": (
+        transformers.XLNetConfig(n_layer=2, d_model=16, n_head=4, d_inner=24).to_dict(),
+        r"rel_attn\.q \(16, 4, 4\) is not a matrix of a linear",
+    ),
     "bitsandbytes": (
         LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}},
         r"quantised \(bitsandbytes\)",
