@@ -293,14 +293,17 @@ def sweep(
     """Prune and evaluate a model at every point of a grid. Each trial gives the same scores as its own lm_eval run."""
     import os
 
-    os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of lm-eval would write over ours; read when tqdm is imported
-    from harness_ext.commands import sweep as sweep_command
+    os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported; lm-eval's bars would overwrite ours
     from harness_ext.errors import HarnessExtError
+    from harness_ext.extras import require_extra
 
     of_the_run = ("config", "dry_run", "engine", "address", "cpus_per_trial", "gpus_per_trial")
     fields = {name: value for name, value in ctx.params.items() if name not in of_the_run and value not in (None, [], (), False)}
     share = {"cpus": cpus_per_trial, "gpus": gpus_per_trial}
     try:
+        require_extra("sweep", "harness-ext sweep")
+        from harness_ext.commands import sweep as sweep_command
+
         code = sweep_command.sweep(fields, config, dry_run=dry_run, engine=engine, address=address, share=share)
     except HarnessExtError as error:
         typer.echo(f"{type(error).__name__}: {error}", err=True)

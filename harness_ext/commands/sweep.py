@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,13 @@ from rich.table import Table
 from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError
 from harness_ext.sweep.display import clock
-from harness_ext.sweep.estimate import BASIS
 from harness_ext.sweep.fields import read, sweep_from
+from harness_ext.sweep.preview import preview
 from harness_ext.sweep.processes import asked_for, join
-from harness_ext.sweep.run import Engine, Prepared, Summary, preview, run
+from harness_ext.sweep.run import Checked, Engine, Prepared, Summary, run
+from harness_ext.sweep.scores import columns, score
+
+WIDTH = 200  # of tables in a file or a pipe
 
 
 def sweep(
@@ -30,28 +35,32 @@ def sweep(
         share: ``cpus`` and ``gpus`` of a trial, for ``engine="ray"``.
 
     Raises:
-        HarnessExtError: whatever is wrong, in one line.
+        HarnessExtError: the first mistake, in one line.
     """
     fields = (read(config) if config else {}) | dict(typed)
     if engine == "ray" and share["gpus"] > 0:
         fields.setdefault("device", "cuda")  # of the workers; the driver may have none
     if engine == "ray" and asked_for() > 1:
         raise BadOptionError("--engine ray: want one process; accelerate launch is for one trial at a time over several devices")
-    asked = sweep_from(fields)
-    if asked.out is None:
+    checked_fields = sweep_from(fields)
+    if checked_fields.out is None:
         raise BadOptionError("--out: nothing given: want the folder for the records, such as runs/first")
-    out = Path(asked.out).expanduser()
-    chosen = None if dry_run and engine == "ray" else _engine(engine, address, share)
+    out = Path(checked_fields.out).expanduser()
+    trial_engine = None if dry_run and engine == "ray" else _engine(engine, address, share)
     join()
-    prepared = Prepared(asked)
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if dry_run:
         if ranks.is_first():
-            _print_preview(console, prepared, out)
+            _print_preview(console, Checked(checked_fields), out)
         return 0
-    summary: Summary = run(prepared, out, chosen)
+    prepared = Prepared(checked_fields)
+    summary: Summary = run(prepared, out, trial_engine)
     if ranks.is_first():
+        if summary.records:
+            _print_scores(console, prepared, summary)
         console.print(str(summary), soft_wrap=True)
+        if summary.records:
+            console.print(f"Next: {shlex.join(['harness-ext', 'report', str(out)])}", soft_wrap=True)
     return 1 if summary.failed else 0
 
 
@@ -68,22 +77,36 @@ def _engine(name: str, address: str | None, share: Mapping[str, float]) -> Engin
     return on_ray(address, cpus=share["cpus"], gpus=share["gpus"])
 
 
-def _print_preview(console: Console, prepared: Prepared, out: Path) -> None:
-    rows = preview(prepared, out)
-    table = Table(title=f"{len(rows)} trials")
-    for column in ("trial", "options", "cost", "seconds", "done"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("cost", "seconds") else "left")
-    for job, done, seconds in rows:
-        options = ", ".join(f"{name}={value}" for name, value in job.trial.arguments.items() if "." in name and name != "calibration.seed")
-        wait = "" if done or seconds is None else f"{seconds:.0f}"
-        table.add_row(str(job.trial), options, f"{job.cost:.3g}" if job.cost else "?", wait, "yes" if done else "")
+def _print_scores(console: Console, prepared: Prepared, summary: Summary) -> None:
+    tasks = columns(summary.records.values())
+    table = Table(title="Scores")
+    table.add_column("trial", overflow="fold")
+    for task in tasks:
+        table.add_column(task, overflow="fold", justify="right")
+    for job in prepared.jobs:
+        if record := summary.records.get(job.key):
+            values = [score(record, task) for task in tasks]
+            table.add_row(str(job.trial), *("" if value is None else f"{value:.4f}" for value in values))
     console.print(table)
-    console.print(f"{sum(items.instances for items in prepared.items.values()) // len(prepared.items)} requests in each trial. {BASIS}")
-    finished = sum(done for _, done, _ in rows)
-    expected = [seconds for _, done, seconds in rows if not done and seconds is not None]
-    if finished == len(rows):
+
+
+def _print_preview(console: Console, checked: Checked, out: Path) -> None:
+    plan = preview(checked, out)
+    table = Table(title=f"{len(plan.rows)} trials")
+    for column in ("trial", "options", "seconds", "done"):
+        table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
+    for row in plan.rows:
+        options = ", ".join(f"{name}={value}" for name, value in row.trial.arguments.items() if "." in name and name != "calibration.seed")
+        seconds = "" if row.done else "?" if row.seconds is None else f"{row.seconds:.0f}" if row.seconds >= 1 else "<1"
+        table.add_row(str(row.trial), options, seconds, "yes" if row.done else "")
+    console.print(table)
+    console.print(f"About {plan.requests.count} requests in each trial.")
+    left = [row for row in plan.rows if not row.done]
+    known = [row.seconds for row in left if row.seconds is not None]
+    if not left:
         console.print("All are done.")
-    elif expected:
-        console.print(f"About {clock(math.ceil(sum(expected)))} for what is left ({len(expected)}), at the speed of the trials in {out}.")
+    elif known:
+        rest = f" and {len(left) - len(known)} more" if len(known) < len(left) else ""
+        console.print(f"About {clock(math.ceil(sum(known)))} for {len(known)} trials{rest}, by {plan.basis}.")
     else:
-        console.print(f"No trial is done in {out} that would say what a unit takes in seconds.")
+        console.print("The time cannot be estimated: the model cannot be made from its configuration.")

@@ -18,6 +18,7 @@ from harness_ext.errors import BadOptionError, did_you_mean
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.command_line import typed_command
+from harness_ext.host.environment import quieten_git
 from harness_ext.host.model_folder import registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_layers
@@ -57,6 +58,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     ) -> None:
         if not isinstance(share_prompts, bool):
             raise BadOptionError(f"share_prompts={share_prompts!r}: want True or False")
+        quieten_git()
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
         refuse_misspelt(arguments, plan)

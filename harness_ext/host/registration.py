@@ -9,7 +9,10 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness_ext.tasks.options import TaskOptions
 
 MODEL = "pruned-hf"
 TARGET = "harness_ext.host.model:PrunedHFLM"
@@ -87,18 +90,23 @@ def check_metadata(metadata: dict[str, Any]) -> None:
         import_module(source).check_options(metadata)
 
 
-def check_tasks(manager: Any, names: Iterable[str]) -> None:
+def check_tasks(manager: Any, names: Iterable[str]) -> dict[str, TaskOptions]:
     """Checks the options of those tasks that are ours: lm-eval's command line looks names up before it loads a model, and makes the
-    items of the tasks after it."""
+    items of the tasks after it.
+
+    Returns:
+        the options of these tasks by name, those in groups included.
+    """
+    options: dict[str, TaskOptions] = {}
     for name in names:
         config = manager.task_index[name].cfg or {}
         source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")  # lm-eval puts the YAML's folder before it
         if source in SOURCES:
-            import_module(source).check_task(
-                **((config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {}))
-            )
+            values = (config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})
+            options[name] = import_module(source).check_task(**values)
         elif "group" in config and isinstance(config.get("task"), list):
-            check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
+            options |= check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
+    return options
 
 
 def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:

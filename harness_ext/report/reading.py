@@ -11,7 +11,8 @@ from typing import Any
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers
 from harness_ext.report.commands import command_of
-from harness_ext.report.trials import CHANCE_METRICS, METRICS, LoadedTrial, ReportError, TaskScore
+from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
+from harness_ext.sweep.scores import METRICS
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 

@@ -1,4 +1,4 @@
-"""Makes a report: reads, computes, draws, and writes the folder."""
+"""Makes a report: reads results, analyses them, draws figures, and writes a folder."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from harness_ext.report.abilities import abilities
 from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
-from harness_ext.report.trials import METRICS, ReportError, merge, of_limit
+from harness_ext.report.trials import ReportError, merge, of_limit
 from harness_ext.statistics import DROPS
+from harness_ext.sweep.scores import METRICS
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was made.
+    """A report that was written.
 
     Args:
         page: the HTML file.
-        files: all files, that among them.
-        gaps: what could not be computed, and why.
+        files: all files, ``page`` included.
+        gaps: what could not be computed, with the reason.
     """
 
     page: Path
@@ -48,40 +49,40 @@ def report(
 
     Args:
         paths: sweep folders, folders with ``results_*.json``, or such files.
-        out: the folder to write; by default ``report`` in the first of them (beside it, if it is a file).
-        recall, in_context: tasks, or patterns of their names, that are about that ability; by default ``*_closed``, and all others.
-        metrics: the score of a task is the first of these that it has; by default acc, then exact_match and others.
-        limit: take only results with this limit of items; ``all`` is those without one.
-        resamples: of the bootstrap.
+        out: the folder to write; by default ``report`` in the first folder, or beside the first file.
+        recall, in_context: names of the tasks that measure this ability, or patterns of names; by default ``*_closed``, and all others.
+        metrics: the score of a task is the first of these metrics that it has; by default acc, then exact_match and others.
+        limit: use only results with this limit of items; ``all`` means results without a limit.
+        resamples: the number of bootstrap resamples.
 
     Raises:
-        ReportError: nothing to report, or results that must not be put side by side.
+        ReportError: there is nothing to report, or results cannot be compared.
         MissingExtraError: a library that draws or writes is not installed.
         WriteError: the folder cannot be written.
     """
-    given = [Path(path) for path in paths]
-    if not given:
+    sources = [Path(path) for path in paths]
+    if not sources:
         raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
     require_extra("report", "a report")
-    trials, gaps = read(given, tuple(metrics) or METRICS)
+    trials, gaps = read(sources, tuple(metrics) or METRICS)
     trials = merge(of_limit(trials, limit) if limit is not None else trials)
     tasks = sorted({task for trial in trials for task in trial.tasks})
     if not tasks:
-        raise ReportError(f"{given[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
-    done = analyse(trials, abilities(tasks, recall, in_context), resamples=resamples, gaps=gaps)
-    folder = Path(out) if out else (given[0] if given[0].is_dir() else given[0].parent) / "report"
-    command = ["harness-ext", "report", *map(str, given), *(["--out", str(out)] if out else [])]
+        raise ReportError(f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
+    analysis = analyse(trials, abilities(tasks, recall, in_context), resamples=resamples, gaps=gaps)
+    folder = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
+    command = ["harness-ext", "report", *map(str, sources), *(["--out", str(out)] if out else [])]
     for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics)):
         command += [word for value in values for word in (option, value)]
     command += [] if limit is None else ["--limit", limit]
     command += [] if resamples == 2000 else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        rows = tables.tables(done)
+        rows = tables.tables(analysis)
         names = tables.write(rows, folder)
-        drawn, undrawn = figures(done, DROPS, folder)
-        done.gaps = list(dict.fromkeys([*done.gaps, *undrawn]))
-        names += [f"{one.name}.{ending}" for one in drawn for ending in ("svg", "png")]
-        text = page.render(done, drawn, rows, DROPS, names, shlex.join(command), resamples)
+        drawn, undrawn = figures(analysis, DROPS, folder)
+        analysis.gaps = list(dict.fromkeys([*analysis.gaps, *undrawn]))
+        names += [f"{figure.name}.{ending}" for figure in drawn for ending in ("svg", "png")]
+        text = page.render(analysis, drawn, rows, DROPS, names, shlex.join(command), resamples)
         (folder / "index.html").write_text(text, encoding="utf-8")
-    return Report(folder / "index.html", [folder / name for name in ["index.html", *names]], done, done.gaps)
+    return Report(folder / "index.html", [folder / name for name in ["index.html", *names]], analysis, analysis.gaps)

@@ -9,10 +9,7 @@ from typing import Any
 
 from harness_ext.errors import HarnessExtError
 
-METRICS = ("acc", "exact_match", "acc_norm", "contains", "em", "f1")
 CHANCE_METRICS = ("acc", "acc_norm")  # what a task declares as chance is the share of items that a guess among the choices gets right
-
-
 ALL = "all"  # items, where there was no limit
 
 
@@ -138,6 +135,7 @@ class LoadedTrial:
             for name, value in plan.get(f"{kind}_options", {}).items():
                 if (kind, name) != ("calibration", "seed"):
                     found[f"{kind}.{name}"] = json.dumps(value, default=str)
+        found |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
         return found | {"precision": str(plan.get("precision", ""))}
 
     @property

@@ -1,4 +1,4 @@
-"""``harness-ext sweep``: many trials of pruning and evaluation in one process, and the records that they leave."""
+"""``harness-ext sweep``: prunes and evaluates models over a grid of settings, and keeps a record of each trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that is loaded once and pruned again and again from its dense weights, which are kept in host memory."""
+"""A model that is loaded once and pruned from its dense weights for every trial. A copy of the dense weights stays in host memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from harness_ext.errors import HarnessExtError
 from harness_ext.host.model import PrunedHFLM, default_batch_size
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import StructuredPruner
-from harness_ext.sweep.fields import MODEL_FIELDS, Sweep
+from harness_ext.sweep.fields import Sweep
 
 RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
 
 
 class RestoreError(HarnessExtError):
-    """The dense weights did not come back bit by bit."""
+    """The dense weights were not restored bit for bit."""
 
 
 class _Quiet(PrunedHFLM):
-    """Without lm-eval's own bars, which would write over the one of the sweep."""
+    """Without lm-eval's progress bars, which would overwrite the bar of the sweep."""
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
         return super().loglikelihood(requests, disable_tqdm=True)
@@ -41,10 +41,10 @@ class _Quiet(PrunedHFLM):
 
 
 class DenseModel:
-    """``pruned-hf`` with the weights that it was loaded with at hand.
+    """``pruned-hf`` with a copy of its dense weights.
 
-    What ``lm_eval`` does in a process of its own is repeated exactly: the seeds are set, the model is loaded, it is pruned, and its batch
-    size is chosen where none was asked for. Each trial begins in the state of the random generators that loading left.
+    It repeats exactly what ``lm_eval`` does in a separate process: set the seeds, load the model, prune it, and choose the batch size if
+    none was given. Each trial begins with the random generators in the state after loading.
 
     Raises:
         HarnessExtError: the model cannot be loaded.
@@ -60,19 +60,21 @@ class DenseModel:
         return self.lm.tokenizer
 
     def prune(self, plan: Plan) -> dict[str, Any]:
-        """Makes ``lm`` what the plan says, from the dense weights, and returns the pruning record.
+        """Prunes ``lm`` from the dense weights, and returns the pruning record.
 
         Raises:
-            HarnessExtError: as :func:`harness_ext.engine.run.apply`; the next call begins with the dense weights all the same.
+            HarnessExtError: as :func:`harness_ext.engine.run.apply`; the next call still begins with the dense weights.
         """
         self._restore()
         set_random_state(self._random)
         self._touched = plan.sparsity.ratio > 0
         self._reshaped = self._touched and isinstance(plan.pruner, StructuredPruner)
-        record = apply(self._with_kept_text(plan), self.lm.model, self.lm.tokenizer)
+        record = apply(self._with_remembered_text(plan), self.lm.model, self.lm.tokenizer)
         if record["dense_digest"] != self._digest:
-            self._reshaped = True  # load it anew for the next trial
-            raise RestoreError(f"{self._pretrained}: the dense weights have the digest {record['dense_digest']}, not {self._digest}")
+            self._reshaped = True  # so that the next trial loads the model again
+            raise RestoreError(
+                f"{self._pretrained}: the restored dense weights have the digest {record['dense_digest']}, not {self._digest}"
+            )
         self.lm.pruning_record = record
         if self._sweep.batch_size is None:
             self.lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in self.lm.model.parameters()))
@@ -80,34 +82,34 @@ class DenseModel:
         return record
 
     def after_failure(self) -> None:
-        """Gives memory back, as a trial that ran out of it left it."""
+        """Frees the memory of a trial that failed, which may have run out of it."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _load(self) -> None:
         set_seeds()
-        given = {name: getattr(self._sweep, name) for name in MODEL_FIELDS if getattr(self._sweep, name)}
+        arguments = {"pretrained": self._pretrained, "sparsity": 0, **self._sweep.of_model()}
         beside = {"batch_size": self._sweep.batch_size or 1, "device": self._sweep.device}
-        self.lm = _Quiet.create_from_arg_obj({"pretrained": self._pretrained, "sparsity": 0, **given}, beside)
+        self.lm = _Quiet.create_from_arg_obj(arguments, beside)
         self._random = random_state()
         self._digest: str = self.lm.pruning_record["dense_digest"]
-        self._kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.lm.model.state_dict().items()}
+        self._dense_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.lm.model.state_dict().items()}
         self._touched = self._reshaped = False
 
     def _restore(self) -> None:
-        if self._reshaped:  # layers, heads or channels are gone
+        if self._reshaped:  # decoder blocks, heads or channels were removed
             del self.lm
             self.after_failure()
             self._load()
         elif self._touched:
             with torch.no_grad():
                 for name, tensor in self.lm.model.state_dict().items():
-                    tensor.copy_(self._kept[name])
+                    tensor.copy_(self._dense_weights[name])
             self._touched = False
 
-    def _with_kept_text(self, plan: Plan) -> Plan:
-        """The plan with a calibration source that remembers its text, which depends on the dense model and its options alone."""
+    def _with_remembered_text(self, plan: Plan) -> Plan:
+        """The plan with a calibration source that remembers its text, which depends only on the dense model and the source's options."""
         source = plan.calibration
         if not plan.needs_calibration or not isinstance(source, Calibration):
             return plan
@@ -126,7 +128,7 @@ class DenseModel:
 
 
 def set_seeds() -> None:
-    """As lm-eval's ``simple_evaluate`` does, with its defaults."""
+    """Sets the seeds to lm-eval's defaults, as ``simple_evaluate`` does."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     random.seed(DEFAULT_RANDOM_SEED)
@@ -149,7 +151,7 @@ def set_random_state(state: RandomState) -> None:
 
 
 def same_generators(first: RandomState, second: RandomState) -> list[bool]:
-    """Which of the four are in the same state."""
+    """Which of the four generators are in the same state."""
     return [
         first[0] == second[0],
         all(numpy.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True)),

@@ -1,4 +1,4 @@
-"""What a sweep shows while it is at work: a bar on standard error with the time left, on a terminal only."""
+"""The progress bar of a sweep, with the time left. It is shown on standard error if that is a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness_ext.engine.terminal import nested
 
 
 class Display:
-    """Counts trials and weighs them by their cost."""
+    """Counts finished trials, and estimates the time left from their costs."""
 
     def __init__(self, costs: dict[str, float], bar: Any = None) -> None:
         self._costs, self._bar = costs, bar
@@ -27,14 +27,14 @@ class Display:
             self._bar.update(self._task, description=title)
 
     def end(self, key: str) -> None:
-        """A trial is over, whether it succeeded or failed."""
+        """A trial has succeeded or failed."""
         self._count += 1
         self._finished += self._costs[key]
         if self._bar:
             self._bar.update(self._task, completed=self._count)
 
     def left(self) -> float | None:
-        """Seconds to the end, if it goes on as it went; None before the first trial is over."""
+        """Seconds left, at the speed so far; None before the first trial has ended."""
         if not self._finished:
             return None
         return (time.monotonic() - self._began) * (self._total - self._finished) / self._finished
@@ -47,7 +47,11 @@ def clock(seconds: float | None) -> str:
 
 @contextmanager
 def shown(costs: dict[str, float]) -> Iterator[Display]:
-    """A display of trials by their keys and costs."""
+    """The display of a sweep.
+
+    Args:
+        costs: of the trials, by their keys.
+    """
     if not sys.stderr.isatty() or not costs or not ranks.is_first():
         yield Display(costs)
         return

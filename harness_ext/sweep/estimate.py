@@ -1,34 +1,49 @@
-"""What a trial costs, before it is run: relative numbers, and seconds where trials that are done say what a unit takes."""
+"""What a trial costs, before it is run: in units for the time that is left, and in seconds for ``--dry-run``."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
+from harness_ext.errors import HarnessExtError
 from harness_ext.host.model_folder import model_folder
+from harness_ext.host.registration import check_tasks
 from harness_ext.method.calibration import LONGEST_DEFAULT, Calibration
 from harness_ext.plugins import Plugins
+from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
-from harness_ext.sweep.items import Items
+from harness_ext.sweep.items import Catalogue, Requests, make_requests
+from harness_ext.sweep.probe import GENERATED_TOGETHER, Speed
 from harness_ext.sweep.records import TrialRecord
 
 CHARACTERS_A_TOKEN = 4
-PASSES = 3  # over the calibration text, of which two visit each block: to measure it, and to go on through it
-BASIS = (
-    "Cost is parameters x tokens of the requests (four characters a token), plus three passes over the calibration text where a method "
-    "reads one; in units of 10^12."
-)
+PASSES = 3  # over the calibration text: one for the text itself, and for each block one to measure and one to go on
+SECONDS_A_REQUEST = 4e-4  # to make, sort and score a request, whatever the model
+FEW = 16  # items of a task whose requests are made for a dry run
+
+
+@functools.cache
+def configuration(pretrained: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model.
+
+    Raises:
+        Exception: whatever transformers raises.
+    """
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(model_folder(Plugins(), pretrained), revision=revision, trust_remote_code=trust_remote_code)
 
 
 @functools.cache
 def size(pretrained: str, revision: str | None = None, trust_remote_code: bool = False) -> tuple[int, int]:
     """The parameters of a model and the tokens that it takes, from its configuration; no weight is loaded. Zeros if that cannot be told."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     try:
-        config = AutoConfig.from_pretrained(model_folder(Plugins(), pretrained), revision=revision, trust_remote_code=trust_remote_code)
+        config = configuration(pretrained, revision, trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -37,17 +52,56 @@ def size(pretrained: str, revision: str | None = None, trust_remote_code: bool =
         return 0, 0
 
 
-def cost(trial: TrialSpec, items: Items, parameters: int, longest: int) -> float:
-    """In units of 10^12 parameters x tokens."""
-    tokens = items.characters / CHARACTERS_A_TOKEN
-    calibration = trial.plan.calibration
-    if trial.plan.needs_calibration and isinstance(calibration, Calibration):
-        tokens += PASSES * calibration.samples * (calibration.length or min(longest, LONGEST_DEFAULT))
+def calibration_tokens(trial: TrialSpec, longest: int) -> int:
+    """Tokens of the calibration text of a trial."""
+    source = trial.plan.calibration
+    if not trial.plan.needs_calibration or not isinstance(source, Calibration):
+        return 0
+    return source.samples * (source.length or min(longest, LONGEST_DEFAULT))
+
+
+def cost(trial: TrialSpec, requests: Requests, parameters: int, longest: int) -> float:
+    """Parameters x tokens, in units of 10^12: of the different prompts, and of three passes over the calibration text."""
+    tokens = requests.characters / CHARACTERS_A_TOKEN + PASSES * calibration_tokens(trial, longest)
     return parameters * tokens / 1e12
 
 
-def seconds_a_unit(records: Iterable[TrialRecord]) -> tuple[float | None, int]:
-    """What a unit of cost took in trials that are done, and how many there were; None if there are none."""
+def seconds_a_unit(records: Iterable[TrialRecord]) -> float | None:
+    """What a unit of cost took in finished trials; None if there are none."""
     measured = [(sum(record.seconds.values()), float(record.described["cost"])) for record in records if record.described.get("cost")]
     units = sum(unit for _, unit in measured)
-    return (sum(seconds for seconds, _ in measured) / units if units else None), len(measured)
+    return sum(seconds for seconds, _ in measured) / units if units else None
+
+
+def seconds(trial: TrialSpec, requests: Requests, longest: int, speed: Speed, *, writes_text: bool) -> float:
+    """The time of a trial by the measured speed of the model.
+
+    Args:
+        writes_text: the trial is the first that needs a calibration text that the model writes.
+    """
+    text = calibration_tokens(trial, longest)
+    tokens = requests.characters / CHARACTERS_A_TOKEN + PASSES * text
+    writing = text / GENERATED_TOGETHER * speed.step if writes_text else 0.0
+    return tokens * speed.token + writing + requests.count * SECONDS_A_REQUEST
+
+
+def few_requests(catalogue: Catalogue, sweep: Sweep) -> tuple[list[str], Requests]:
+    """The names of the tasks of a sweep, and how much they ask, from the first items of each task."""
+    options = check_tasks(catalogue.manager, catalogue.names)
+    counts: dict[str, list[int]] = {}
+    for task_options in options.values():
+        counts.setdefault(f"{task_options.prefix}items", []).append(getattr(task_options, "items", 0))  # 0 is all
+    fewer = {name: FEW for name, items in counts.items() if min(items) > FEW}
+    try:
+        made = Catalogue(sweep.tasks, sweep.metadata | fewer, sweep.include_path) if fewer else catalogue
+        tasks = made.tasks(made.load(sweep.pretrained[0]))
+    except HarnessExtError:  # options that are impossible with so few items
+        made, tasks = catalogue, catalogue.tasks(catalogue.load(sweep.pretrained[0]))
+    shares = {}
+    for name, task in tasks.items():
+        documents = len(task.eval_docs)
+        whole = documents if made is catalogue or name not in options else getattr(options[name], "items", 0) or documents
+        asked = whole if sweep.limit is None else min(whole, sweep.limit if sweep.limit >= 1 else whole * sweep.limit)
+        make_requests(name, task, sweep, min(FEW, documents, max(1, int(asked))))
+        shares[name] = len({instance.doc_id for instance in task.instances}) / max(1, asked)
+    return list(tasks), Requests.of(tasks, shares)

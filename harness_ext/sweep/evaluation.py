@@ -8,6 +8,7 @@ from typing import Any
 
 from harness_ext.engine import ranks
 from harness_ext.host.command_line import SEEDS, lm_eval_command
+from harness_ext.host.environment import environment_asked_once
 from harness_ext.host.registration import MODEL
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.fields import Sweep
@@ -33,7 +34,7 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
     model.prune(trial.plan)
     pruned = time.perf_counter()
     arguments = dict(trial.arguments)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, environment_asked_once():
         tracker = EvaluationTracker(output_path=folder)
         results: Results | None = simple_evaluate(
             model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=items.catalogue.manager,

@@ -186,15 +186,19 @@ class Sweep(BaseModel):
                 raise BadOptionError(f"--model_args {name}: want it as the option --{name} of the sweep")
         return self
 
+    def of_model(self) -> dict[str, Any]:
+        """The model arguments of every trial, dense or pruned, but ``pretrained``."""
+        return {name: getattr(self, name) for name in MODEL_FIELDS if getattr(self, name)} | self.model_args
+
     @property
     def as_multiturn(self) -> bool | None:
         """``fewshot_as_multiturn`` as lm-eval's command line completes it."""
         return True if self.fewshot_as_multiturn is None and self.apply_chat_template else self.fewshot_as_multiturn
 
     def evaluation(self) -> dict[str, Any]:
-        """What differs from lm-eval's defaults among ``EVALUATION_FIELDS``."""
-        given = {name: getattr(self, name) for name in EVALUATION_FIELDS}
-        return {name: value for name, value in given.items() if value not in (None, False, {}) or (name == "num_fewshot" and value == 0)}
+        """The values of ``EVALUATION_FIELDS`` that are not lm-eval's defaults."""
+        defaults = {name: type(self).model_fields[name].default for name in EVALUATION_FIELDS}
+        return {name: getattr(self, name) for name in EVALUATION_FIELDS if getattr(self, name) != defaults[name]}
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder of a sweep while a sweep is at work in it."""
+"""The folder of a sweep while the sweep runs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger(__name__)
 
 
 class Folder:
-    """Holds the lock of a sweep's folder, and the records in it.
+    """The folder of a sweep, locked, with its records.
 
     Raises:
-        BadOptionError: not a folder, no permission to write there, or another sweep is at work in it.
+        BadOptionError: not a folder, no permission to write there, or another sweep runs in it.
         WriteError: the file system refuses.
     """
 
@@ -49,10 +49,10 @@ class Folder:
             except filelock.Timeout as error:
                 raise BadOptionError(f"--out {out}: another sweep is at work in this folder") from error
         self._tidy()
-        found, corrupt = scan(out)
-        self.records = {record.key: record for record in found}
+        records, corrupt = scan(out)
+        self.records = {record.key: record for record in records}
         for folder, reason in corrupt.items():
-            log.warning("%s is corrupt (%s): moved to %s, the trial is done again", folder, reason, move_aside(folder).name)
+            log.warning("%s is corrupt (%s): moved to %s; the trial runs again", folder, reason, move_aside(folder).name)
 
     def __enter__(self) -> Folder:
         return self
@@ -74,16 +74,16 @@ class Folder:
             (self.out / FAILED / f"{record.key}.json").unlink(missing_ok=True)
         self.write_tables()
 
-    def fail(self, name: str, trial: TrialSpec, settings: Mapping[str, Any], error: BaseException) -> None:
+    def fail(self, trial_key: str, trial: TrialSpec, settings: Mapping[str, Any], error: BaseException) -> None:
         """Writes down that a trial failed.
 
         Raises:
             WriteError: the disk is full, or the file system refuses.
         """
-        write_failure(self.out, name, trial, settings, error, "".join(traceback.format_exception(error)))
+        write_failure(self.out, trial_key, trial, settings, error, "".join(traceback.format_exception(error)))
 
     def write_tables(self) -> None:
-        """Writes the tables anew, if they are not what the records say.
+        """Writes the tables again if the records have changed.
 
         Raises:
             WriteError: the disk is full, or the file system refuses.
@@ -94,7 +94,7 @@ class Folder:
             write_file(path, content)
 
     def _tidy(self) -> None:
-        """Deletes what killed sweeps left half-written; the lock says that none is alive."""
+        """Deletes the unfinished files of sweeps that were killed. The lock tells that no other sweep is running."""
         for folder in (self.out, self.out / TRIALS, self.out / FAILED):
             for part in [*folder.glob(".*.part"), *folder.glob(".*.part.lock")]:
                 with writing(part):

@@ -60,12 +60,11 @@ def trials(sweep: Sweep, plugins: Plugins) -> list[TrialSpec]:
         for arguments in [{"sparsity": 0}, *_pruned(sweep, plugins)]:
             trial = _trial(sweep, plugins, {"pretrained": pretrained, **arguments})
             by_arguments.setdefault(json.dumps(dict(trial.arguments), sort_keys=True, default=str), trial)
-    found = list(by_arguments.values())
-    pruned = [trial for trial in found if not trial.is_dense]
+    pruned = [trial for trial in by_arguments.values() if not trial.is_dense]
     if pruned and True in sweep.true_sequential and not any(trial.plan.true_sequential for trial in pruned):
         names = ", ".join(sweep.pruner)
         raise BadOptionError(f"--true-sequential: no pruner of this sweep ({names}) measures its layers: want one such as sparsegpt")
-    return found
+    return list(by_arguments.values())
 
 
 def _pruned(sweep: Sweep, plugins: Plugins) -> list[dict[str, Any]]:
@@ -96,7 +95,7 @@ def _pruned(sweep: Sweep, plugins: Plugins) -> list[dict[str, Any]]:
 
 def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> TrialSpec:
     """Leaves out of the arguments what makes no difference."""
-    of_model = {name: getattr(sweep, name) for name in MODEL_FIELDS if getattr(sweep, name)} | sweep.model_args
+    of_model = sweep.of_model()
     try:
         plan = trial_from(arguments | of_model, plugins).plan
     except BadOptionError:
@@ -105,8 +104,8 @@ def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> TrialSp
         return _trial(sweep, plugins, arguments | {"true_sequential": False})  # a pruner that measures no layer
     if not plan.needs_calibration:
         arguments = {name: value for name, value in arguments.items() if name.partition(".")[0] != "calibration"}
-    kept = {name: value for name, value in arguments.items() if name not in DEFAULTS or value != DEFAULTS[name]}
-    return TrialSpec(kept | of_model, plan)
+    decisive = {name: value for name, value in arguments.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+    return TrialSpec(decisive | of_model, plan)
 
 
 def trial_from(arguments: Mapping[str, Any], plugins: Plugins) -> TrialSpec:

@@ -1,4 +1,4 @@
-"""What decides the numbers of a trial, and the key that is made of it."""
+"""What decides the scores of a trial, and the key that names its record."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pr
 
 
 def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> str:
-    """The content of a folder, or the commit of a model on the hub. No weight is loaded.
+    """Identifies a model: the digest of its folder, or its commit on the hub. No weight is loaded.
 
     Raises:
-        BadOptionError: neither a registered model, nor a folder, nor a name on the hub.
-        UnsupportedModelError: the hub does not know it, or cannot be reached and the local cache does not have it.
+        BadOptionError: not a registered model, a folder or a name on the hub.
+        UnsupportedModelError: the model is not on the hub, or the hub cannot be reached and the model is not in the local cache.
     """
     folder = model_folder(plugins, pretrained)
     if Path(folder).is_dir():
@@ -51,15 +51,16 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
 
 
 def settings(sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides the numbers of a trial, as JSON values. The place of a model's folder does not.
+    """Everything that decides the scores of a trial, as JSON values. The path of a model's folder is not part of it.
 
     Args:
         model: as :func:`model_identity` gives it.
         items: a digest of each task's items, in the order of the tasks.
     """
     plan = trial.plan.describe() if not trial.is_dense else {"sparsity": "0"}
+    evaluation, model_args = sweep.evaluation(), dict(sweep.model_args)
     device = torch.device(sweep.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    processes = {"processes": ranks.count()} if ranks.count() > 1 else {}  # sums over shares of the text have other last bits
+    processes = {"processes": ranks.count()} if ranks.count() > 1 else {}  # sums over shares of the text differ in the last bits
     return {
         "model": model,
         "dtype": sweep.dtype or "auto",
@@ -75,16 +76,18 @@ def settings(sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str
         "machine": platform.machine(),
         "versions": {name: metadata.version(name) for name in VERSIONS},
         **processes,
+        **({"evaluation": evaluation} if evaluation else {}),
+        **({"model_args": model_args} if model_args else {}),
     }
 
 
-def key(found: Mapping[str, Any]) -> str:
+def key(settings: Mapping[str, Any]) -> str:
     """The name of a trial's record: a digest of its settings."""
-    return hashlib.sha256(canonical(found)).hexdigest()[:16]
+    return hashlib.sha256(canonical(settings)).hexdigest()[:16]
 
 
 def canonical(value: Any) -> bytes:
-    """JSON in the one form that digests are taken of."""
+    """JSON with sorted keys and without spaces, for digests."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str).encode()
 
 

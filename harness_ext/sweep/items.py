@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean
@@ -88,6 +89,33 @@ class Catalogue:
         return list(names)
 
 
+@dataclass(frozen=True)
+class Requests:
+    """How much a trial asks a model."""
+
+    count: int
+    prompts: int
+    """Different prompts: the answers to one prompt share a forward pass where they are one token long."""
+    characters: int
+    """Of the different prompts."""
+
+    @classmethod
+    def of(cls, tasks: Mapping[str, Any], shares: Mapping[str, float] | None = None) -> Requests:
+        """Counts the requests of tasks.
+
+        Args:
+            shares: by task, the share of its requests that were made, where not all were.
+        """
+        count = prompts = characters = 0.0
+        for name, task in tasks.items():
+            share = (shares or {}).get(name, 1.0)
+            different = {(instance.doc_id, str(instance.args[0])) for instance in task.instances}
+            count += len(task.instances) / share
+            prompts += len(different) / share
+            characters += sum(len(prompt) for _, prompt in different) / share
+        return cls(round(count), round(prompts), round(characters))
+
+
 class Items:
     """The tasks of a sweep for one model, and digests of what they ask.
 
@@ -105,11 +133,10 @@ class Items:
         self._made = catalogue.load(pretrained)
         tasks = catalogue.tasks(self._made)
         for name, task in tasks.items():
-            _build(name, task, sweep)
+            make_requests(name, task, sweep, sweep.limit)
         self.draws = not all(same_generators(before, random_state()))
         self.digests = {name: digest(task, sweep.evaluation()) for name, task in tasks.items()}
-        self.instances = sum(len(task.instances) for task in tasks.values())
-        self.characters = sum(len(str(instance.args[0])) for task in tasks.values() for instance in task.instances)
+        self.requests = Requests.of(tasks)
         self.depends_on_model = not all(_ignores_model(task) for task in tasks.values())
 
     def for_trial(self) -> list[Any]:
@@ -148,8 +175,8 @@ def digest(task: Any, evaluation: Mapping[str, Any]) -> str:
     return sha.hexdigest()[:16]
 
 
-def _build(name: str, task: Any, sweep: Sweep) -> None:
-    """Makes the requests of a task for the digest and the estimate: without a chat template, which only a loaded model has."""
+def make_requests(name: str, task: Any, sweep: Sweep, limit: float | None) -> None:
+    """Makes the requests of a task for its digest and for the estimate: without a chat template, which only a loaded model has."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED
     from lm_eval.evaluator_utils import get_sample_size
 
@@ -158,7 +185,7 @@ def _build(name: str, task: Any, sweep: Sweep) -> None:
         task.set_config(key="num_fewshot", value=sweep.num_fewshot or 0)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     with _task_errors(f"task {name!r}"):
-        task.build_all_requests(limit=get_sample_size(task, sweep.limit), rank=0, world_size=1)
+        task.build_all_requests(limit=get_sample_size(task, limit), rank=0, world_size=1)
 
 
 @contextmanager

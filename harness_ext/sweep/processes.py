@@ -1,7 +1,4 @@
-"""A sweep in several processes (``accelerate launch``) that prune and evaluate each trial together; the first of them holds the folder.
-
-In a single process there is nothing to agree upon.
-"""
+"""A sweep in several processes (``accelerate launch``). They share the work of each trial, and the first one writes the folder."""
 
 from __future__ import annotations
 
@@ -22,10 +19,10 @@ def asked_for() -> int:
 
 
 def join() -> None:
-    """Makes the processes of a launcher known to each other, in the way of lm-eval's ``hf``, which then finds it done.
+    """Joins the processes of a launcher, as lm-eval's ``hf`` would do later.
 
     Raises:
-        BadOptionError: ``WORLD_SIZE`` says that there are several, and they cannot be reached.
+        BadOptionError: ``WORLD_SIZE`` is above 1, and the other processes cannot be reached.
     """
     if asked_for() > 1:
         from accelerate import Accelerator, InitProcessGroupKwargs

@@ -1,8 +1,7 @@
-"""Runs the trials of a sweep on a Ray cluster. The driver, which holds the folder, writes the records; workers return them.
+"""Runs the trials of a sweep on a Ray cluster. Workers return results, and the driver writes the records.
 
-A trial is a task of Ray: if its node is lost, Ray runs it again elsewhere. A worker process keeps the model that it loaded, and its tasks,
-for the next trial that comes to it. Every node must have this package installed, in the same versions, and the models and files under
-the same paths.
+A trial is a task of Ray: if its node is lost, Ray runs it again on another node. A worker process keeps its model and tasks for its next
+trial. Every node needs this package in the same versions, and models and files under the same paths.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from harness_ext.sweep.identity import model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.run import Engine, Job, Outcome
 
-_kept: dict[str, tuple[DenseModel, Items, str]] = {}  # of a worker process: the last
+_last: dict[str, tuple[DenseModel, Items, str]] = {}  # what this worker process loaded for its last trial
 RETRIES = 5  # of a trial whose node or process is lost
-LOCAL = ("device", "threads", "machine")  # settings that the driver may see otherwise than the worker
+LOCAL = ("device", "threads", "machine")  # settings in which the driver and the workers may differ
 
 
 class TrialError(HarnessExtError):
-    """What went wrong in a worker."""
+    """An error in a worker."""
 
 
 def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
     """An engine for :func:`harness_ext.sweep.run.run`.
 
     Args:
-        address: as for ``ray.init``; None is that of the environment, or a cluster of this machine alone that is started.
-        cpus, gpus: the share of each trial.
+        address: as for ``ray.init``. None takes the address of the environment, or starts a cluster on this machine alone.
+        cpus, gpus: CPUs and GPUs per trial.
 
     Raises:
         BadOptionError: there is no cluster at the address.
@@ -60,15 +59,15 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
     def engine(sweep: Sweep, jobs: Sequence[Job], _: dict[str, Items], display: Display) -> Iterator[Outcome]:
         # max_calls=0: a worker with a GPU would end after each trial otherwise, and load the model again for the next
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES, max_calls=0)(work)
-        asked = {remote.remote(sweep, dict(job.trial.arguments), job.settings): job for job in jobs}
-        waiting = list(asked)
+        running = {remote.remote(sweep, dict(job.trial.arguments), job.settings): job for job in jobs}
+        waiting = list(running)
         display.begin(f"{len(jobs)} trials on {sum(node['Alive'] for node in ray.nodes())} nodes")
         while waiting:
             ready, waiting = ray.wait(waiting, num_returns=1)
-            job = asked.pop(ready[0])
+            job = running.pop(ready[0])
             try:
                 results, samples, measured, error = ray.get(ready[0])
-            except ray.exceptions.RayError as failure:  # lost more often than it is tried again
+            except ray.exceptions.RayError as failure:  # lost more often than Ray tries again
                 yield Outcome(job, error=TrialError(f"{type(failure).__name__}: {' '.join(str(failure).split())}"))
                 continue
             if error:
@@ -80,16 +79,16 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
 
 
 def work(sweep: Sweep, arguments: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any], str]:
-    """One trial, in a worker: results, samples and measurements, and an error in words or nothing."""
+    """Runs a trial in a worker. Returns results, samples and measurements, and the text of an error or an empty text."""
     try:
         if expected["threads"]:
-            torch.set_num_threads(expected["threads"])  # Ray limits them to the share of a trial; they decide the last bits
+            torch.set_num_threads(expected["threads"])  # Ray sets them to the CPUs of a trial; they decide the last bits of a score
         trial = trial_from(arguments, Plugins())
         model, items, identity = _prepared(sweep, trial.pretrained)
-        found = settings(sweep, trial, identity, items.digests)
-        if apart := sorted(name for name in expected if name not in LOCAL and found[name] != expected[name]):
-            name = apart[0]
-            return None, None, {}, f"this node would run another trial: its {name} is {found[name]}, not {expected[name]}"
+        here = settings(sweep, trial, identity, items.digests)
+        if different := sorted(name for name in expected if name not in LOCAL and here[name] != expected[name]):
+            name = different[0]
+            return None, None, {}, f"this node would run another trial: its {name} is {here[name]}, not {expected[name]}"
         try:
             return *run_trial(sweep, trial, model, items), ""
         except Exception:
@@ -100,22 +99,22 @@ def work(sweep: Sweep, arguments: Mapping[str, Any], expected: Mapping[str, Any]
 
 
 def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:
-    """What this process has of the trial before, or made anew; a model is let go before another is loaded."""
+    """What this process loaded for its last trial, or loads now. A model is freed before another one is loaded."""
     name = f"{pretrained} {sweep}"
-    if name not in _kept:
-        _kept.clear()
+    if name not in _last:
+        _last.clear()
         items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path), pretrained, sweep)
         identity = model_identity(Plugins(), pretrained, sweep.revision)
-        _kept[name] = DenseModel(sweep, pretrained), items, identity
-    return _kept[name]
+        _last[name] = DenseModel(sweep, pretrained), items, identity
+    return _last[name]
 
 
 def _look(address: str | None) -> None:
-    """Asks whether anything listens at ``host:port``: Ray itself would try for minutes."""
-    found = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
-    if found:
+    """Checks that something listens at ``host:port``: Ray itself would try for minutes."""
+    host_and_port = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address or "")
+    if host_and_port:
         try:
-            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+            socket.create_connection((host_and_port[1], int(host_and_port[2])), timeout=10).close()
         except OSError as error:
             raise BadOptionError(f"--address {address}: no cluster there: {error.strerror or error}") from error
 

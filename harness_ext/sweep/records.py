@@ -1,4 +1,4 @@
-"""Reads the records of trials, each of which is a folder with checksums over what is in it."""
+"""Reads the records of trials. A record is a folder with checksums of its files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TRIALS = "trials"
 
 
 class CorruptError(Exception):
-    """A record that is not what was written."""
+    """A record that differs from what was written."""
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A finished trial. ``described`` is ``trial.json``; the rest is read from the folder when it is asked for."""
+    """A finished trial. ``described`` is the content of ``trial.json``; other files are read from the folder when they are needed."""
 
     folder: Path
     described: Mapping[str, Any]
@@ -37,7 +37,7 @@ class TrialRecord:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides the numbers; ``key`` is its digest."""
+        """Everything that decides the scores; ``key`` is its digest."""
         return dict(self.described["settings"])
 
     @property
@@ -47,7 +47,7 @@ class TrialRecord:
 
     @property
     def command(self) -> str:
-        """The ``lm_eval`` command that gives the same numbers."""
+        """The ``lm_eval`` command that gives the same scores."""
         return str(self.described["command"])
 
     @property
@@ -69,22 +69,22 @@ class TrialRecord:
 
     @property
     def pruner(self) -> str | None:
-        """None for the dense model, as are ``allocation``, ``modules``, ``calibration`` and ``seed``."""
+        """None for the dense model. ``allocation``, ``modules``, ``calibration`` and ``seed`` are None then as well."""
         return None if self.is_dense else str(self.pruning["plan"]["pruner"])
 
     @property
     def sparsity(self) -> str:
-        """As asked: ``0.5``, or ``2:4``."""
+        """The sparsity that was asked for: ``0.5``, or ``2:4``."""
         return str(self.pruning["plan"]["sparsity"])
 
     @property
     def ratio(self) -> float:
-        """As asked, as a number: 0.5 for ``2:4``."""
+        """The sparsity that was asked for, as a number: 0.5 for ``2:4``."""
         return float(self.described["ratio"])
 
     @property
     def achieved_sparsity(self) -> float:
-        """Of the linear layers that were selected."""
+        """The share of zeros in the selected linear layers."""
         return float(self.pruning["achieved_sparsity"])
 
     @property
@@ -97,25 +97,25 @@ class TrialRecord:
 
     @property
     def calibration(self) -> str | None:
-        """The source, or the file; also None where the method reads no text."""
+        """The calibration source or file; None if the method reads no text."""
         if "calibration" not in self.pruning["plan"]:
             return None
         return str(self.arguments.get("calibration", self.pruning["plan"]["calibration"]))
 
     @property
     def seed(self) -> int | None:
-        """Of the calibration; also None where the method reads no text."""
-        found = self.pruning["plan"].get("calibration_options", {}).get("seed")
-        return None if found is None else int(found)
+        """The calibration seed; None if the method reads no text."""
+        seed = self.pruning["plan"].get("calibration_options", {}).get("seed")
+        return None if seed is None else int(seed)
 
     @property
     def parameters(self) -> int:
-        """Of the model that was evaluated, zeros included."""
+        """The number of parameters of the evaluated model, zeros included."""
         return int(self.described["parameters"])
 
     @property
     def nonzero(self) -> int:
-        """``parameters`` less the zeros in the linear layers that were pruned."""
+        """``parameters`` without the zeros in the pruned linear layers."""
         return self.parameters - sum(int(entry["zeros"]) for entry in self.pruning["layers"].values())
 
     @property
@@ -124,22 +124,22 @@ class TrialRecord:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that have samples, which groups have not."""
+        """The tasks, without groups: those that have samples."""
         return list(self.described["samples"])
 
     @property
     def items(self) -> dict[str, str]:
-        """A digest of each task's items and scoring: two trials can be compared item by item where it is the same."""
+        """A digest of the items and the scoring of each task. Trials with equal digests can be compared item by item."""
         return dict(self.described["items"])
 
     @functools.cached_property
     def results(self) -> dict[str, Any]:
         """As ``lm_eval --output_path`` writes them."""
-        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
-        return found
+        results: dict[str, Any] = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
+        return results
 
     def samples(self, task: str) -> list[dict[str, Any]]:
-        """One mapping for each item and filter, in the order of the items: see docs/sweep.md.
+        """A mapping for each item and filter, in the order of the items. docs/sweep.md lists the fields.
 
         Raises:
             KeyError: no such task in this trial.
@@ -168,16 +168,16 @@ def read(folder: Path) -> TrialRecord:
 
 
 def scan(out: Path) -> tuple[list[TrialRecord], dict[Path, str]]:
-    """The records below a sweep's folder in canonical order, and those that are corrupt, with what is wrong."""
-    found, corrupt = [], {}
+    """The records in a sweep's folder in canonical order, and the corrupt ones with the reason."""
+    records, corrupt = [], {}
     folders = sorted((out / TRIALS).iterdir()) if (out / TRIALS).is_dir() else []
     for folder in folders:
         if not folder.name.startswith("."):
             try:
-                found.append(read(folder))
+                records.append(read(folder))
             except CorruptError as error:
                 corrupt[folder] = str(error)
-    return sorted(found, key=order), corrupt
+    return sorted(records, key=order), corrupt
 
 
 def load(out: str | Path) -> list[TrialRecord]:
@@ -189,14 +189,14 @@ def load(out: str | Path) -> list[TrialRecord]:
     out = Path(out)
     if not (out / TRIALS).is_dir():
         raise FileNotFoundError(f"{out}: there is no folder {TRIALS!r} in it, as harness-ext sweep --out makes")
-    found, corrupt = scan(out)
+    records, corrupt = scan(out)
     for folder, reason in corrupt.items():
-        log.warning("%s is corrupt and left out: %s; harness-ext sweep does the trial again", folder, reason)
-    return found
+        log.warning("%s is corrupt and left out: %s; harness-ext sweep runs the trial again", folder, reason)
+    return records
 
 
 def move_aside(folder: Path) -> Path:
-    """Renames a corrupt record, so that its place is free and nothing reads it."""
+    """Renames a corrupt record, so that nothing reads it and the trial can be recorded again."""
     number = 1
     while (aside := folder.with_name(f".corrupt-{folder.name}-{number}")).exists():
         number += 1
@@ -213,8 +213,8 @@ def checksum(described: Mapping[str, Any]) -> str:
 def order(record: TrialRecord) -> tuple[Any, ...]:
     """Sorts records in canonical order."""
     plan = record.pruning["plan"]
-    named = [record.pretrained, record.pruner, record.allocation, record.modules, record.calibration]
+    names = [record.pretrained, record.pruner, record.allocation, record.modules, record.calibration]
     return (
-        *(name or "" for name in named), -1 if record.seed is None else record.seed, record.ratio, record.sparsity,
+        *(name or "" for name in names), -1 if record.seed is None else record.seed, record.ratio, record.sparsity,
         json.dumps(plan, sort_keys=True, default=str), record.key,
     )  # fmt: skip

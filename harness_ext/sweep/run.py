@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from harness_ext.sweep.grid import TrialSpec, trials
 from harness_ext.sweep.identity import key, model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.processes import held
-from harness_ext.sweep.records import TrialRecord, scan
+from harness_ext.sweep.records import TrialRecord
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A trial that may have to be run, with all that decides its numbers."""
+    """A trial that may have to be run, with everything that decides its scores."""
 
     key: str
     trial: TrialSpec
@@ -37,7 +37,7 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What became of a trial: results, or an error."""
+    """The results of a trial, or its error."""
 
     job: Job
     results: Results = field(default_factory=dict)
@@ -48,18 +48,20 @@ class Outcome:
 
 @dataclass
 class Summary:
-    """How a sweep went."""
+    """The counts and the records of a sweep that has ended."""
 
     out: Path
     before: int = 0
     done: int = 0
     failed: list[str] = field(default_factory=list)
     others: int = 0
-    """Records in the folder that are not of this sweep."""
+    """The number of records in the folder that are not of this sweep."""
+    records: dict[str, TrialRecord] = field(default_factory=dict)
+    """The records of this sweep by their keys, in the order of its trials."""
 
     def __str__(self) -> str:
-        asked = self.before + self.done + len(self.failed)
-        text = f"{self.out}: {asked} trials: {self.done} done, {self.before} done before, {len(self.failed)} failed"
+        total = self.before + self.done + len(self.failed)
+        text = f"{self.out}: {total} trials: {self.done} done, {self.before} done before, {len(self.failed)} failed"
         text += f"; {self.others} more in this folder are of other settings" if self.others else ""
         return "\n".join([text, *(f"failed: {reason}" for reason in self.failed)])
 
@@ -67,29 +69,51 @@ class Summary:
 Engine = Callable[[Sweep, Sequence[Job], dict[str, Items], Display], Iterator[Outcome]]
 
 
-class Prepared:
-    """A sweep that was checked in full, with its jobs; no weight is loaded.
+class Checked:
+    """A sweep whose trials, names and options were checked. No weight is loaded, and no items of tasks are made.
 
     Raises:
-        HarnessExtError: whatever is wrong with what was asked.
+        HarnessExtError: the first mistake in what was asked for.
     """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         plugins = Plugins()
-        self._trials = trials(sweep, plugins)
-        catalogue = Catalogue(sweep.tasks, dict(sweep.metadata), sweep.include_path)
-        identities = {name: model_identity(plugins, name, sweep.revision) for name in sweep.pretrained}
+        self.trials = trials(sweep, plugins)
+        self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
+        self._identities = {name: model_identity(plugins, name, sweep.revision) for name in sweep.pretrained}
+
+    def settings(self, trial: TrialSpec, digests: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides the scores of a trial.
+
+        Args:
+            digests: of the items of each task.
+        """
+        return settings(self.sweep, trial, self._identities[trial.pretrained], digests)
+
+    def size(self, pretrained: str) -> tuple[int, int]:
+        """The parameters of a model and the tokens that it takes; zeros if that cannot be told."""
+        return estimate.size(pretrained, self.sweep.revision, self.sweep.trust_remote_code)
+
+
+class Prepared(Checked):
+    """A checked sweep with the items of its tasks, and its trials as jobs. No weight is loaded.
+
+    Raises:
+        HarnessExtError: also for a task that cannot be made, and for two trials that are the same.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        super().__init__(sweep)
         self.items: dict[str, Items] = {}
         for name in sweep.pretrained:
             first = next(iter(self.items.values()), None)
-            self.items[name] = first if first and not first.depends_on_model else Items(catalogue, name, sweep)
+            self.items[name] = first if first and not first.depends_on_model else Items(self.catalogue, name, sweep)
         jobs: dict[str, Job] = {}
-        for trial in self._trials:
+        for trial in self.trials:
             items = self.items[trial.pretrained]
-            found = settings(sweep, trial, identities[trial.pretrained], items.digests)
-            size = estimate.size(trial.pretrained, sweep.revision, sweep.trust_remote_code)
-            job = Job(key(found), trial, found, estimate.cost(trial, items, *size))
+            decisive = self.settings(trial, items.digests)
+            job = Job(key(decisive), trial, decisive, estimate.cost(trial, items.requests, *self.size(trial.pretrained)))
             if job.key in jobs:
                 raise BadOptionError(f"two trials are the same: {jobs[job.key].trial} and {trial}: leave one out")
             jobs[job.key] = job
@@ -97,16 +121,16 @@ class Prepared:
 
 
 def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
-    """Does what is not done, and writes the tables; of several processes, the first writes.
+    """Runs the trials that have no record yet, and writes the tables. Of several processes, the first one writes.
 
     Raises:
-        HarnessExtError: the folder is in use, or cannot be written; what was done before is kept.
+        HarnessExtError: the folder is in use, or cannot be written. Finished trials are kept.
     """
-    summary = Summary(out)
+    summary, jobs = Summary(out), prepared.jobs
     with held(out) as folder:
         records = ranks.broadcast(set(folder.records) if folder else set())
-        left = [job for job in prepared.jobs if job.key not in records]
-        summary.before = len(prepared.jobs) - len(left)
+        left = [job for job in jobs if job.key not in records]
+        summary.before = len(jobs) - len(left)
         summary.others = len(records) - summary.before
         with shown({job.key: job.cost or 1.0 for job in left}) as display:
             for outcome in (engine or in_this_process)(prepared.sweep, left, prepared.items, display):
@@ -122,14 +146,15 @@ def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
                 display.end(job.key)
         if folder:
             folder.write_tables()
+            summary.records = {job.key: folder.records[job.key] for job in jobs if job.key in folder.records}
     return summary
 
 
 def in_this_process(sweep: Sweep, jobs: Sequence[Job], items: dict[str, Items], display: Display) -> Iterator[Outcome]:
-    """Runs the jobs one after the other, loading each model once. An error is the outcome of its trial, and the others go on.
+    """Runs the jobs one after the other, and loads each model once. An error is the outcome of its trial; the other trials still run.
 
     Raises:
-        Exception: in several processes, anything but an error of this package, which all of them find: the others may wait for this one.
+        Exception: in several processes, any error that is not of this package: the other processes may wait for this one.
     """
     model: DenseModel | None = None
     loaded = ""
@@ -137,10 +162,10 @@ def in_this_process(sweep: Sweep, jobs: Sequence[Job], items: dict[str, Items], 
         display.begin(str(job.trial))
         try:
             if model is None or loaded != job.trial.pretrained:
-                model = None  # free the one before, first
+                model = None  # free the previous model first
                 model, loaded = DenseModel(sweep, job.trial.pretrained), job.trial.pretrained
             outcome = attempt(sweep, job, model, items[job.trial.pretrained])
-        except Exception as error:  # a trial may fail in any way, and the others go on
+        except Exception as error:  # a trial may fail in any way, and the others still run
             if ranks.count() > 1 and not isinstance(error, HarnessExtError):
                 raise
             log.debug("%s", job.trial, exc_info=True)
@@ -151,13 +176,6 @@ def in_this_process(sweep: Sweep, jobs: Sequence[Job], items: dict[str, Items], 
 
 
 def attempt(sweep: Sweep, job: Job, model: DenseModel, items: Items) -> Outcome:
-    """One trial."""
+    """Runs one trial."""
     results, samples, measured = run_trial(sweep, job.trial, model, items)
     return Outcome(job, results, samples, measured | {"cost": job.cost})
-
-
-def preview(prepared: Prepared, out: Path) -> list[tuple[Job, bool, float | None]]:
-    """Each job, whether it is done, and the seconds that it is expected to take, if trials in the folder tell; writes nothing."""
-    done: dict[str, TrialRecord] = {record.key: record for record in scan(out)[0]}
-    unit, _ = estimate.seconds_a_unit(done.values())
-    return [(job, job.key in done, job.cost * unit if unit is not None else None) for job in prepared.jobs]

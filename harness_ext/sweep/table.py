@@ -15,22 +15,27 @@ COLUMNS = (
 )  # fmt: skip
 
 
+OWN_COLUMNS = ("pretrained", "pruner", "sparsity", "allocation", "modules", "calibration", "calibration.seed")
+"""Model arguments of a trial that have columns; the others stand in the column ``options``."""
+
+
 def table(records: Iterable[TrialRecord]) -> str:
-    """All scores as CSV, one a row, in canonical order. Nothing in it depends on when or how often the sweep was run."""
+    """All scores as CSV, one score per row, in canonical order. The table does not depend on when or how often the sweep ran."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for record in sorted(records, key=order):
-        options = {name: value for name, value in record.arguments.items() if "." in name and name != "calibration.seed"}
+        options = {name: value for name, value in record.arguments.items() if name not in OWN_COLUMNS}
         trial = [record.key, record.pretrained, record.pruner, record.sparsity, record.ratio, record.achieved_sparsity]
         trial += [record.allocation, record.modules, record.calibration, record.seed, json.dumps(options, sort_keys=True)]
         trial += [record.parameters, record.nonzero, record.settings["limit"]]
         for task, scores in record.results["results"].items():
             for name, value in scores.items():
-                metric, comma, of = name.partition(",")
+                metric, comma, filter_name = name.partition(",")
                 if not comma or metric.endswith("_stderr"):
                     continue
-                stderr = scores.get(f"{metric}_stderr,{of}")
-                row = [task, record.results["versions"].get(task), of, metric, value, stderr if isinstance(stderr, float) else None]
-                writer.writerow([*trial, *row, scores.get("sample_len"), record.items.get(task), record.fingerprint])
+                stderr = scores.get(f"{metric}_stderr,{filter_name}")
+                row = [task, record.results["versions"].get(task), filter_name, metric, value]
+                row += [stderr if isinstance(stderr, float) else None, scores.get("sample_len")]
+                writer.writerow([*trial, *row, record.items.get(task), record.fingerprint])
     return text.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,13 @@ def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.
     import datasets
 
     options = check_task(condition=condition, people=people, **metadata)
-    return {"test": datasets.Dataset.from_list(rows(facts_of(population(0), people), condition, options))}
+    return {"test": datasets.Dataset.from_list(rows(_facts(people), condition, options))}
+
+
+@functools.cache
+def _facts(people: str) -> list[Fact]:
+    """Made once for all tasks of a process, which takes longer than their items."""
+    return facts_of(population(0), people)
 
 
 def facts_of(everyone: People, people: str) -> list[Fact]:

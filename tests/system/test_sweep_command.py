@@ -16,6 +16,7 @@ from sweeps import FIELDS, files
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app
+from harness_ext.sweep import load
 from harness_ext.sweep import run as running
 from harness_ext.sweep.dense import DenseModel
 
@@ -29,7 +30,22 @@ class TestCommand:
 
     def test_says_what_was_done(self, copy):
         result = self.invoke(*self.common(copy))
-        assert (result.exit_code, result.stdout) == (0, f"{copy}: 2 trials: 0 done, 2 done before, 0 failed\n")
+        assert result.exit_code == 0
+        summary, following = result.stdout.splitlines()[-2:]
+        assert summary == f"{copy}: 2 trials: 0 done, 2 done before, 0 failed"
+        assert following == f"Next: harness-ext report {copy}"
+
+    def test_shows_the_scores_of_its_trials_and_of_no_others(self, copy):
+        result = self.invoke("--sparsity", "0.5", *self.common(copy)[2:], "--pruner", "random")
+        table = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in result.stdout.splitlines() if line.count("│") == 3}
+        assert table == {trial: f"{value:.4f}" for trial, value in self.scores(copy).items()}
+        assert list(table) == ["lab-xs dense", "lab-xs magnitude 0.5", "lab-xs random 0.5"]
+        again = self.invoke(*self.common(copy))
+        assert "random" not in again.stdout
+
+    def scores(self, out):
+        values = {(record.pruner, record.sparsity): record.results["results"]["icl_linear"]["acc,none"] for record in load(out)}
+        return {f"lab-xs {pruner} {sparsity}" if pruner else "lab-xs dense": value for (pruner, sparsity), value in values.items()}
 
     def test_exits_with_1_if_a_trial_failed(self, tmp_path, monkeypatch):
         monkeypatch.setattr(running, "attempt", lambda *given: 1 / 0)
@@ -48,7 +64,7 @@ class TestCommand:
         monkeypatch.setattr(DenseModel, "prune", prune)
         result = self.invoke(*self.common(tmp_path))
         assert result.exit_code == 1
-        summary, failed = result.stdout.splitlines()
+        summary, failed, _ = result.stdout.splitlines()[-3:]
         assert summary == f"{tmp_path}: 2 trials: 1 done, 0 done before, 1 failed"
         assert failed == "failed: lab-xs magnitude 0.5: OutOfMemoryError: CUDA out of memory"
 
@@ -66,18 +82,24 @@ class TestCommand:
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr.splitlines()[-1] == f"WriteError: {tmp_path / 'out'}: cannot be written: {os.strerror(code)}"
 
-    def test_a_dry_run_prints_the_trials_and_writes_nothing(self, done, tmp_path):
+    def test_a_dry_run_prints_the_trials_and_writes_nothing(self, done, tmp_path, monkeypatch):
+        monkeypatch.setattr(running, "DenseModel", None)
         before = files(done)
         result = self.invoke(*self.common(tmp_path / "none"), "--dry-run")
         assert result.exit_code == 0
         assert "2 trials" in result.stdout
         assert "lab-xs magnitude 0.5" in result.stdout
-        assert "No trial is done" in result.stdout
+        assert "by a short measurement of the model's speed" in result.stdout
         assert not (tmp_path / "none").exists()
-        result = self.invoke("--sparsity", "0.7", *self.common(done)[2:], "--dry-run")
-        assert "About 0:00:0" in result.stdout.replace("\n", " ")
-        assert "yes" in result.stdout
+        result = self.invoke("--sparsity", "0.5,0.7", *self.common(done)[2:], "--dry-run")
+        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+        assert [(trial, finished) for trial, _, _, finished in rows] == [
+            ("lab-xs dense", "yes"), ("lab-xs magnitude 0.5", "yes"), ("lab-xs magnitude 0.7", ""),
+        ]  # fmt: skip
+        assert f"for 1 trials, by the finished trials in {done}" in result.stdout
         assert files(done) == before
+        result = self.invoke(*self.common(done), "--dry-run")
+        assert "All are done." in result.stdout
 
     @pytest.mark.parametrize(
         ("words", "says"),
@@ -140,23 +162,14 @@ def test_the_display_counts_down_and_holds_the_bars_of_others(monkeypatch, capsy
     assert capsys.readouterr().err == ""
 
 
-def test_standard_output_has_one_line_and_standard_error_the_log_where_there_is_no_terminal(copy):
+def test_standard_error_has_the_log_alone_where_there_is_no_terminal_and_no_git(copy, tmp_path):
     code = "from harness_ext.commands.cli import app; app()"
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "sweep",
-        "--pretrained",
-        "lab-xs",
-        "--pruner",
-        "magnitude",
-        "--device",
-        "cpu",
-        "--out",
-        str(copy),
-    ]
-    command += ["--sparsity", "0.25", "--tasks", "icl_linear", "--metadata", json.dumps(FIELDS["metadata"])]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", code, "sweep", "--pretrained", "lab-xs", "--pruner", "magnitude", "--device", "cpu"]
+    command += ["--sparsity", "0.25", "--tasks", "icl_linear", "--metadata", json.dumps(FIELDS["metadata"]), "--out", str(copy)]
+    environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
     assert "magnitude: sparsity 0.25 asked, 0.2500 achieved" in done.stderr
-    assert done.stdout == f"{copy}: 2 trials: 1 done, 1 done before, 0 failed; 1 more in this folder are of other settings\n"
+    assert "fatal" not in done.stderr
+    summary, following = done.stdout.splitlines()[-2:]
+    assert summary == f"{copy}: 2 trials: 1 done, 1 done before, 0 failed; 1 more in this folder are of other settings"
+    assert following == f"Next: harness-ext report {copy}"
