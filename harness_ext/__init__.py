@@ -8,6 +8,7 @@ it need not try: PYTEST_DONT_REWRITE.
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
     from harness_ext.engine.api import prune as prune
+    from harness_ext.engine.calls import failing as failing
     from harness_ext.engine.global_state import kept_environment as kept_environment
     from harness_ext.engine.global_state import kept_generators as kept_generators
     from harness_ext.engine.layers import Block as Block
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from harness_ext.errors import PluginError as PluginError
     from harness_ext.errors import UnknownNameError as UnknownNameError
     from harness_ext.errors import UnsupportedModelError as UnsupportedModelError
+    from harness_ext.errors import one_line as one_line
+    from harness_ext.errors import shortened as shortened
+    from harness_ext.errors import shown as shown
     from harness_ext.extras import require_extra as require_extra
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.host.model import PrunedHFLM as PrunedHFLM
@@ -59,10 +63,14 @@ _HOMES = {
         "PluginError",
         "UnknownNameError",
         "UnsupportedModelError",
+        "one_line",
+        "shortened",
+        "shown",
     ),
     "engine.global_state": ("kept_environment", "kept_generators"),
     "extras": ("require_extra",),
     "hookspecs": ("hookimpl",),
+    "engine.calls": ("failing",),
     "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
     "method.linalg": ("InverseFactor", "inverse_factor"),
     "host.model": ("PrunedHFLM",),

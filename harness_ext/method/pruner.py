@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
-from harness_ext.errors import PluginError
+from harness_ext.errors import BadOptionError, PluginError
 from harness_ext.method.options import Configurable
 from harness_ext.method.sparsity import Group, Sparsity
 from harness_ext.method.statistic import Statistic
@@ -48,6 +48,17 @@ class PruningMethod(Configurable):
 
         Raises:
             BadOptionError: the method cannot remove that, with the options that it has.
+        """
+
+    def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
+        """Override it to refuse a model or a sparsity by the configuration and the shapes of the model, before its weights are loaded.
+
+        Args:
+            model: the causal language model, in most cases without weights: its parameters are on the meta device.
+
+        Raises:
+            BadOptionError: the method cannot remove that from this model.
+            UnsupportedModelError: the method cannot prune this model.
         """
 
     @classmethod
@@ -168,4 +179,15 @@ class ModelPruner(PruningMethod):
 
 
 class StructuredPruner(ModelPruner):
-    """A ``ModelPruner`` whose ``prune_model`` zeroes nothing and takes decoder blocks, heads or channels out: the model becomes smaller."""
+    """A ``ModelPruner`` whose ``prune_model`` zeroes nothing and takes decoder blocks, heads or channels out: the model becomes smaller.
+
+    Whole blocks, heads and channels rarely make up the ratio that was asked for. Take out what comes nearest; the record and a warning
+    say what went.
+    """
+
+    tolerance: float = 0.25
+    """How far the removed share of the linear weights may be from the ratio that was asked for."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise BadOptionError(f"pruner.tolerance={self.tolerance!r}: want a share of the weights in [0, 1), such as 0.05")

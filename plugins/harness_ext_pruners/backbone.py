@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness_ext import CalibrationError, Sparsity, progress
+from harness_ext import CalibrationError, Sparsity, failing, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +21,8 @@ def read(model: PreTrainedModel, calibration: torch.Tensor, title: str, after_ba
     batches = torch.split(calibration.to(model.device), max(1, BATCH_TOKENS // calibration.shape[1]))
     with torch.no_grad(), progress(title, len(batches)) as advance:
         for batch in batches:
-            model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
+            with failing(f"{type(model).__name__} fails on calibration tokens {tuple(batch.shape)}"):
+                model.base_model(input_ids=batch, attention_mask=torch.ones_like(batch), use_cache=False)
             after_batch()
             advance()
 

@@ -6,27 +6,42 @@ Men et al., ShortGPT, arXiv:2403.03853; Gromov et al., The Unreasonable Ineffect
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, DecoderBlock, NumericalError, Sparsity, StructuredPruner, UnsupportedModelError, find_blocks
-from harness_ext_pruners.backbone import asked, nearest_integer, read, tokens_for
+from harness_ext import (
+    BadOptionError,
+    DecoderBlock,
+    NumericalError,
+    Sparsity,
+    StructuredPruner,
+    UnsupportedModelError,
+    find_blocks,
+    one_line,
+)
+from harness_ext_pruners.backbone import read, tokens_for
+from harness_ext_pruners.shares import nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 PLACE = ("layer_idx", "layer_id")  # what the modules of a block call its place, by which the cache is found
+NUMBER = ("decoder_layers", "num_decoder_layers", "num_hidden_layers")  # what a config calls the number of blocks of a decoder
 PASSING = ("training", "gradient_checkpointing")  # how a model is run
 
 
 class Depth(StructuredPruner):
-    """Takes whole decoder blocks out: the number of blocks nearest to the ratio, those that change the residual stream least.
+    """Takes whole decoder blocks out, those that change the residual stream least: so many that the share of the linear weights comes
+    nearest to the ratio. ``tolerance`` says how far it may be away.
 
     With ``x_i`` the residual stream that enters block i, and means over the calibration tokens of the dense model:
 
@@ -53,22 +68,24 @@ class Depth(StructuredPruner):
             each run of blocks by its first one.
 
         Raises:
-            BadOptionError: a pattern, other ``modules`` than all, or a ratio that rounds to no block or to all of them.
+            BadOptionError: a pattern, other ``modules`` than all, a ratio that rounds to no block or to all of them, or one that no number
+                of blocks comes near to.
             UnsupportedModelError: a block computes something else at another place, so that no config describes what would be left.
             NumericalError: an activation is NaN or infinite.
         """
-        if modules != "all":
-            raise BadOptionError(f"modules={modules!r}: pruner 'depth' takes whole decoder blocks out: want all")
+        self.check_model(model, sparsity, modules)
         blocks = find_blocks(model)
-        count = _count(sparsity, len(blocks))
-        span = 1 if self.influence == "block" else count
         ids = tokens_for("depth", calibration)
-        scores = _influences(model, blocks, ids, span, _one_minus_cosine if self.influence == "block" else _angle, self.tokens == "last")
         if self.influence == "block":
-            gone = set(sorted(range(len(blocks)), key=lambda index: (scores[index], index))[:count])
+            scores = _influences(model, blocks, ids, 1, _one_minus_cosine, self.tokens == "last")
+            order = sorted(range(len(blocks)), key=lambda index: (scores[index], index))
+            gone = set(order[: self._count(sparsity, [_size(blocks[index]) for index in order])])
         else:
+            count = self._count(sparsity, [1] * len(blocks))
+            scores = _influences(model, blocks, ids, count, _angle, self.tokens == "last")
             first = min(range(len(scores)), key=lambda index: (scores[index], index))
             gone = set(range(first, first + count))
+            self._check_share(sparsity, blocks, gone)
         _keep(model, blocks, [index for index in range(len(blocks)) if index not in gone])
         return {
             "removed": [blocks[index].name for index in sorted(gone)],
@@ -76,20 +93,45 @@ class Depth(StructuredPruner):
             "influence": {block.name: score for block, score in zip(blocks, scores, strict=False)},
         }
 
+    def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
+        """Checks what the number and the sizes of the blocks tell.
 
-def _count(sparsity: Sparsity, blocks: int) -> int:
-    if sparsity.pattern:
-        raise BadOptionError(f"sparsity={sparsity}: pruner 'depth' takes whole decoder blocks out: want a ratio such as {1 / blocks:.6g}")
-    count = nearest_integer(asked(sparsity) * blocks)
-    if 0 < count < blocks:
-        return count
-    if blocks == 1:
-        raise BadOptionError(f"sparsity={sparsity}: pruner 'depth' leaves at least one decoder block, and this model has no other")
-    nearest = f"{1 / blocks:.6g}, one block" if count == 0 else f"{1 - 1 / blocks:.6g}, all blocks but one"
-    raise BadOptionError(
-        f"sparsity={sparsity}: pruner 'depth' takes whole decoder blocks out, and this ratio of {blocks} rounds to "
-        f"{'none' if count == 0 else 'all'} of them; the nearest is {nearest}"
-    )
+        Raises:
+            BadOptionError: as :meth:`prune_model`.
+        """
+        if modules != "all":
+            raise BadOptionError(f"modules={modules!r}: pruner 'depth' takes whole decoder blocks out: want all")
+        sizes = [_size(block) for block in find_blocks(model)]
+        if sparsity.pattern:
+            ratio = 1 / len(sizes)
+            raise BadOptionError(f"sparsity={sparsity}: pruner 'depth' takes whole decoder blocks out: want a ratio such as {ratio:.6g}")
+        if len(sizes) == 1:
+            raise BadOptionError(f"sparsity={sparsity}: pruner 'depth' leaves at least one decoder block, and this model has no other")
+        if len(set(sizes)) == 1:  # else it depends on which blocks go
+            self._count(sparsity, sizes)
+
+    def _count(self, sparsity: Sparsity, sizes: list[int]) -> int:
+        """How many blocks to take out, in the given order of their sizes, so that the share of the weights comes nearest to the ratio."""
+        total = sum(sizes)
+        shares = [Fraction(part, total) for part in accumulate(sizes)][:-1]
+
+        def made(index: int) -> str:
+            return (
+                "one block" if index == 0 else "all blocks but one" if index == len(shares) - 1 else f"{index + 1} of {len(sizes)} blocks"
+            )
+
+        return nearest("pruner 'depth' takes whole decoder blocks out", sparsity, shares, made, self.tolerance) + 1
+
+    def _check_share(self, sparsity: Sparsity, blocks: list[DecoderBlock], gone: set[int]) -> None:
+        """Of blocks that differ in size, the number that was chosen may be too little or too much."""
+        sizes = [_size(block) for block in blocks]
+        share = Fraction(sum(sizes[index] for index in gone), sum(sizes))
+        made = f"blocks {min(gone)} to {max(gone)}"
+        nearest("pruner 'depth' takes whole decoder blocks out", sparsity, [share], lambda _: made, self.tolerance)
+
+
+def _size(block: DecoderBlock) -> int:
+    return sum(layer.weight.numel() for layer in block.layers)
 
 
 Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -129,7 +171,7 @@ def _influences(
         return hook
 
     def leave(_: nn.Module, __: Any, output: Any) -> None:
-        take(len(blocks), output[0] if isinstance(output, tuple) else output)
+        take(len(blocks), output[0] if isinstance(output, tuple | list) else output)
 
     with ExitStack() as stack:
         for index, block in enumerate(blocks):
@@ -142,8 +184,9 @@ def _influences(
 def _keep(model: PreTrainedModel, blocks: list[DecoderBlock], kept: list[int]) -> None:
     """Deletes all other blocks, numbers the kept ones anew, and changes the config to match."""
     changes = _changes(model.config.get_text_config(), kept, len(blocks))
-    fresh = _built_from(model, changes)
+    fresh = _built_from(model, changes, len(kept))
     _check_same(blocks, kept, fresh)
+    _check_rest(model, fresh, blocks[0].name.rpartition(".")[0])
     for name, value in changes.items():
         setattr(model.config.get_text_config(), name, value)
     held: nn.ModuleList = model.get_submodule(blocks[0].name.rpartition(".")[0])
@@ -166,26 +209,29 @@ def _changes(config: PreTrainedConfig, kept: list[int], depth: int) -> dict[str,
         for name, value in config.to_dict().items()
         if isinstance(value, (list, tuple)) and len(value) == depth and "layer" in name
     }
-    changes["num_hidden_layers"] = len(kept)
+    number = next((name for name in NUMBER if getattr(config, name, None) == depth), "num_hidden_layers")
+    changes |= {name: len(kept) for name in (number, "num_blocks") if hasattr(config, name)}  # xLSTM has both
     if getattr(config, "max_window_layers", None) is not None:
         changes["max_window_layers"] = sum(index < config.max_window_layers for index in kept)
     return changes
 
 
-def _built_from(model: PreTrainedModel, changes: Mapping[str, Any]) -> PreTrainedModel:
+def _built_from(model: PreTrainedModel, changes: Mapping[str, Any], kept: int) -> PreTrainedModel:
     """What ``from_pretrained`` would build from the file of the changed config, without memory for its weights."""
     config = copy.deepcopy(model.config)
     try:
         for name, value in changes.items():
             setattr(config.get_text_config(), name, value)
-        config = type(config).from_dict(json.loads(config.to_json_string()))
+        with TemporaryDirectory() as folder:  # the only way by which all values come back as transformers reads them
+            Path(folder, "config.json").write_text(config.to_json_string(), encoding="utf-8")
+            config = type(config).from_pretrained(folder)
         with torch.device("meta"):
-            return type(model)(config)
+            built = type(model)(config)
+        if len(find_blocks(built)) != kept:
+            raise ValueError(f"a model that is built from it has {len(find_blocks(built))}")
+        return built
     except Exception as error:  # whatever a config or a model raises, it would not load from a file
-        reason = " ".join(str(error).split())
-        raise UnsupportedModelError(
-            f"the config of {type(model).__name__} does not allow {changes['num_hidden_layers']} blocks: {reason}"
-        ) from error
+        raise UnsupportedModelError(f"the config of {type(model).__name__} does not allow {kept} blocks: {one_line(error)}") from error
 
 
 def _check_same(blocks: list[DecoderBlock], kept: list[int], fresh: PreTrainedModel) -> None:
@@ -201,6 +247,23 @@ def _check_same(blocks: list[DecoderBlock], kept: list[int], fresh: PreTrainedMo
                 f"{old.name} cannot become {new.name}, which pruner 'depth' would make of it: "
                 f"{differing} is {mine.get(differing)} in one and {wanted.get(differing)} in the other"
             )
+
+
+def _check_rest(model: PreTrainedModel, fresh: PreTrainedModel, blocks: str) -> None:
+    """Checks that what is outside of the blocks does not depend on their number, as Gemma-3n's embeddings for each block do.
+
+    Args:
+        blocks: the name of the list of blocks.
+    """
+    old, new = (
+        {name: tuple(parameter.shape) for name, parameter in each.named_parameters() if not name.startswith(f"{blocks}.")}
+        for each in (model, fresh)
+    )
+    if differing := next((name for name in [*old, *new] if old.get(name) != new.get(name)), None):
+        raise UnsupportedModelError(
+            f"{differing} depends on the number of decoder blocks, which pruner 'depth' would change: it is {old.get(differing)}, and "
+            f"{new.get(differing)} with {fresh.config.get_text_config().num_hidden_layers} blocks"
+        )
 
 
 def _settings(block: nn.Module) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from harness_ext import BadOptionError, Sparsity
@@ -10,24 +10,46 @@ from harness_ext_pruners.backbone import asked, nearest_integer
 from harness_ext_pruners.families import Part
 
 
-def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence[int]], total: int, blocks: int) -> list[int]:
+def nearest(who: str, sparsity: Sparsity, shares: Sequence[Fraction], made: Callable[[int], str], tolerance: float) -> int:
+    """Which of the shares of the weights that can be removed is nearest to the ratio asked for; of two equally near ones the larger.
+
+    Args:
+        who: the pruner and what it removes, for errors.
+        shares: above 0 and below 1.
+        made: what a share is made of, such as ``1 of 4 blocks``.
+
+    Raises:
+        BadOptionError: the ratio is nearer to nothing or to everything, or further away than ``tolerance``. Names the nearest share.
+    """
+    ratio = asked(sparsity)
+    best = min(range(len(shares)), key=lambda index: (abs(shares[index] - ratio), -shares[index]))
+    miss = abs(shares[best] - ratio)
+    where = f"the nearest is {float(shares[best]):.6g}, {made(best)}"
+    if ratio < miss or 1 - ratio <= miss:
+        raise BadOptionError(f"sparsity={sparsity}: {who}, and this ratio rounds to {'none' if ratio < miss else 'all'} of them; {where}")
+    if miss > Fraction(repr(float(tolerance))):
+        raise BadOptionError(f"sparsity={sparsity}: {who}; {where}, which is not within pruner.tolerance={tolerance:g}")
+    return best
+
+
+def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence[int]], total: int, tolerance: float) -> list[int]:
     """The number of units of each part to remove from every block.
 
-    Heads go at the allowed ratio nearest to the one asked for from which channels, where they may go, can reach it to half a channel.
+    Heads go at the allowed ratio nearest to the one asked for from which channels, where they may go, can reach it to half a channel. If
+    there is none, the nearest share of the weights counts.
 
     Args:
         parts: heads, channels, or both in this order.
         allowed: for each part, how many units may stay.
         total: selected linear weights of a block.
-        blocks: heads alone may miss the ratio by half of a block's share.
+        tolerance: how far the share of the weights may be from the ratio.
 
     Raises:
-        BadOptionError: nothing comes near enough; names the nearest ratio that can be had.
+        BadOptionError: as :func:`nearest`.
     """
     ratio = asked(sparsity)
     channels = parts[-1] if parts[-1].title == "channels" else None
     heads = parts[0] if parts[0].title == "heads" else None
-    tolerance = Fraction(channels.weights, total) / 2 if channels else Fraction(1, 2 * blocks)
     removable = [heads.units - units for units in allowed[0]] if heads else [0]
     options: list[tuple[int, ...]] = []
     for gone in sorted(removable, key=lambda gone: (abs(Fraction(gone, heads.units) - ratio) if heads else 0, gone)):
@@ -37,19 +59,17 @@ def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence
             options += [(*first, min(max(best, least), channels.units - 1)) for least in (0, 1)]
         else:
             options.append(first)
-
-    def share(option: tuple[int, ...]) -> Fraction:
-        return Fraction(sum(part.weights * count for part, count in zip(parts, option, strict=True)), total)
-
     options = [option for option in options if any(option)]
-    for option in options:
-        if abs(share(option) - ratio) <= tolerance:
-            return list(option)
     if not options:
         raise BadOptionError(f"sparsity={sparsity}: pruner 'width' leaves at least one of {parts[0].units} {parts[0].title} in every block")
-    nearest = min(options, key=lambda option: abs(share(option) - ratio))
-    made = " and ".join(f"{count} of {part.units} {part.title}" for part, count in zip(parts, nearest, strict=True))
-    raise BadOptionError(
-        f"sparsity={sparsity}: pruner 'width' cannot come near this ratio of the weights it was given; "
-        f"the nearest is {float(share(nearest)):.6g}, {made} in every block"
-    )
+    shares = [Fraction(sum(part.weights * count for part, count in zip(parts, option, strict=True)), total) for option in options]
+    half = Fraction(channels.weights, total) / 2 if channels else Fraction(0)
+    for option, share in zip(options, shares, strict=True):
+        if channels and abs(share - ratio) <= min(half, Fraction(repr(float(tolerance)))):
+            return list(option)
+
+    def made(index: int) -> str:
+        counts = " and ".join(f"{count} of {part.units} {part.title}" for part, count in zip(parts, options[index], strict=True))
+        return f"{counts} in every block"
+
+    return list(options[nearest("pruner 'width' takes whole heads and channels out", sparsity, shares, made, tolerance)])

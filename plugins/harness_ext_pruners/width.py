@@ -38,9 +38,9 @@ class Width(StructuredPruner):
     Qwen3.
 
     Unlike in FLAP, scores are not compared between blocks, or between heads and channels: a config has one number of heads and one of
-    channels. Heads go at the ratio nearest to the one asked for, and as many channels as bring the linear weights nearest to it. The
-    config of Llama wants a number of heads that divides the width of the model; OPT, GPT-2 and GPT-NeoX can lose no heads, because
-    their config has no size of a head of its own. What is left is not trained afterwards.
+    channels. Heads go at the ratio nearest to the one asked for, and as many channels as bring the linear weights nearest to it.
+    ``tolerance`` says how far they may be away. The config of Llama wants a number of heads that divides the width of the model; OPT,
+    GPT-2 and GPT-NeoX can lose no heads, because their config has no size of a head of its own. What is left is not trained afterwards.
     """
 
     name: ClassVar[str] = "width"
@@ -66,18 +66,11 @@ class Width(StructuredPruner):
             UnsupportedModelError: another architecture than those known, or blocks that differ in width.
             NumericalError: an activation is NaN or infinite.
         """
-        if sparsity.pattern:
-            raise BadOptionError(f"sparsity={sparsity}: pruner 'width' takes whole heads and channels out: want a ratio such as 0.25")
-        if modules not in ("all", "attention", "ffn"):
-            raise BadOptionError(f"modules={modules!r}: pruner 'width' takes whole heads and channels out: want all, attention or ffn")
-        ids = tokens_for("width", calibration)
+        _check(sparsity, modules)
         blocks = find_blocks(model, modules)
-        parts = parts_of(model, blocks, modules)
-        total = sum(layer.weight.numel() for layer in blocks[0].layers)
-        counts = choose(sparsity, parts, [widths_allowed(model, part) for part in parts], total, len(blocks))
-        cuts = [(part, count) for part, count in zip(parts, counts, strict=True) if count]
-        bare = [part for part, _ in cuts if layers_of(blocks[0], part)[-1].module.bias is None]
-        self._check_biases(model, bare)
+        cuts = self._cuts(model, blocks, sparsity, modules)
+        bare = self._bare(model, blocks, cuts)
+        ids = tokens_for("width", calibration)
         moments = _measure(model, blocks, [part for part, _ in cuts], ids)
         for part in bare if self.add_bias else ():
             _add_biases(model, blocks, part)
@@ -89,13 +82,33 @@ class Width(StructuredPruner):
                 setattr(model.config.get_text_config(), name, value)
         return notes
 
-    def _check_biases(self, model: PreTrainedModel, bare: list[Part]) -> None:
+    def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
+        """Checks what the shapes tell.
+
+        Raises:
+            BadOptionError, UnsupportedModelError: as :meth:`prune_model`.
+        """
+        _check(sparsity, modules)
+        blocks = find_blocks(model, modules)
+        self._bare(model, blocks, self._cuts(model, blocks, sparsity, modules))
+
+    def _cuts(self, model: PreTrainedModel, blocks: list[DecoderBlock], sparsity: Sparsity, modules: str) -> list[tuple[Part, int]]:
+        """How many units of each part go."""
+        parts = parts_of(model, blocks, modules)
+        total = sum(layer.weight.numel() for layer in blocks[0].layers)
+        counts = choose(sparsity, parts, [widths_allowed(model, part) for part in parts], total, self.tolerance)
+        return [(part, count) for part, count in zip(parts, counts, strict=True) if count]
+
+    def _bare(self, model: PreTrainedModel, blocks: list[DecoderBlock], cuts: list[tuple[Part, int]]) -> list[Part]:
+        """The parts whose reader has no bias."""
+        bare = [part for part, _ in cuts if layers_of(blocks[0], part)[-1].module.bias is None]
         if self.add_bias and (without := next((part for part in bare if part.bias is None), None)):
             able = ", ".join(f"{name} {kind}" for name, family in FAMILIES.items() for kind in family.biases)
             raise BadOptionError(
                 f"pruner.add_bias=True: the config of {model.config.get_text_config().model_type} models cannot give "
                 f"{without.reader} a bias; those that can: {able}"
             )
+        return bare
 
     def _cut(self, block: DecoderBlock, part: Part, count: int, moments: Moments) -> dict[str, Any]:
         """Takes ``count`` units out of one block."""
@@ -120,6 +133,13 @@ class Width(StructuredPruner):
 
     def _fluctuates(self, reader: LinearLayer) -> bool:
         return self.metric == "fluctuation" or (self.metric == "auto" and reader.module.bias is not None)
+
+
+def _check(sparsity: Sparsity, modules: str) -> None:
+    if sparsity.pattern:
+        raise BadOptionError(f"sparsity={sparsity}: pruner 'width' takes whole heads and channels out: want a ratio such as 0.25")
+    if modules not in ("all", "attention", "ffn"):
+        raise BadOptionError(f"modules={modules!r}: pruner 'width' takes whole heads and channels out: want all, attention or ffn")
 
 
 def _spread(units: torch.Tensor, size: int) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import architectures
 import numpy as np
 import pytest
 import tiny
@@ -198,6 +199,23 @@ class TestModel:
         assert model(IDS).logits.equal(before)
         assert reloaded(model, tmp_path)(IDS).logits.equal(before)
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "granitemoehybrid/dense",  # whose config has an infinity
+            "mamba2", "falcon_h1", "bamba", "openai-gpt", "bart", "whisper", "xlstm", "gemma3_text/mixed", "qwen3_moe", "lfm2", "gpt_oss",
+        ],
+    )  # fmt: skip
+    def test_of_many_architectures_is_the_same_after_loading(self, name, tmp_path):
+        model = architectures.model(name)
+        ids = torch.randint(3, 120, (3, 16), generator=torch.Generator().manual_seed(0))
+        before = len(find_blocks(model))
+        prune(model, 0.5, ids=ids)
+        again = reloaded(model, tmp_path)
+        assert len(find_blocks(again)) == before // 2
+        assert tiny.same(tiny.weights(again), tiny.weights(model))
+        assert again(ids, use_cache=False).logits.equal(model(ids, use_cache=False).logits)
+
     def test_can_be_pruned_again(self):
         model = tiny.model(layers=4)
         prune(model, 0.25)
@@ -258,6 +276,22 @@ class TestRefuses:
             prune(scaled, 0.25)
         assert tiny.same(tiny.weights(scaled), before)
         assert scaled.config.num_hidden_layers == 4
+
+    def test_models_with_weights_for_each_block_outside_of_the_blocks(self):
+        class Own(type(tiny.model())):
+            def __init__(self, config):
+                super().__init__(config)
+                self.of_blocks = torch.nn.Embedding(3, config.num_hidden_layers)
+
+        model = Own(tiny.model(layers=4).config)
+        with pytest.raises(UnsupportedModelError, match=r"of_blocks\.weight depends on the number of decoder blocks.*\(3, 4\).*\(3, 3\)"):
+            prune(model, 0.25)
+        assert len(find_blocks(model)) == 4
+
+    def test_models_that_cannot_read_the_tokens(self):
+        with pytest.raises(UnsupportedModelError, match=r"GPT2LMHeadModel fails on calibration tokens \(1, 33\): IndexError") as error:
+            prune(tiny.model("gpt2"), 0.5, ids=tiny.token_ids(samples=1, length=tiny.LONGEST + 1))
+        assert "\n" not in str(error.value)
 
     def test_models_whose_config_does_not_load_with_fewer_blocks(self):
         class Picky(type(tiny.model().config)):
