@@ -1,6 +1,6 @@
-"""The pruners of SparseML: what they do, what they refuse, and that SparseML leaves nothing behind.
+"""The pruners of SparseML: what they do, what they refuse, and that SparseML leaves nothing behind. In an environment of their own:
 
-SparseML runs on Python below 3.12 alone. There, all of this is tested with SparseML itself; elsewhere, that it is refused.
+pip install -c plugins/harness_ext_sparseml/constraints.txt -e '.[sparseml]' pytest && pytest tests/with_sparseml
 """
 
 from __future__ import annotations
@@ -11,26 +11,19 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from environment import ROOT
-from harness_ext_sparseml import isolation
-from harness_ext_sparseml.magnitude import SparseMLMagnitude
-from harness_ext_sparseml.recipe import SparseMLRecipe
 
 import harness_ext
 from harness_ext import BadOptionError, PluginError
 from harness_ext.engine.layers import LinearLayer, find_blocks
-from harness_ext.engine.plan import make_plan
-from harness_ext.plugins import Plugins
 from harness_ext.testing import PrunerContract
 
 NAMES = ("sparseml", "sparseml-magnitude", "sparseml-obs", "sparseml-sparsegpt", "sparseml-wanda")
 PAGE = (ROOT / "docs" / "sparseml.md").read_text(encoding="utf-8")
-RUNS_HERE = sys.version_info < (3, 12)
 
 TRAINING = """
 modifiers:
@@ -79,80 +72,7 @@ def options_of(name: str, folder: Path) -> dict[str, str]:
     return {"recipe": written(folder, TRAINING.format(modifier="MagnitudePruningModifier", params=DECODER))} if name == "sparseml" else {}
 
 
-# --- without SparseML
-
-
-def test_all_are_registered_by_a_plugin_of_their_own() -> None:
-    registered = Plugins().pruners.items
-    assert {name for name, (_, origin) in registered.items() if origin.module == "harness_ext_sparseml"} == set(NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_where_sparseml_is_missing_the_plan_says_how_to_install_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 11)))
-    monkeypatch.setattr(isolation, "version", lambda: "")
-    with pytest.raises(PluginError, match=rf"pruner '{name}' needs SparseML .*pip install 'lm-eval-pruned\[sparseml\]'"):
-        make_plan(Plugins(), pruner=name, sparsity=0.5, pruner_options=options_of(name, tmp_path))
-
-
-def test_another_version_of_sparseml_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 11)))
-    monkeypatch.setattr(isolation, "version", lambda: "1.9.0")
-    with pytest.raises(PluginError, match=r"needs SparseML 1\.8, and 1\.9\.0 is installed: pip install"):
-        SparseMLMagnitude()
-
-
-def test_python_3_12_and_later_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    if RUNS_HERE:
-        monkeypatch.setattr(isolation, "sys", SimpleNamespace(version_info=(3, 13)))
-    with pytest.raises(PluginError, match=r"SparseML 1\.8 needs Python below 3\.12, and this is Python 3\.1[2-9]"):
-        make_plan(Plugins(), pruner="sparseml-wanda", sparsity=0.5)
-
-
-def test_the_extra_asks_for_nothing_on_python_3_12_and_later() -> None:
-    from packaging.requirements import Requirement
-
-    wanted = [Requirement(text) for text in metadata.requires("lm-eval-pruned") or [] if "extra == 'sparseml'" in text.replace('"', "'")]
-    assert "sparseml" in {requirement.name for requirement in wanted}
-    for requirement in wanted:
-        assert requirement.marker.evaluate({"extra": "sparseml", "python_version": "3.11"})
-        assert not requirement.marker.evaluate({"extra": "sparseml", "python_version": "3.12"})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "pruner=sparseml wants pruner.recipe=FILE"),
-        ("", "want a YAML file with stages or modifiers"),
-        ("just text", "want a YAML file with stages or modifiers"),
-        ("a: [", "recipe.yaml.*expected"),
-    ],
-)
-def test_a_recipe_that_is_none_is_refused_before_a_model_is_there(text: str | None, message: str, tmp_path: Path) -> None:
-    with pytest.raises(BadOptionError, match=message):
-        SparseMLRecipe(recipe="" if text is None else written(tmp_path, text))
-    with pytest.raises(BadOptionError, match="No such file"):
-        SparseMLRecipe(recipe=str(tmp_path / "none.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("pruner", "option", "value"),
-    [
-        ("sparseml-sparsegpt", "block_size", 0),
-        ("sparseml-sparsegpt", "damping", 0.0),
-        ("sparseml-obs", "damping", -1.0),
-        ("sparseml-obs", "fisher_block_size", 0),
-        ("sparseml-magnitude", "scope", "row"),
-        ("sparseml-magnitude", "mask", "block5"),
-    ],
-)
-def test_a_wrong_option_is_named(pruner: str, option: str, value: object) -> None:
-    with pytest.raises(BadOptionError, match=rf"pruner\.{option}={value!r}"):
-        make_plan(Plugins(), pruner=pruner, sparsity=0.5, pruner_options={option: value})
-
-
-if RUNS_HERE:
-    WATCHED = """
+WATCHED = """
 import json, logging, os, random, socket, sys, threading
 import numpy, torch
 import tiny, harness_ext
@@ -187,176 +107,202 @@ changed = [pair for pair in zip(before, after) if len(set(pair)) > 1]
 print(json.dumps([registered, imported, attempts, os.listdir(), changed, "sparseml.core" in sys.modules]))
 """
 
-    class TestMagnitude(PrunerContract):
-        pruner = "sparseml-magnitude"
 
-    class TestWanda(PrunerContract):
-        pruner = "sparseml-wanda"
+class TestMagnitude(PrunerContract):
+    pruner = "sparseml-magnitude"
 
-    class TestSparseGPT(PrunerContract):
-        pruner = "sparseml-sparsegpt"
 
-    class TestOBS(PrunerContract):
-        pruner = "sparseml-obs"
-        patterns = ()  # SparseML's OBS has none
+class TestWanda(PrunerContract):
+    pruner = "sparseml-wanda"
 
-    def pruned(pruner: str, sparsity: float | str = 0.5, model: str = "llama", **options: object) -> tuple[torch.nn.Module, dict]:
-        made = tiny.model(model)
-        return made, harness_ext.prune(
-            made, pruner=pruner, sparsity=sparsity, calibration=tiny.token_ids(), pruner_options=options, measure_error=True
-        )
 
-    def masks(model: torch.nn.Module) -> list[torch.Tensor]:
-        return [layer.weight == 0 for layer in layers_of(model)]
+class TestSparseGPT(PrunerContract):
+    pruner = "sparseml-sparsegpt"
 
-    def same_masks(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-        return all(torch.equal(mine, theirs) for mine, theirs in zip(masks(one), masks(other), strict=True))
 
-    def test_sparseml_sends_nothing_writes_nothing_and_changes_no_global_state(tmp_path: Path) -> None:
-        empty, recipes = tmp_path / "empty", tmp_path / "recipes"
-        empty.mkdir()
-        recipes.mkdir()
-        recipe = written(recipes, ONE_SHOT.format(modifier="WandaPruningModifier", layers="layers"))
-        runs = [["sparseml", {"recipe": recipe}], ["sparseml-obs", {}]]
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n{WATCHED}"
-        ran = subprocess.run(
-            [sys.executable, "-c", code, json.dumps(runs)], cwd=empty, capture_output=True, text=True, check=False, timeout=120
-        )
-        assert ran.returncode == 0, ran.stderr
-        registered, imported, attempts, files, changed, used = json.loads(ran.stdout)
-        assert set(NAMES) <= set(registered)
-        assert imported == []  # registering them imports nothing of SparseML
-        assert used
-        assert attempts == []
-        assert files == []
-        assert changed == []
+class TestOBS(PrunerContract):
+    pruner = "sparseml-obs"
+    patterns = ()  # SparseML's OBS has none
 
-    @pytest.mark.parametrize("model", ["llama", "gpt2", "opt"])
-    @pytest.mark.parametrize("sparsity", [0.5, "2:4"])
-    def test_wanda_removes_the_same_weights_as_ours(model: str, sparsity: float | str) -> None:
-        (theirs, record), (ours, other) = pruned("sparseml-wanda", sparsity, model), pruned("wanda", sparsity, model)
-        assert same_masks(theirs, ours)
-        assert record["calibration"] == other["calibration"]
 
-    def test_wanda_on_sparsemls_own_walk_through_the_model_removes_the_same_weights_as_ours(tmp_path: Path) -> None:
-        recipe = written(tmp_path, ONE_SHOT.format(modifier="WandaPruningModifier", layers="layers"))
-        theirs, record = pruned("sparseml", recipe=recipe)
-        assert same_masks(theirs, pruned("wanda")[0])
-        assert record["notes"]["sparseml"] == metadata.version("sparseml")
-        assert len(record["notes"]["recipe_digest"]) == 16
-
-    @pytest.mark.parametrize("model", ["llama", "gpt2"])
-    @pytest.mark.parametrize("sparsity", [0.5, 0.71, "2:4"])
-    def test_sparsegpt_of_ours_leaves_no_larger_output_error(model: str, sparsity: float | str) -> None:
-        errors = []
-        for name in ("sparsegpt", "sparseml-sparsegpt"):
-            _, record = pruned(name, sparsity, model, block_size=8)
-            errors.append(sum(entry["output_error"] for entry in record["layers"].values()))
-        assert 0 < errors[0] <= 1.01 * errors[1]
-
-    def test_sparsegpt_on_sparsemls_own_walk_leaves_the_error_that_its_layer_wrapper_leaves(tmp_path: Path) -> None:
-        recipe = written(tmp_path, ONE_SHOT.format(modifier="SparseGPTModifier", layers="layers"))
-        (theirs, _), (ours, _) = pruned("sparseml", recipe=recipe), pruned("sparseml-sparsegpt")
-        for one, other in zip(layers_of(theirs)[:7], layers_of(ours)[:7], strict=True):  # the first block, which both see alike
-            # Theirs removes one weight more, and corrects for it.
-            assert int((one.weight == 0).sum()) - int((other.weight == 0).sum()) == 1
-            assert ((one.weight == 0) | (other.weight != 0)).all()
-            assert (one.weight - other.weight).norm() < 0.2 * other.weight.norm()
-
-    @pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.77])
-    @pytest.mark.parametrize("block_size", [3, 8, 128])
-    def test_sparsegpt_removes_the_exact_number_whatever_the_blocks(sparsity: float, block_size: int) -> None:
-        model, _ = pruned("sparseml-sparsegpt", sparsity, block_size=block_size)
-        for layer in layers_of(model):
-            assert int((layer.weight == 0).sum()) == int(sparsity * 100) * layer.weight.numel() // 100
-
-    @pytest.mark.parametrize("sparsity", [0.5, "2:4"])
-    def test_magnitude_removes_the_same_weights_as_ours(sparsity: float | str) -> None:
-        for model in ("llama", "gpt2"):
-            assert same_masks(pruned("sparseml-magnitude", sparsity, model)[0], pruned("magnitude", sparsity, model)[0])
-
-    def test_global_magnitude_removes_the_smallest_of_all_layers() -> None:
-        magnitudes = torch.cat([layer.weight.abs().flatten() for layer in layers_of(tiny.model())])
-        model, _ = pruned("sparseml-magnitude", scope="global")
-        assert torch.equal(torch.cat([mask.flatten() for mask in masks(model)]), magnitudes <= magnitudes.median())
-
-    @pytest.mark.parametrize("model", ["llama", "gpt2"])
-    def test_block4_removes_the_groups_of_four_inputs_whose_mean_magnitude_is_smallest(model: str) -> None:
-        made, _ = pruned("sparseml-magnitude", 0.25, model, mask="block4")
-        for mask, dense in zip(masks(made), layers_of(tiny.model(model)), strict=True):
-            means = dense.weight.reshape(-1, 4).abs().mean(1)
-            assert torch.equal(mask.reshape(-1, 4), (means <= means.sort().values[len(means) // 4 - 1])[:, None].expand(-1, 4))
-
-    def test_obs_removes_what_the_loss_misses_least_by_its_gradients() -> None:
-        """With blocks of one weight, ``w^2 / 2 [F^-1]_jj`` is ``w^2 (damping + mean g^2) / 2``."""
-        dense, ids = tiny.model(), tiny.token_ids()
-        squares = [torch.zeros_like(layer.weight) for layer in layers_of(dense)]
-        for sequence in ids:
-            dense.zero_grad()
-            dense(input_ids=sequence[None], labels=sequence[None]).loss.backward()
-            for total, layer in zip(squares, layers_of(dense), strict=True):
-                total.add_(layer.module.weight.grad.square())
-        made, _ = pruned("sparseml-obs", fisher_block_size=1)
-        for mask, layer, total in zip(masks(made), layers_of(dense), squares, strict=True):
-            score = layer.weight.square() * (1e-5 + total / len(ids))
-            expected = score <= score.flatten().sort().values[score.numel() // 2 - 1]
-            assert (mask != expected).sum() <= 2  # where rounding decides
-
-    @pytest.mark.parametrize(
-        ("pruner", "sparsity", "options", "message"),
-        [
-            ("sparseml-magnitude", "2:4", {"scope": "global"}, "takes neither"),
-            ("sparseml-magnitude", "2:4", {"mask": "block4"}, "takes neither"),
-            ("sparseml-obs", "2:4", {}, "knows no patterns"),
-        ],
+def pruned(pruner: str, sparsity: float | str = 0.5, model: str = "llama", **options: object) -> tuple[torch.nn.Module, dict]:
+    made = tiny.model(model)
+    return made, harness_ext.prune(
+        made, pruner=pruner, sparsity=sparsity, calibration=tiny.token_ids(), pruner_options=options, measure_error=True
     )
-    def test_what_sparseml_cannot_do_is_refused(pruner: str, sparsity: str, options: dict[str, str], message: str) -> None:
-        with pytest.raises(BadOptionError, match=message):
-            pruned(pruner, sparsity, **options)
 
-    def test_obs_does_not_group_the_outputs_of_a_conv1d() -> None:
-        with pytest.raises(harness_ext.UnsupportedModelError, match="a Conv1D"):
-            pruned("sparseml-obs", model="gpt2", mask="block4")
 
-    @pytest.mark.parametrize("name", NAMES)
-    def test_the_record_names_the_library_and_its_version(name: str, tmp_path: Path) -> None:
-        _, record = pruned(name, **options_of(name, tmp_path))
-        notes = record.get("notes") or next(iter(record["layers"].values()))
-        assert notes["sparseml"] == "1.8.0"
+def masks(model: torch.nn.Module) -> list[torch.Tensor]:
+    return [layer.weight == 0 for layer in layers_of(model)]
 
-    def test_a_training_recipe_does_what_the_pruner_of_its_modifier_does(tmp_path: Path) -> None:
-        for _ in range(2):  # the second run does not see the first
-            made, _ = pruned("sparseml", **options_of("sparseml", tmp_path))
-            assert tiny.same(tiny.weights(made), tiny.weights(pruned("sparseml-magnitude")[0]))
 
-    @pytest.mark.parametrize(
-        ("text", "model"),
-        [
-            (ONE_SHOT_MAGNITUDE, "llama"),
-            (ONE_SHOT.format(modifier="SparseGPTModifier", layers="h"), "gpt2"),
-            (ONE_SHOT.format(modifier="WandaPruningModifier", layers="h"), "gpt2"),
-        ],
-        ids=["magnitude", "sparsegpt", "wanda"],
+def same_masks(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(masks(one), masks(other), strict=True))
+
+
+def test_sparseml_sends_nothing_writes_nothing_and_changes_no_global_state(tmp_path: Path) -> None:
+    empty, recipes = tmp_path / "empty", tmp_path / "recipes"
+    empty.mkdir()
+    recipes.mkdir()
+    recipe = written(recipes, ONE_SHOT.format(modifier="WandaPruningModifier", layers="layers"))
+    runs = [["sparseml", {"recipe": recipe}], ["sparseml-obs", {}]]
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'support')!r})\n{WATCHED}"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(runs)], cwd=empty, capture_output=True, text=True, check=False, timeout=120
     )
-    def test_a_recipe_that_sparseml_ignores_in_silence_is_an_error(text: str, model: str, tmp_path: Path) -> None:
-        with pytest.raises(BadOptionError, match=r"sparsity=0\.5: .* left 0 zeros .*, as many as before"):
-            pruned("sparseml", model=model, recipe=written(tmp_path, text))
+    assert ran.returncode == 0, ran.stderr
+    registered, imported, attempts, files, changed, used = json.loads(ran.stdout)
+    assert set(NAMES) <= set(registered)
+    assert imported == []  # registering them imports nothing of SparseML
+    assert used
+    assert attempts == []
+    assert files == []
+    assert changed == []
 
-    def test_a_recipe_that_leaves_another_sparsity_than_asked_is_an_error(tmp_path: Path) -> None:
-        with pytest.raises(BadOptionError, match=r"sparsity=0\.7: .* which is a sparsity of 0\.5: ask for that"):
-            pruned("sparseml", 0.7, **options_of("sparseml", tmp_path))
 
-    def test_a_recipe_that_prunes_more_than_the_decoder_is_an_error(tmp_path: Path) -> None:
-        recipe = written(tmp_path, TRAINING.format(modifier="MagnitudePruningModifier", params="__ALL_PRUNABLE__"))
-        with pytest.raises(BadOptionError, match=r"changed (model\.embed_tokens|lm_head)\.weight"):
-            pruned("sparseml", recipe=recipe)
+@pytest.mark.parametrize("model", ["llama", "gpt2", "opt"])
+@pytest.mark.parametrize("sparsity", [0.5, "2:4"])
+def test_wanda_removes_the_same_weights_as_ours(model: str, sparsity: float | str) -> None:
+    (theirs, record), (ours, other) = pruned("sparseml-wanda", sparsity, model), pruned("wanda", sparsity, model)
+    assert same_masks(theirs, ours)
+    assert record["calibration"] == other["calibration"]
 
-    @pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL), ids=["one-shot", "training"])
-    def test_the_recipes_of_the_documentation_work(text: str, tmp_path: Path) -> None:
-        _, record = pruned("sparseml", recipe=written(tmp_path, text))
-        assert record["achieved_sparsity"] == pytest.approx(0.5, abs=0.01)
 
-    def test_what_fails_inside_sparseml_is_named_in_one_line(tmp_path: Path) -> None:
-        recipe = written(tmp_path, TRAINING.format(modifier="MFACPruningModifier", params=DECODER))
-        with pytest.raises(PluginError, match=r"^SparseML 1\.8\.0 failed: RuntimeError: MFAC .*"):
-            pruned("sparseml", recipe=recipe)
+def test_wanda_on_sparsemls_own_walk_through_the_model_removes_the_same_weights_as_ours(tmp_path: Path) -> None:
+    recipe = written(tmp_path, ONE_SHOT.format(modifier="WandaPruningModifier", layers="layers"))
+    theirs, record = pruned("sparseml", recipe=recipe)
+    assert same_masks(theirs, pruned("wanda")[0])
+    assert record["notes"]["sparseml"] == metadata.version("sparseml")
+    assert len(record["notes"]["recipe_digest"]) == 16
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+@pytest.mark.parametrize("sparsity", [0.5, 0.71, "2:4"])
+def test_sparsegpt_of_ours_leaves_no_larger_output_error(model: str, sparsity: float | str) -> None:
+    errors = []
+    for name in ("sparsegpt", "sparseml-sparsegpt"):
+        _, record = pruned(name, sparsity, model, block_size=8)
+        errors.append(sum(entry["output_error"] for entry in record["layers"].values()))
+    assert 0 < errors[0] <= 1.01 * errors[1]
+
+
+def test_sparsegpt_on_sparsemls_own_walk_leaves_the_error_that_its_layer_wrapper_leaves(tmp_path: Path) -> None:
+    recipe = written(tmp_path, ONE_SHOT.format(modifier="SparseGPTModifier", layers="layers"))
+    (theirs, _), (ours, _) = pruned("sparseml", recipe=recipe), pruned("sparseml-sparsegpt")
+    for one, other in zip(layers_of(theirs)[:7], layers_of(ours)[:7], strict=True):  # the first block, which both see alike
+        # Theirs removes one weight more, and corrects for it.
+        assert int((one.weight == 0).sum()) - int((other.weight == 0).sum()) == 1
+        assert ((one.weight == 0) | (other.weight != 0)).all()
+        assert (one.weight - other.weight).norm() < 0.2 * other.weight.norm()
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 0.5, 0.77])
+@pytest.mark.parametrize("block_size", [3, 8, 128])
+def test_sparsegpt_removes_the_exact_number_whatever_the_blocks(sparsity: float, block_size: int) -> None:
+    model, _ = pruned("sparseml-sparsegpt", sparsity, block_size=block_size)
+    for layer in layers_of(model):
+        assert int((layer.weight == 0).sum()) == int(sparsity * 100) * layer.weight.numel() // 100
+
+
+@pytest.mark.parametrize("sparsity", [0.5, "2:4"])
+def test_magnitude_removes_the_same_weights_as_ours(sparsity: float | str) -> None:
+    for model in ("llama", "gpt2"):
+        assert same_masks(pruned("sparseml-magnitude", sparsity, model)[0], pruned("magnitude", sparsity, model)[0])
+
+
+def test_global_magnitude_removes_the_smallest_of_all_layers() -> None:
+    magnitudes = torch.cat([layer.weight.abs().flatten() for layer in layers_of(tiny.model())])
+    model, _ = pruned("sparseml-magnitude", scope="global")
+    assert torch.equal(torch.cat([mask.flatten() for mask in masks(model)]), magnitudes <= magnitudes.median())
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_block4_removes_the_groups_of_four_inputs_whose_mean_magnitude_is_smallest(model: str) -> None:
+    made, _ = pruned("sparseml-magnitude", 0.25, model, mask="block4")
+    for mask, dense in zip(masks(made), layers_of(tiny.model(model)), strict=True):
+        means = dense.weight.reshape(-1, 4).abs().mean(1)
+        assert torch.equal(mask.reshape(-1, 4), (means <= means.sort().values[len(means) // 4 - 1])[:, None].expand(-1, 4))
+
+
+def test_obs_removes_what_the_loss_misses_least_by_its_gradients() -> None:
+    """With blocks of one weight, ``w^2 / 2 [F^-1]_jj`` is ``w^2 (damping + mean g^2) / 2``."""
+    dense, ids = tiny.model(), tiny.token_ids()
+    squares = [torch.zeros_like(layer.weight) for layer in layers_of(dense)]
+    for sequence in ids:
+        dense.zero_grad()
+        dense(input_ids=sequence[None], labels=sequence[None]).loss.backward()
+        for total, layer in zip(squares, layers_of(dense), strict=True):
+            total.add_(layer.module.weight.grad.square())
+    made, _ = pruned("sparseml-obs", fisher_block_size=1)
+    for mask, layer, total in zip(masks(made), layers_of(dense), squares, strict=True):
+        score = layer.weight.square() * (1e-5 + total / len(ids))
+        expected = score <= score.flatten().sort().values[score.numel() // 2 - 1]
+        assert (mask != expected).sum() <= 2  # where rounding decides
+
+
+@pytest.mark.parametrize(
+    ("pruner", "sparsity", "options", "message"),
+    [
+        ("sparseml-magnitude", "2:4", {"scope": "global"}, "takes neither"),
+        ("sparseml-magnitude", "2:4", {"mask": "block4"}, "takes neither"),
+        ("sparseml-obs", "2:4", {}, "knows no patterns"),
+    ],
+)
+def test_what_sparseml_cannot_do_is_refused(pruner: str, sparsity: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(BadOptionError, match=message):
+        pruned(pruner, sparsity, **options)
+
+
+def test_obs_does_not_group_the_outputs_of_a_conv1d() -> None:
+    with pytest.raises(harness_ext.UnsupportedModelError, match="a Conv1D"):
+        pruned("sparseml-obs", model="gpt2", mask="block4")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_record_names_the_library_and_its_version(name: str, tmp_path: Path) -> None:
+    _, record = pruned(name, **options_of(name, tmp_path))
+    notes = record.get("notes") or next(iter(record["layers"].values()))
+    assert notes["sparseml"] == "1.8.0"
+
+
+def test_a_training_recipe_does_what_the_pruner_of_its_modifier_does(tmp_path: Path) -> None:
+    for _ in range(2):  # the second run does not see the first
+        made, _ = pruned("sparseml", **options_of("sparseml", tmp_path))
+        assert tiny.same(tiny.weights(made), tiny.weights(pruned("sparseml-magnitude")[0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        (ONE_SHOT_MAGNITUDE, "llama"),
+        (ONE_SHOT.format(modifier="SparseGPTModifier", layers="h"), "gpt2"),
+        (ONE_SHOT.format(modifier="WandaPruningModifier", layers="h"), "gpt2"),
+    ],
+    ids=["magnitude", "sparsegpt", "wanda"],
+)
+def test_a_recipe_that_sparseml_ignores_in_silence_is_an_error(text: str, model: str, tmp_path: Path) -> None:
+    with pytest.raises(BadOptionError, match=r"sparsity=0\.5: .* left 0 zeros .*, as many as before"):
+        pruned("sparseml", model=model, recipe=written(tmp_path, text))
+
+
+def test_a_recipe_that_leaves_another_sparsity_than_asked_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BadOptionError, match=r"sparsity=0\.7: .* which is a sparsity of 0\.5: ask for that"):
+        pruned("sparseml", 0.7, **options_of("sparseml", tmp_path))
+
+
+def test_a_recipe_that_prunes_more_than_the_decoder_is_an_error(tmp_path: Path) -> None:
+    recipe = written(tmp_path, TRAINING.format(modifier="MagnitudePruningModifier", params="__ALL_PRUNABLE__"))
+    with pytest.raises(BadOptionError, match=r"changed (model\.embed_tokens|lm_head)\.weight"):
+        pruned("sparseml", recipe=recipe)
+
+
+@pytest.mark.parametrize("text", re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL), ids=["one-shot", "training"])
+def test_the_recipes_of_the_documentation_work(text: str, tmp_path: Path) -> None:
+    _, record = pruned("sparseml", recipe=written(tmp_path, text))
+    assert record["achieved_sparsity"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_fails_inside_sparseml_is_named_in_one_line(tmp_path: Path) -> None:
+    recipe = written(tmp_path, TRAINING.format(modifier="MFACPruningModifier", params=DECODER))
+    with pytest.raises(PluginError, match=r"^SparseML 1\.8\.0 failed: RuntimeError: MFAC .*"):
+        pruned("sparseml", recipe=recipe)
