@@ -1,14 +1,13 @@
 """Simulates experiments whose truth is known and counts how often the intervals of ``harness_ext.statistics`` hold it.
 
-    python scripts/check_coverage.py                                  # all, 500 simulations each
+    python scripts/check_coverage.py                                  # all but the grids, 500 simulations each
     python scripts/check_coverage.py --only disparity --simulations 5000
+    python scripts/check_coverage.py --only grids                     # the table of docs/statistics.md: 180 cells
+    python scripts/check_coverage.py --only "grid differences"
+    python scripts/check_coverage.py --only models
 
-An item is answered right at a sparsity if a normal variable of its own lies below the quantile of the mean score there. The variable is
-sqrt(1 - rest) times one that the item keeps at all sparsities and seeds, plus sqrt(rest) times fresh noise: with rest = 0 an item that is
-lost stays lost, with rest = 1 scores at two sparsities are independent. The truth is the mean score itself, and a critical sparsity is
-where the line through the mean scores on the grid crosses the threshold.
-
-Methods were chosen on the simulations with seeds below 20,000; those from there on, the default, are for judging them.
+coverage_curves.py says how scores are simulated. The truth is the mean score itself, and where the curve itself has fallen by the drop.
+Methods were chosen on simulations with seeds below 20,000; those from there on, the default, are for judging them.
 The binomial error of a coverage of 95 % is 1.0 points with 500 simulations.
 """
 
@@ -18,80 +17,25 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
-from scipy.special import ndtri
+from coverage_curves import Ability
+from coverage_grids import critical_table, disparity_table, model_table
 
 from harness_ext.statistics import Curve, Scores, ability_critical, compare, disparity, over_seeds
 
-Array = NDArray[np.float64]
-GRID = np.arange(10) / 10
-BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its bootstrap
+BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 Inside = tuple[bool, bool]  # the truth lies below the interval, above it
-
-
-@dataclass(frozen=True)
-class Ability:
-    """A logistic curve of the mean score over sparsity.
-
-    Args:
-        middle: where half of what is above chance is lost.
-        width: of the fall.
-        dense: the score at 0.
-        items: of the task.
-        rest: the share of the variance of an item's variable that is fresh at every sparsity.
-        seed_sd: of the shift of the curve, in sparsity, between calibration seeds.
-    """
-
-    middle: float = 0.5
-    width: float = 0.06
-    dense: float = 0.9
-    items: int = 400
-    rest: float = 0.05
-    chance: float = 0.0
-    seed_sd: float = 0.0
-    seeds: int = 1
-
-    def means(self, shift: float | Array = 0.0) -> Array:
-        """The mean score on the grid; [..., sparsity] for shifts [..., 1]."""
-        fall = (1 + np.exp(-(self.middle + shift) / self.width)) / (1 + np.exp((GRID - self.middle - shift) / self.width))
-        return np.asarray(self.chance + (self.dense - self.chance) * fall)
-
-    def expected(self) -> Array:
-        """The mean score over calibration seeds as well."""
-        if not self.seed_sd:
-            return self.means()
-        points, weights = np.polynomial.hermite_e.hermegauss(41)
-        return np.asarray(weights / weights.sum() @ self.means(points[:, None] * self.seed_sd))
-
-    def critical(self, drop: float, corrected: bool) -> float:
-        """The truth."""
-        above = self.expected() - (self.chance if corrected else 0.0)
-        excess = above - (1 - drop) * above[0]
-        last = int(np.flatnonzero(excess >= 0)[-1])
-        return (
-            math.inf
-            if last == len(GRID) - 1
-            else float(GRID[last] + (GRID[last + 1] - GRID[last]) * excess[last] / (excess[last] - excess[last + 1]))
-        )
-
-    def draw(self, generator: np.random.Generator) -> Array:
-        """Scores [seed, sparsity, item]; the dense ones are the same for every seed."""
-        means = self.means(generator.standard_normal((self.seeds, 1)) * self.seed_sd)
-        own, fresh = generator.standard_normal(self.items), generator.standard_normal((self.seeds, len(GRID), self.items))
-        fresh[:, 0] = fresh[0, 0]
-        return (math.sqrt(1 - self.rest) * own + math.sqrt(self.rest) * fresh < ndtri(means)[..., None]).astype(np.float64)
+TABLES = {"grids": critical_table, "grid differences": disparity_table, "models": model_table}
 
 
 def outside(truth: float, low: float, high: float | None) -> Inside:
     return truth < low, high is not None and truth > high
 
 
-def pairs(ability: Ability, at: int, seeds: bool = False) -> Callable[[int], dict[str, Inside]]:
+def pairs(ability: Ability, at: int, seeds: bool = False, level: float = 0.95) -> Callable[[int], dict[str, Inside]]:
     """The retained fraction and the difference at one sparsity."""
     expected = ability.expected()
     gap = float(expected[at] - expected[0])
@@ -102,35 +46,33 @@ def pairs(ability: Ability, at: int, seeds: bool = False) -> Callable[[int], dic
         ids = range(ability.items)
         dense, pruned = Scores(ids, values[0, 0]), [Scores(ids, of_seed[at]) for of_seed in values]
         if seeds:
-            found = over_seeds(pruned, dense=dense, chance=ability.chance, seed=seed + BOOTSTRAP, resamples=1000)
+            found = over_seeds(pruned, dense=dense, chance=ability.chance, level=level, seed=seed + BOOTSTRAP, resamples=1000)
             estimates = {"mean": (float(expected[at]), found.accuracy.mean)}
             if found.retained and found.difference:
                 estimates |= {"retained": (share, found.retained.mean), "difference": (gap, found.difference.mean)}
         else:
-            both = compare(dense, pruned[0], chance=ability.chance, seed=seed + BOOTSTRAP, resamples=1000)
+            both = compare(dense, pruned[0], chance=ability.chance, level=level, seed=seed + BOOTSTRAP, resamples=1000)
             estimates = {"retained": (share, both.retained), "difference": (gap, both.difference)}
         return {name: outside(truth, estimate.low, estimate.high) for name, (truth, estimate) in estimates.items()}
 
     return one
 
 
-def crossings(abilities: list[Ability], drop: float, corrected: bool = False) -> Callable[[int], dict[str, Inside]]:
+def crossings(abilities: list[Ability], drop: float, corrected: bool = False, level: float = 0.95) -> Callable[[int], dict[str, Inside]]:
     """The critical sparsity of one task."""
     (ability,) = abilities
     truth = ability.critical(drop, corrected)
 
     def one(seed: int) -> dict[str, Inside]:
-        curve = Curve("task", GRID.tolist(), ability.draw(np.random.default_rng(seed)), chance=ability.chance)
-        found = ability_critical([curve], drop=drop, corrected=corrected, seed=seed + BOOTSTRAP, resamples=1000)
-        high = found.high
-        # An interval that lies wholly beyond the grid holds only what lies beyond the grid.
-        return {f"critical sparsity at {drop:.0%}": outside(truth, found.low, high)}
+        curve = Curve("task", ability.grid, ability.draw(np.random.default_rng(seed)), chance=ability.chance)
+        found = ability_critical([curve], drop=drop, corrected=corrected, level=level, seed=seed + BOOTSTRAP, resamples=1000)
+        return {f"critical sparsity at {drop:.0%}": outside(truth, found.low, found.high)}
 
     return one
 
 
 def differences(recall: Ability, other: Ability, drop: float, shared: bool = False) -> Callable[[int], dict[str, Inside]]:
-    """The disparity, whose interval misses 0 for equal curves as often as a disparity is falsely shown."""
+    """The disparity, and whether it is shown: for equal curves falsely, and then counted as a truth below the interval."""
     truth = other.critical(drop, False) - recall.critical(drop, False)
 
     def one(seed: int) -> dict[str, Inside]:
@@ -142,10 +84,11 @@ def differences(recall: Ability, other: Ability, drop: float, shared: bool = Fal
         keys = [("one", item) for item in range(recall.items)], [("other", item) for item in range(other.items)]
         if shared:
             keys[1][: recall.items // 2] = keys[0][: recall.items // 2]
-        curves = [Curve("task", GRID.tolist(), scores, ids) for scores, ids in zip(values, keys, strict=True)]
+        curves = [Curve("task", recall.grid, scores, ids) for scores, ids in zip(values, keys, strict=True)]
         found = disparity([curves[0]], [curves[1]], drop=drop, seed=seed + BOOTSTRAP, resamples=1000)
         low, high = (-math.inf if found.low is None else found.low), found.high
-        return {f"disparity at {drop:.0%}": outside(truth, low, high)}
+        results = {f"disparity at {drop:.0%}": outside(truth, low, high)}
+        return results | ({f"disparity at {drop:.0%} not shown": (found.shown, False)} if recall == other else {})
 
     return one
 
@@ -175,6 +118,13 @@ def scenarios() -> Iterator[tuple[str, str, Callable[[int], dict[str, Inside]]]]
         "0.35 against 0.65, unlike curves",
         differences(Ability(middle=0.35), Ability(middle=0.65, width=0.03, dense=0.8, items=200), 0.05),
     )
+    for level in (0.8, 0.9, 0.99, 0.9917):
+        yield "levels", f"{level:g}: dense 0.90, 400 items", pairs(plain, 5, level=level)
+        yield "levels", f"{level:g}: 6 of 400 items lost", pairs(Ability(dense=0.9, rest=0.0, width=0.06, middle=0.545), 3, level=level)
+        yield "levels", f"{level:g}: dense 0.90, 400 items", crossings([plain], 0.05, level=level)
+        for count in (2, 3, 5):
+            ability = Ability(seeds=count, seed_sd=0.03, rest=0.1)
+            yield "levels", f"{level:g}: {count} calibration seeds", pairs(ability, 5, seeds=True, level=level)
     noisy = {"seed_sd": 0.03, "rest": 0.1}
     for count in (2, 3, 5, 10):
         yield "seeds", f"{count} calibration seeds", pairs(Ability(seeds=count, **noisy), 5, seeds=True)
@@ -196,10 +146,16 @@ def coverage(simulation: Callable[[int], dict[str, Inside]], simulations: int, f
 
 def main(
     simulations: Annotated[int, typer.Option(help="Of each scenario.")] = 500,
-    only: Annotated[str, typer.Option(help="One group: pairs, critical, disparity or seeds.")] = "",
+    only: Annotated[str, typer.Option(help=f"One group: pairs, critical, disparity, levels, seeds, {', '.join(TABLES)}.")] = "",
     first: Annotated[int, typer.Option(help="The first seed of the simulations.")] = 20_000,
 ) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
+    if only in TABLES:
+        for line in TABLES[only](simulations, first):
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        sys.stdout.write(f"\n{simulations} simulations each, {time.process_time() - began:.0f} s.\n")
+        return
     sys.stdout.write("| statistic | scenario | coverage | binomial error | truth below | truth above |\n|---|---|---|---|---|---|\n")
     for group, description, simulation in scenarios():
         if only and group != only:
@@ -211,7 +167,7 @@ def main(
                 f"| {name} | {description} | {held:.1%} | {error:.1%} | {below / simulations:.1%} | {above / simulations:.1%} |\n"
             )
             sys.stdout.flush()
-    sys.stdout.write(f"\n{simulations} simulations each, {time.perf_counter() - began:.0f} s.\n")
+    sys.stdout.write(f"\n{simulations} simulations each, {time.process_time() - began:.0f} s.\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from harness_ext.statistics.curves import Curve, isotonic
 from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.models import ModelsDisparity, disparity_over_models
 from harness_ext.statistics.multiplicity import holm
 from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
 from harness_ext.statistics.results import Estimate, Result
@@ -36,6 +37,7 @@ __all__ = [
     "Flips",
     "Labels",
     "McNemar",
+    "ModelsDisparity",
     "OverSeeds",
     "Result",
     "Scores",
@@ -48,6 +50,7 @@ __all__ = [
     "compare",
     "critical_sparsity",
     "disparity",
+    "disparity_over_models",
     "entropy",
     "family_mean",
     "family_weights",

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness_ext.statistics.cells import NARROWEST, Cell, cells_at_the_ends, crossing, midpoints
-from harness_ext.statistics.checks import Array, check_drop, check_level, check_resamples, check_width
+from harness_ext.statistics.checks import check_drop, check_level, check_resamples, check_width
 from harness_ext.statistics.curves import Ability, Curve, check_ability, isotonic
-from harness_ext.statistics.resampling import Bounds, interval, method
-from harness_ext.statistics.results import Estimate, Result, percent, seed_caveat
+from harness_ext.statistics.resampling import linear_interval, method
+from harness_ext.statistics.results import Estimate, Result, caveat_of_two, percent
 from harness_ext.statistics.weighting import Sample
 
 DROPS = (0.02, 0.05, 0.1)
@@ -171,7 +171,7 @@ def ability_critical(
         level=level,
         seeds=sample.seeds,
         items=sample.items,
-        caveat=seed_caveat(sample.seeds),
+        caveat=caveat_of_two(sample.seeds),
     )
 
 
@@ -179,12 +179,7 @@ def _excess(ability: Ability, sample: Sample, drop: float, index: int, level: fl
     """The interval of the score at a sparsity less ``1 - drop`` of the dense score."""
     at = np.zeros(len(ability.sparsities))
     at[index], at[0] = 1.0, drop - 1
-
-    def excess(means: Array) -> Bounds:
-        values = ability.scores(means) @ at
-        return values, values
-
-    return interval(sample, excess, ability.gradient(at), level=level, resamples=resamples, seed=seed)
+    return linear_interval(sample, ability.gradient(at), ability.offset(at), level=level, resamples=resamples, seed=seed)
 
 
 def sparsities_to_add(results: Iterable[Critical], width: float) -> tuple[float, ...]:
@@ -240,16 +235,11 @@ def ability_curve(
     least, greatest = (float(ability.scores(np.full((1, len(sample.means)), score))[0, 0]) for score in (0.0, 1.0))
     means = ability.scores(sample.means[None])[0]
     scores = []
-    for index, mean in enumerate(means):
-
-        def score(drawn: Array, index: int = index) -> Bounds:
-            values = ability.scores(drawn)[:, index]
-            return values, values
-
-        gradient = ability.gradient(np.eye(len(means))[index])
-        low, high = interval(sample, score, gradient, level=level, resamples=resamples, seed=seed)
+    for at, mean in zip(np.eye(len(means)), means, strict=True):
+        gradient = ability.gradient(at)
+        low, high = linear_interval(sample, gradient, ability.offset(at), level=level, resamples=resamples, seed=seed)
         ends = max(low, least), min(high, greatest)
-        scores.append(Estimate(float(mean), *ends, level, method(sample, gradient), seed_caveat(sample.seeds)))
+        scores.append(Estimate(float(mean), *ends, level, method(sample, gradient), caveat_of_two(sample.seeds)))
     return AbilityCurve(
         sparsities=tuple(ability.sparsities.tolist()),
         scores=tuple(scores),

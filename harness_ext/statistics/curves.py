@@ -133,3 +133,7 @@ class Ability:
     def gradient(self, at: Array) -> Array:
         """The derivative [columns] by the means of ``scores(means) @ at``; at: [sparsities]."""
         return np.outer(self.weights / (1 - self.chances), at).ravel()
+
+    def offset(self, at: Array) -> float:
+        """The rest: ``scores(means) @ at`` is ``gradient(at) @ means + offset(at)``."""
+        return -float(self.weights @ (self.chances / (1 - self.chances))) * float(at.sum())

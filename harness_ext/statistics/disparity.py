@@ -73,13 +73,13 @@ class Disparity(Result):
             )
         measured = f"{at} {recall} of this model {self.recall.phrase()} and {other} {self.in_context.phrase(short=True)}"
         if self.finding == "in-context outlasts recall":
-            return f"{measured}. {self._at(recall, other)}: {other} outlasts {recall} by {_amount(self.low, self.high)}."
+            return f"{measured}. {self._at(recall, other)}: {other} outlasts {recall} by {amount_words(self.low, self.high)}."
         if self.finding == "recall outlasts in-context":
             least, most = (None if end is None else -end for end in (self.high, self.low))
-            shown = f"the reverse of the claim is shown, {recall} outlasts {other} by {_amount(least, most)}"
+            shown = f"the reverse of the claim is shown, {recall} outlasts {other} by {amount_words(least, most)}"
             return f"{measured}. {self._at(other, recall)}: {shown}."
         return (
-            f"{measured}. That one outlasts the other is not shown: {other} less {recall} is {_range(self.low, self.high)}, "
+            f"{measured}. That one outlasts the other is not shown: {other} less {recall} is {range_words(self.low, self.high)}, "
             f"an interval that includes 0."
         )
 
@@ -87,17 +87,17 @@ class Disparity(Result):
         return f"At {self.told_apart_at or 0.0:g} {lost} is lost and {held} is not"
 
 
-def _range(low: float | None, high: float | None) -> str:
+def range_words(low: float | None, high: float | None) -> str:
     """``0.1 to 0.3``, ``0.1 or more``."""
     if low is None:
         return "unknown" if high is None else f"{high + 0.0:.4g} or less"
     return f"{low + 0.0:.4g} or more" if high is None else f"{low + 0.0:.4g} to {high + 0.0:.4g}"
 
 
-def _amount(low: float | None, high: float | None) -> str:
+def amount_words(low: float | None, high: float | None) -> str:
     """``0.1 to 0.3``, ``up to 0.3``, ``more than 0``; of a difference that is above 0."""
     if low:
-        return _range(low, high)
+        return range_words(low, high)
     return "more than 0" if high is None else f"up to {high:.4g}"
 
 

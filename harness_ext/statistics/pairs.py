@@ -22,8 +22,8 @@ from harness_ext.statistics.checks import (
     scores_array,
 )
 from harness_ext.statistics.labels import Labels, label_use
-from harness_ext.statistics.resampling import Bounds, interval, method
-from harness_ext.statistics.results import Estimate, Result, bounded, seed_caveat
+from harness_ext.statistics.resampling import Bounds, interval, linear_interval, method
+from harness_ext.statistics.results import Estimate, Result, bounded, caveat_of_two
 from harness_ext.statistics.weighting import Sample, Table
 
 
@@ -226,20 +226,16 @@ def paired_estimates(
     sample = Sample([Table(tuple(dense.ids), both)])
     before, after = sample.means
     share = (after - chance) / (before - chance)
-    caveat = seed_caveat(sample.seeds)
+    caveat = caveat_of_two(sample.seeds)
 
     def retained(means: Array) -> Bounds:
         room = means[:, 0] - chance
         value = (means[:, 1] - chance) / np.where(room > 0, room, 1.0)
         return np.where(room > 0, value, -np.inf), np.where(room > 0, value, np.inf)
 
-    def difference(means: Array) -> Bounds:
-        value = means[:, 1] - means[:, 0]
-        return value, value
-
     slope, step = np.array([-share, 1.0]) / (before - chance), np.array([-1.0, 1.0])
     ends = interval(sample, retained, slope, level=level, resamples=resamples, seed=seed)
-    low, high = interval(sample, difference, step, level=level, resamples=resamples, seed=seed)
+    low, high = linear_interval(sample, step, level=level, resamples=resamples, seed=seed)
     return (
         Estimate(float(share), bounded(ends[0]), bounded(ends[1]), level, method(sample, slope), caveat),
         Estimate(float(after - before), low, high, level, method(sample, step), caveat),

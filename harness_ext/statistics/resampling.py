@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import Array
@@ -31,7 +32,29 @@ def method(sample: Sample, gradient: Array) -> str:
     return METHOD if _items_vary(sample, gradient) else METHOD_EQUAL
 
 
-def interval(sample: Sample, functional: Functional, gradient: Array, *, level: float, resamples: int, seed: int) -> tuple[float, float]:
+def linear_interval(
+    sample: Sample, gradient: Array, offset: float = 0.0, *, level: float, resamples: int, seed: int
+) -> tuple[float, float]:
+    """The ``interval`` of ``gradient @ means + offset``."""
+    columns = np.flatnonzero(gradient)
+
+    def value(means: Array) -> Bounds:
+        values = means[:, columns] @ gradient[columns] + offset
+        return values, values
+
+    return interval(sample, value, gradient, level=level, resamples=resamples, seed=seed, columns=columns)
+
+
+def interval(
+    sample: Sample,
+    functional: Functional,
+    gradient: Array,
+    *,
+    level: float,
+    resamples: int,
+    seed: int,
+    columns: NDArray[np.intp] | None = None,
+) -> tuple[float, float]:
     """A two-sided confidence interval of a function of the mean scores; each end is missed with probability ``(1 - level) / 2`` at most.
 
     Args:
@@ -40,15 +63,18 @@ def interval(sample: Sample, functional: Functional, gradient: Array, *, level: 
         level: such as 0.95.
         resamples: weightings of the items that are drawn, at least ``2 / (1 - level) - 1``.
         seed: of the draws.
+        columns: those that the function looks at; None: all.
 
     Returns:
         the two ends; ``-inf`` or ``inf`` where there is none.
     """
     tail = (1 - level) / 2
-    low, high = item_interval(sample, functional, gradient, tail=tail, resamples=resamples, seed=seed)
+    ends = item_interval(sample, functional, gradient, tail=tail, resamples=resamples, seed=seed, columns=columns)
     margin = seed_margin(sample, gradient, tail)
     least, greatest = (float(bound[0]) for bound in functional(sample.means[None]))
-    return least - square_and_add(least - low, margin), greatest + square_and_add(high - greatest, margin)
+    low = least - square_and_add(least - ends[0], margin) if math.isfinite(least) else least
+    high = greatest + square_and_add(ends[1] - greatest, margin) if math.isfinite(greatest) else greatest
+    return low, high
 
 
 def square_and_add(distance: float, margin: float) -> float:
@@ -60,7 +86,14 @@ def square_and_add(distance: float, margin: float) -> float:
 
 
 def item_interval(
-    sample: Sample, functional: Functional, gradient: Array, *, tail: float, resamples: int, seed: int
+    sample: Sample,
+    functional: Functional,
+    gradient: Array,
+    *,
+    tail: float,
+    resamples: int,
+    seed: int,
+    columns: NDArray[np.intp] | None = None,
 ) -> tuple[float, float]:
     """The interval over items: each end is missed with probability ``tail`` at most.
 
@@ -77,7 +110,7 @@ def item_interval(
             share = 1 - tail ** (1 / sample.blocks[extra.block].size)
             ends.append(float(functional(sample.means[None])[side][0]) + share * change)
             continue
-        values = functional(sample.weighted_means(seed, resamples, extra))[side]
+        values = functional(sample.weighted_means(seed, resamples, extra, columns))[side]
         ends.append(float(np.partition(values, index)[index]))
     return ends[0], ends[1]
 

@@ -26,7 +26,7 @@ class Estimate(Result):
     Args:
         low, high: the ends; None where there is none: only the retained fraction of a dense score near chance has none.
         method: how the interval was made, in words.
-        caveat: what the interval does not hold, or None; see ``seed_caveat``.
+        caveat: what the interval does not hold, or None; see ``caveat_of_two``.
     """
 
     value: float
@@ -37,15 +37,13 @@ class Estimate(Result):
     caveat: str | None = None
 
 
-def seed_caveat(seeds: int) -> str | None:
-    """What to say beside an interval over that many calibration seeds, or None.
+def caveat_of_two(count: int, what: str = "calibration seeds") -> str | None:
+    """What to say beside an interval over that many calibration seeds (or models), or None.
 
-    Student's t with one degree of freedom holds for normal values alone: two values that are evenly spread lie close to each other too
-    often. See docs/statistics.md for the simulation.
+    With two of them, Student's t has one degree of freedom and needs normal values. Two values that are spread evenly lie close to each
+    other too often. See docs/statistics.md for the simulation.
     """
-    if seeds != 2:
-        return None
-    return "over two calibration seeds: a 95 % interval held the truth in 92 % of simulations; use three seeds or more"
+    return f"over two {what}: a 95 % interval held the truth in 92 % of simulations; use three or more" if count == 2 else None
 
 
 def bounded(value: float) -> float | None:

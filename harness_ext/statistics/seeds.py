@@ -17,8 +17,8 @@ from harness_ext.statistics.checks import (
     check_resamples,
 )
 from harness_ext.statistics.pairs import Scores, paired_estimates
-from harness_ext.statistics.resampling import Bounds, interval, method
-from harness_ext.statistics.results import Estimate, Result, seed_caveat
+from harness_ext.statistics.resampling import linear_interval, method
+from harness_ext.statistics.results import Estimate, Result, caveat_of_two
 from harness_ext.statistics.weighting import Sample, Table
 
 
@@ -87,13 +87,9 @@ def over_seeds(
     chance, level = check_chance(chance), check_level(level)
     resamples = check_resamples(resamples, level)
     sample = Sample([Table(tuple(pruned[0].ids), np.stack([scores.array for scores in pruned])[:, None])])
-
-    def mean(means: Array) -> Bounds:
-        return means[:, 0], means[:, 0]
-
-    ends = interval(sample, mean, np.ones(1), level=level, resamples=resamples, seed=seed)
+    ends = linear_interval(sample, np.ones(1), level=level, resamples=resamples, seed=seed)
     low, high = max(ends[0], 0.0), min(ends[1], 1.0)  # Student's t knows no bounds, a score has them
-    caveat = seed_caveat(sample.seeds)
+    caveat = caveat_of_two(sample.seeds)
     raw = Estimate(float(sample.means[0]), low, high, level, method(sample, np.ones(1)), caveat)
     each = sample.by_seed[:, 0]
     value, low, high = ((end - chance) / (1 - chance) for end in (raw.value, low, high))

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness_ext.statistics.checks import Array
 
@@ -116,17 +117,26 @@ class Sample:
         self.items = sum(block.size for block in self.blocks)
         self._kept: tuple[tuple[int, int], list[tuple[Array, Array, Array]]] | None = None
 
-    def weighted_means(self, seed: int, resamples: int, extra: ExtraItem | None = None) -> Array:
-        """Means under random weights, [resamples, columns], with one more item if ``extra`` is given."""
+    def weighted_means(self, seed: int, resamples: int, extra: ExtraItem | None = None, columns: NDArray[np.intp] | None = None) -> Array:
+        """Means under random weights, [resamples, columns].
+
+        Args:
+            seed: of the weights; they are the same whatever else is given.
+            resamples: how many.
+            extra: one more item.
+            columns: those that are computed, the others are NaN; None: all.
+        """
         if self._kept is None or self._kept[0] != (seed, resamples):
             generator = np.random.default_rng(seed)
             self._kept = (seed, resamples), [block.draw(generator, resamples) for block in self.blocks]
-        means = np.empty((resamples, len(self.means)))
-        for index, (columns, (sums, totals, weight)) in enumerate(zip(self.columns, self._kept[1], strict=True)):
+        means = np.full((resamples, len(self.means)), np.nan)
+        for index, (own, (sums, totals, weight)) in enumerate(zip(self.columns, self._kept[1], strict=True)):
+            inside = slice(None) if columns is None else np.flatnonzero(np.isin(own, columns))
             if extra is not None and extra.block == index:
-                means[:, columns] = (sums + weight[:, None] * extra.scores[columns]) / (totals + weight[:, None])
+                added = weight[:, None]
+                means[:, own[inside]] = (sums[:, inside] + added * extra.scores[own[inside]]) / (totals[:, inside] + added)
             else:
-                means[:, columns] = sums / totals
+                means[:, own[inside]] = sums[:, inside] / totals[:, inside]
         return means
 
 

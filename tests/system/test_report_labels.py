@@ -166,4 +166,4 @@ def test_two_calibration_seeds_have_a_caveat_on_the_page_and_three_have_none(tmp
         write_trial(tmp_path / "less", {TASK: [0] * seed + right[seed:]}, "0.5", pruner="wanda", seed=seed)
     less = report([tmp_path / "less"], resamples=200).page
     assert less.read_text(encoding="utf-8").count("two calibration seeds") == 2  # with critical sparsities, and with means over seeds
-    assert all("use three seeds or more" in row["caveat"] for name in ("seeds", "critical") for row in rows(less.parent, name))
+    assert all("use three or more" in row["caveat"] for name in ("seeds", "critical") for row in rows(less.parent, name))

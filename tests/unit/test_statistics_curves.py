@@ -160,6 +160,7 @@ class TestCriticalSparsity:
         steps_of = 1e-3 * np.eye(20)
         by_differences = (ability.scores(means + steps_of) - ability.scores(means - steps_of)) @ at / 2e-3
         assert ability.gradient(at) == pytest.approx(by_differences)
+        assert ability.gradient(at) @ means + ability.offset(at) == pytest.approx(ability.scores(means[None])[0] @ at)
         by_hand = ((curves[0].values.mean((0, 2)) - 0.1) / 0.9 + (curves[1].values.mean((0, 2)) - 0.25) / 0.75) / 2
         assert ability.scores(means[None])[0] == pytest.approx(by_hand)
 
