@@ -150,6 +150,11 @@ class TestFile:
         ids = self.write(tmp_path, "a.txt", "a b c d e f g h").input_ids(model, tokenizer)
         assert ids.tolist() == [tokenizer("a b c d e f g h")["input_ids"]] * 6
 
+    def test_a_text_of_one_token_more_has_two_sequences(self, tmp_path, model, tokenizer):
+        source = File(path=self.write(tmp_path, "a.txt", "a b c d e f g h i").path, samples=30, length=8)
+        tokens = tokenizer("a b c d e f g h i")["input_ids"]
+        assert {tuple(row) for row in source.input_ids(model, tokenizer).tolist()} == {tuple(tokens[:8]), tuple(tokens[1:])}
+
     def test_the_documents_of_a_jsonl_file_are_joined(self, tmp_path, model, tokenizer):
         rows = ["a b c", "d e f g", "", "h i j k l m n o p"]
         source = self.write(tmp_path, "a.jsonl", "\n".join(json.dumps({"text": row, "id": 1}) for row in rows) + "\n\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+from refusals import raises_line
 
 from harness_ext import (
     BadOptionError,
@@ -22,7 +23,7 @@ from harness_ext import (
 from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.layerwise import output_error
 
-FIRST = r"model\.layers\.0\.self_attn\.q_proj"
+FIRST = "model.layers.0.self_attn.q_proj"
 
 
 def zeroed(weight, sparsity):
@@ -62,73 +63,72 @@ VIOLATIONS = {
         0.5,
         pruner("prune", lambda self, weight, sparsity, statistic: weight[:, 1:]),
         PluginError,
-        r"want a new weight of shape \(16, 16\), not \(16, 15\)",
+        ["(16, 16)", "(16, 15)"],
     ),
-    "transposed": (0.5, pruner("prune", lambda *a: torch.zeros(3, 1)), PluginError, r"want a new weight of shape .*, not \(3, 1\)"),
-    "nothing": (0.5, pruner("prune", lambda *a: None), PluginError, "want a new weight of shape .*, not NoneType"),
-    "too few zeros": (0.5, pruner("prune", lambda self, weight, *_: weight.clone()), PluginError, "0.5 is 128 zeros of 256, it left 0"),
+    "transposed": (0.5, pruner("prune", lambda *a: torch.zeros(3, 1)), PluginError, ["(16, 16)", "(3, 1)"]),
+    "nothing": (0.5, pruner("prune", lambda *a: None), PluginError, ["(16, 16)", "NoneType"]),
+    "too few zeros": (0.5, pruner("prune", lambda self, weight, *_: weight.clone()), PluginError, ["sparsity 0.5", "128", "256", "0"]),
     "one zero too few": (
         0.5,
         pruner("prune", lambda self, weight, *_: weight.masked_fill(Sparsity(0.497).mask(weight.abs()), 0)),
         PluginError,
-        "it left 127",
+        ["127"],
     ),
     "too many zeros": (
         0.5,
         pruner("prune", lambda self, weight, *_: torch.zeros_like(weight)),
         PluginError,
-        "128 zeros of 256, it left 256",
+        ["128", "256"],
     ),
-    "not in the pattern": ("2:4", pruner("prune", wrong_places), PluginError, "want 2 zeros in every 4 inputs"),
+    "not in the pattern": ("2:4", pruner("prune", wrong_places), PluginError, ["2 zeros in every 4"]),
     "NaN": (
         0.5,
         pruner("prune", lambda self, weight, sparsity, _: spoil(zeroed(weight, sparsity), float("nan"))),
         NumericalError,
-        "the new weight has NaN or infinite values",
+        ["NaN or infinite"],
     ),
     "infinite": (
         0.5,
         pruner("prune", lambda self, weight, sparsity, _: zeroed(weight, sparsity) / 0.0),
         NumericalError,
-        "the new weight has NaN or infinite values",
+        ["NaN or infinite"],
     ),
-    "writes into the weight": (0.5, pruner("prune", writes), PluginError, "it wrote into the weight that it was given"),
-    "writes into the weight after copying": (0.5, pruner("prune", writes_elsewhere), PluginError, "it wrote into the weight"),
+    "writes into the weight": (0.5, pruner("prune", writes), PluginError, ["wrote into"]),
+    "writes into the weight after copying": (0.5, pruner("prune", writes_elsewhere), PluginError, ["wrote into"]),
     "notes that are not JSON": (
         0.5,
         pruner("prune", lambda self, weight, sparsity, _: Pruned(zeroed(weight, sparsity), {"mask": weight})),
         PluginError,
-        "its notes are not JSON values",
+        ["notes", "JSON"],
     ),
 }
 
 
 @pytest.mark.parametrize("which", VIOLATIONS)
 def test_a_breach_of_the_contract_is_an_error_that_names_pruner_layer_and_rule(which):
-    sparsity, own, kind, rule = VIOLATIONS[which]
-    with pytest.raises(kind, match=f"^pruner 'own' broke its contract on {FIRST}: .*{rule}") as error:
+    sparsity, own, kind, parts = VIOLATIONS[which]
+    with raises_line(kind, "pruner 'own'", FIRST, *parts):
         prune(tiny.model(), pruner=own, sparsity=sparsity)
-    assert "\n" not in str(error.value)
 
 
 SCORES = {
-    "another shape": (lambda self, weight, _: weight[:1].abs(), PluginError, r"want scores of shape \(16, 16\), not \(1, 16\)"),
-    "no tensor": (lambda self, weight, _: weight.abs().tolist(), PluginError, "want scores of shape .*, not list"),
-    "NaN": (lambda self, weight, _: weight.log(), NumericalError, "scores are NaN"),
+    "another shape": (lambda self, weight, _: weight[:1].abs(), PluginError, ["(16, 16)", "(1, 16)"]),
+    "no tensor": (lambda self, weight, _: weight.abs().tolist(), PluginError, ["(16, 16)", "list"]),
+    "NaN": (lambda self, weight, _: weight.log(), NumericalError, ["NaN"]),
 }
 
 
 @pytest.mark.parametrize("which", SCORES)
 def test_wrong_scores_are_an_error_that_names_pruner_and_layer(which):
-    score, kind, rule = SCORES[which]
-    with pytest.raises(kind, match=f"^pruner 'own' on {FIRST}: {rule}"):
+    score, kind, parts = SCORES[which]
+    with raises_line(kind, "pruner 'own'", FIRST, *parts):
         prune(tiny.model(), pruner=pruner("score", score), sparsity=0.5)
 
 
 def test_weights_beyond_what_the_models_dtype_can_hold_are_an_error():
     own = pruner("prune", lambda self, weight, sparsity, _: zeroed(weight, sparsity) * 1e6)
     prune(tiny.model(dtype=torch.bfloat16), pruner=own, sparsity=0.5)
-    with pytest.raises(NumericalError, match=r"NaN or infinite values in torch\.float16"):
+    with raises_line(NumericalError, "NaN or infinite", "torch.float16"):
         prune(tiny.model(dtype=torch.float16), pruner=own, sparsity=0.5)
 
 
@@ -151,7 +151,7 @@ def test_the_error_names_the_distribution_of_a_plugin(install_plugin):
     install_plugin("lazy-pruner", "from harness_ext import Pruner, hookimpl\nclass Lazy(Pruner):\n    name = 'lazy'\n"
                    "    def prune(self, weight, sparsity, statistic):\n        return weight\n"
                    "@hookimpl\ndef register_pruners(register):\n    register(Lazy)\n", version="3.1")  # fmt: skip
-    with pytest.raises(PluginError, match=rf"^pruner 'lazy' of lazy-pruner 3\.1 broke its contract on {FIRST}: sparsity 0\.5 is 128 zeros"):
+    with raises_line(PluginError, "'lazy'", "lazy-pruner 3.1", FIRST, "128"):
         prune(tiny.model(), pruner="lazy", sparsity=0.5)
 
 
@@ -202,9 +202,7 @@ class TestPruneModel:
         assert ("calibration" in record) == calibrated
 
     def test_that_does_nothing_is_an_error(self):
-        with pytest.raises(
-            PluginError, match=r"^pruner 'own' broke its contract: sparsity 0.5 is 2176 zeros in the linear layers .* left 0"
-        ):
+        with raises_line(PluginError, "pruner 'own'", "sparsity 0.5", "2176", "0"):
             prune(tiny.model(), pruner=pruner("prune_model", lambda *_: None), sparsity=0.5)
 
     def test_that_removes_all_is_an_error(self):
@@ -213,14 +211,14 @@ class TestPruneModel:
                 for layer in block.layers:
                     layer.weight.zero_()
 
-        with pytest.raises(PluginError, match="it left 4352"):
+        with raises_line(PluginError, "pruner 'own'", "4352"):
             prune(tiny.model(), pruner=pruner("prune_model", prune_model), sparsity=0.5)
 
     def test_that_leaves_nan_is_an_error_that_names_the_layer(self):
         def prune_model(self, model, sparsity, calibration):
             model.model.layers[1].mlp.up_proj.weight.data[2, 2] = float("nan")
 
-        with pytest.raises(NumericalError, match=r"pruner 'own' broke its contract on model\.layers\.1\.mlp\.up_proj: .* NaN"):
+        with raises_line(NumericalError, "pruner 'own'", "model.layers.1.mlp.up_proj", "NaN"):
             prune(tiny.model(), pruner=pruner("prune_model", prune_model), sparsity=0.5)
 
     def test_whole_weights_of_each_row_are_enough(self):
@@ -233,11 +231,11 @@ class TestPruneModel:
         assert 0.25 <= record["achieved_sparsity"] < 0.29
 
     def test_is_held_to_a_pattern(self):
-        with pytest.raises(PluginError, match=f"on {FIRST}: want 2 zeros in every 4 inputs"):
+        with raises_line(PluginError, FIRST, "2 zeros in every 4"):
             prune(tiny.model(), pruner=pruner("prune_model", self.globally()), sparsity="2:4")
 
     def test_takes_no_choice_of_modules(self):
-        with pytest.raises(BadOptionError, match="modules='attention': pruner 'own' treats the model as a whole"):
+        with raises_line(BadOptionError, "modules='attention'", "'own'"):
             prune(tiny.model(), pruner=pruner("prune_model", self.globally()), sparsity=0.5, modules="attention")
 
 
@@ -258,7 +256,7 @@ class TestPruneTogether:
 
     def test_that_gives_back_too_few_is_an_error(self):
         own = pruner("prune_together", lambda self, weights, sparsities, statistic: [])
-        with pytest.raises(PluginError, match=f"^pruner 'own' broke its contract on {FIRST}: want 1 weights from prune_together"):
+        with raises_line(PluginError, "pruner 'own'", FIRST, "prune_together"):
             prune(tiny.model(), pruner=own, sparsity=0.5)
 
 
@@ -278,7 +276,7 @@ class TestPrecision:
         assert record["plan"]["precision"] == "float64"
 
     def test_another_is_refused(self):
-        with pytest.raises(BadOptionError, match=r"precision='float46': want float32 or float64\. Did you mean 'float64'\?"):
+        with raises_line(BadOptionError, "precision='float46'", "float32", "Did you mean 'float64'?"):
             prune(tiny.model(), sparsity=0.5, precision="float46")
 
 
@@ -323,23 +321,23 @@ class TestCalibrationSources:
     """What a source of token ids may give back."""
 
     @pytest.mark.parametrize(
-        ("ids", "message"),
+        ("ids", "parts"),
         [
-            (tiny.token_ids().float(), r"want int64 token ids \[samples, length\], not torch\.float32"),
-            (tiny.token_ids()[0], r"want int64 token ids \[samples, length\], not torch\.int64 \(12,\)"),
-            ([[1, 2]], "want int64 token ids .* not list"),
-            (tiny.token_ids() + 1, "token ids from [0-9]+ to 40, the model's vocabulary goes from 0 to 39"),
-            (tiny.token_ids(2, 40), "sequences of 40 tokens, the model takes at most 32"),
+            (tiny.token_ids().float(), ["int64", "torch.float32"]),
+            (tiny.token_ids()[0], ["[samples, length]", "(12,)"]),
+            ([[1, 2]], ["int64", "list"]),
+            (tiny.token_ids() + 1, ["40", "vocabulary", "39"]),
+            (tiny.token_ids(2, 40), ["40", "32"]),
         ],
     )
-    def test_that_give_something_else_are_an_error_that_names_them(self, ids, message):
+    def test_that_give_something_else_are_an_error_that_names_them(self, ids, parts):
         class Own(Calibration):
             name = "own"
 
             def input_ids(self, model, tokenizer):
                 return ids
 
-        with pytest.raises(CalibrationError, match=f"^calibration 'own': {message}"):
+        with raises_line(CalibrationError, "calibration 'own'", *parts):
             prune(tiny.model(), sparsity=0.5, calibration=Own())
 
     def test_are_not_asked_by_pruners_without_a_statistic(self):

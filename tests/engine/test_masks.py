@@ -86,10 +86,11 @@ class TestFile:
         with raises_line(BadOptionError, "config.json", "masks"):
             load_masks(tmp_path / "config.json")
 
-    def test_that_is_too_short_is_refused(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("size", [3, 5])
+    def test_of_another_size_is_refused(self, tmp_path: Path, size: int) -> None:
         metadata = {"format": "harness-ext masks 1", "shapes": json.dumps({"layer": [4, 8]})}
-        save_file({"layer": torch.zeros(3, dtype=torch.uint8)}, tmp_path / "masks.safetensors", metadata)
-        with raises_line(BadOptionError, "layer", "3", "32"):
+        save_file({"layer": torch.zeros(size, dtype=torch.uint8)}, tmp_path / "masks.safetensors", metadata)
+        with raises_line(BadOptionError, "layer", str(size), "32"):
             load_masks(tmp_path)
 
 

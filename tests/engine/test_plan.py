@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from harness_ext_calibrations.self_generated import SelfGenerated
+from refusals import raises_line
 
 from harness_ext import BadOptionError, Calibration, ModelPruner, PluginError, Pruner, Statistic
 from harness_ext.engine.plan import make_plan, take_plan
@@ -86,7 +87,7 @@ class TestCalibration:
     def test_may_not_be_two_paths(self, plugins, tmp_path):
         path = tmp_path / "text.txt"
         path.write_text("some text")
-        with pytest.raises(BadOptionError, match="give one of them"):
+        with raises_line(BadOptionError, f"calibration={str(path)!r}", "calibration.path="):
             take_plan(plugins, {"calibration": str(path), "calibration.path": str(path)})
 
     def test_a_name_wins_over_a_file_of_that_name(self, plugins, tmp_path, monkeypatch):
@@ -109,16 +110,16 @@ class TestCalibration:
 
     @pytest.mark.parametrize("calibration", [tiny.token_ids(), SelfGenerated()], ids=["token ids", "instance"])
     def test_options_do_not_go_with_token_ids_or_an_instance(self, plugins, calibration):
-        with pytest.raises(BadOptionError, match="calibration options do not go with"):
+        with raises_line(BadOptionError, "calibration options"):
             make_plan(plugins, calibration=calibration, calibration_options={"samples": 3})
 
     @pytest.mark.parametrize("ids", [tiny.token_ids().float(), tiny.token_ids()[None], torch.zeros(3, 0, dtype=torch.int64)])
     def test_token_ids_must_be_int64_samples_by_length(self, plugins, ids):
-        with pytest.raises(BadOptionError, match=r"want int64 token ids \[samples, length\]"):
+        with raises_line(BadOptionError, "calibration", "int64", "[samples, length]"):
             make_plan(plugins, calibration=ids)
 
     def test_is_checked_also_where_it_is_not_used(self, plugins):
-        with pytest.raises(BadOptionError, match=r"calibration\.samples=0"):
+        with raises_line(BadOptionError, "calibration.samples=0"):
             take_plan(plugins, {"pruner": "magnitude", "sparsity": 0.5, "calibration.samples": 0})
 
 
@@ -132,7 +133,7 @@ def test_an_unknown_name_comes_with_the_nearest_and_all_names(plugins):
 
 def test_plugins_that_failed_to_load_are_named_where_they_might_have_been_meant(install_plugin):
     install_plugin("owl-pruner", "import a_module_that_is_not_there", version="0.2")
-    with pytest.raises(UnknownNameError, match=r"Not loaded: owl-pruner 0\.2 .*No module named 'a_module_that_is_not_there'"):
+    with raises_line(UnknownNameError, "'owl'", "owl-pruner 0.2", "No module named 'a_module_that_is_not_there'"):
         make_plan(Plugins(), pruner="owl")
     assert make_plan(Plugins(), pruner="wanda").pruner.name == "wanda"
 
@@ -181,12 +182,12 @@ class Halves(Pruner):
 
 
 def test_a_sparsity_that_the_pruner_refuses_is_an_error_of_the_plan(plugins):
-    with pytest.raises(BadOptionError, match=r"sparsity=0\.7: want 0\.5"):
+    with raises_line(BadOptionError, "sparsity=0.7: want 0.5"):
         make_plan(plugins, pruner=Halves(), sparsity=0.7)
     for sparsity in (0, 0.5):
         assert make_plan(plugins, pruner=Halves(), sparsity=sparsity).sparsity.ratio == sparsity
 
 
 def test_torch_has_no_patterns_and_says_so_in_the_plan(plugins):
-    with pytest.raises(BadOptionError, match="no method for a pattern"):
+    with raises_line(BadOptionError, "sparsity=2:4", "torch"):
         make_plan(plugins, pruner="torch", sparsity="2:4")

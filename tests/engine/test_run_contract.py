@@ -10,6 +10,7 @@ import torch
 from broken_allocations import Even, WritesWeights
 from broken_calibrations import Fixed
 from broken_pruners import Embeddings, Good, Whole, WritesStatistic, WritesTokens
+from refusals import raises_line
 
 import harness_ext
 from harness_ext import ChannelNorms, PluginError
@@ -50,28 +51,20 @@ IDS = {"calibration": tiny.token_ids()}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        (
-            IDS | {"pruner": MeasuresScaled()},
-            r"statistic Scales broke its contract on model\.layers\.0\.self_attn\.q_proj: .*into the inputs",
-        ),
-        (IDS | {"pruner": WritesStatistic()}, r"pruner 'good' broke its contract on model\.layers\.0\.self_attn\.q_proj: .*the statistic"),
-        (IDS | {"pruner": Embeddings()}, r"pruner 'whole' broke its contract: it changed model\.embed_tokens\.weight"),
-        (IDS | {"pruner": WritesTokens()}, "pruner 'whole' broke its contract: it wrote into the calibration tokens"),
-        (IDS | {"pruner": Replaces()}, r"pruner 'whole' broke its contract: it replaced the module model\.layers\.0\.mlp\.up_proj"),
-        (
-            IDS | {"pruner": "magnitude", "allocation": WritesWeights()},
-            r"allocation 'even' broke its contract on model\.layers\.0: .*a weight",
-        ),
-        ({"pruner": "wanda", "calibration": Trained(samples=2, length=4)}, "calibration 'fixed' broke its contract: .*the model's weights"),
+        (IDS | {"pruner": MeasuresScaled()}, ["statistic Scales", "model.layers.0.self_attn.q_proj", "inputs"]),
+        (IDS | {"pruner": WritesStatistic()}, ["pruner 'good'", "model.layers.0.self_attn.q_proj", "statistic"]),
+        (IDS | {"pruner": Embeddings()}, ["pruner 'whole'", "model.embed_tokens.weight"]),
+        (IDS | {"pruner": WritesTokens()}, ["pruner 'whole'", "calibration tokens"]),
+        (IDS | {"pruner": Replaces()}, ["pruner 'whole'", "model.layers.0.mlp.up_proj"]),
+        (IDS | {"pruner": "magnitude", "allocation": WritesWeights()}, ["allocation 'even'", "model.layers.0", "weight"]),
+        ({"pruner": "wanda", "calibration": Trained(samples=2, length=4)}, ["calibration 'fixed'", "weights"]),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_plugin_that_writes_where_it_must_not_is_named_with_the_layer_and_the_rule(arguments, message):
-    with pytest.raises(PluginError, match=message) as raised:
+def test_a_plugin_that_writes_where_it_must_not_is_named_with_the_layer_and_the_rule(arguments, parts):
+    with raises_line(PluginError, *parts):
         harness_ext.prune(tiny.model(), sparsity=0.5, **arguments)
-    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import torch
 import transformers
 from lm_eval.models.huggingface import HFLM
 from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
+from refusals import raises_line
 from safetensors.torch import load_file
 
 from harness_ext import BadOptionError, UnsupportedModelError, prune
@@ -202,24 +203,20 @@ class TestAdapters:
         assert (lm.model.model.layers[1].mlp.down_proj.weight == 0).sum() == tiny.WIDTH * tiny.INNER / 2
 
     @pytest.mark.parametrize(
-        ("adapter", "message"),
-        [
-            ("prompt", "PROMPT_TUNING cannot be merged into the weights"),
-            ("dense", "no adapter can be read there: Can't find 'adapter_config"),
-        ],
+        ("adapter", "parts"),
+        [("prompt", ["PROMPT_TUNING", "merged"]), ("dense", ["adapter_config"])],
     )
     def test_those_that_cannot_be_merged_are_refused_before_the_model_is_loaded(
-        self, place: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, message: str
+        self, place: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, parts: list[str]
     ) -> None:
         monkeypatch.setattr(HFLM, "_create_model", lambda *_, **__: pytest.fail("weights were loaded"))
-        with pytest.raises(BadOptionError, match=message) as error:
+        with raises_line(BadOptionError, f"peft='{place}/{adapter}'", *parts):
             PrunedHFLM(**of_hf(place, {"peft": f"{place}/{adapter}"}), sparsity=0.5)
-        assert "\n" not in str(error.value)
 
     def test_a_model_in_memory_that_carries_one_is_refused_until_it_is_merged(self) -> None:
         model = get_peft_model(tiny.model(), LoraConfig(r=2, target_modules=["q_proj"]))
         before = tiny.weights(model)
-        with pytest.raises(UnsupportedModelError, match=r"q_proj carries an adapter: .*model\.merge_and_unload\(\)"):
+        with raises_line(UnsupportedModelError, "q_proj", "model.merge_and_unload()"):
             prune(model, pruner="magnitude", sparsity=0.5)
         assert tiny.same(tiny.weights(model), before)
         assert prune(model.merge_and_unload(), pruner="magnitude", sparsity=0.5)["achieved_sparsity"] == 0.5

@@ -14,6 +14,7 @@ from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from published_rows import ROWS, SHARED
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError
 from harness_ext.host import registration
@@ -135,7 +136,7 @@ def test_a_row_of_the_hub_that_breaks_the_schema_is_named_with_its_set(monkeypat
     rows = [made("popqa", number) for number in range(3)]
     rows[2]["prop"] = "spouse"
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
-    with pytest.raises(HarnessExtError, match=r"^akariasai/PopQA: popqa row 2: no sentence for 'prop' 'spouse'"):
+    with raises_line(HarnessExtError, "akariasai/PopQA", "popqa row 2", "'spouse'"):
         load(condition="closed", data="popqa")
 
 
@@ -159,26 +160,25 @@ def test_a_local_file_takes_the_place_of_the_hub(hub, tmp_path, lines):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "parts"),
     [
-        (b"", "the file is empty"),
-        (b" \n ", "the file is empty"),
-        (b'{"question": "\xff"}', "not UTF-8 at byte 14"),
-        (b"[1, 2", "not JSON"),
-        (b'{"question": "who", "answer": ["x"]}\n{"b": \n', "line 2: not JSON"),
-        (b"[[1]]", "row 0: want an object, found '[1]'"),
-        (b"[" * 200_000, "not JSON"),
-        (b"[]", "none of 0 rows of nq_open gives a fact"),
-        (b'{"question": "who"}', "nq_open row 0: 'answer' is missing"),
+        (b"", ["empty"]),
+        (b" \n ", ["empty"]),
+        (b'{"question": "\xff"}', ["UTF-8", "14"]),
+        (b"[1, 2", ["JSON"]),
+        (b'{"question": "who", "answer": ["x"]}\n{"b": \n', ["line 2", "JSON"]),
+        (b"[[1]]", ["row 0", "'[1]'"]),
+        (b"[" * 200_000, ["JSON"]),
+        (b"[]", ["nq_open", "0"]),
+        (b'{"question": "who"}', ["nq_open row 0", "'answer'"]),
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_file_that_holds_no_rows_is_named_with_the_place(tmp_path, content, message):
+def test_a_file_that_holds_no_rows_is_named_with_the_place(tmp_path, content, parts):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    with pytest.raises(HarnessExtError, match=re.escape(message)) as error:
+    with raises_line(HarnessExtError, str(path), *parts):
         load(condition="closed", data="nq_open", hub_rows=str(path))
-    assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "file", "count"), [("nq_open", "nq_open_dev.jsonl", 3610), ("webqs", "webquestions_test.json", 2032)])
@@ -198,37 +198,35 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
         raise ConnectionError("Couldn't reach\nthe Hub")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    with pytest.raises(HubError, match=r"akariasai/PopQA: cannot be loaded .*Couldn't reach the Hub.*hub_rows") as error:
+    with raises_line(HubError, "akariasai/PopQA", "Couldn't reach the Hub", "hub_rows"):
         load(condition="closed", data="popqa")
-    assert "\n" not in str(error.value)
 
 
 def test_a_set_that_has_changed_its_columns_is_named(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list([{"query": "who", "answer": ["x"]}]))
-    with pytest.raises(HubError, match=r"no column 'question'\. Columns: query, answer"):
+    with raises_line(HubError, "'question'", "query, answer"):
         load(condition="closed", data="nq_open")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "error", "parts"),
     [
-        ({"data": "trivia_qa"}, UnknownNameError, "no hub set named 'trivia_qa'. Did you mean 'triviaqa'?"),
-        ({"condition": "opn"}, UnknownNameError, "Did you mean 'open'?"),
-        ({"data": "webqs", "condition": "open"}, BadOptionError, "data=webqs, condition=open: its rows have no passage"),
-        ({"hub_word": 8}, BadOptionError, "no option 'hub_word'. Did you mean 'hub_words'?"),
-        ({"hub_words": 9}, BadOptionError, "hub_words=9: want"),
-        ({"hub_words": True}, BadOptionError, "hub_words=True: want"),
-        ({"hub_rows": 3}, BadOptionError, "hub_rows=3: want the path"),
-        ({"hub_rows": "no/such.jsonl"}, HubError, "hub_rows=no/such.jsonl: no such file"),
-        ({"facts_sed": 3}, BadOptionError, "Did you mean 'facts_seed'?"),
+        ({"data": "trivia_qa"}, UnknownNameError, ["'trivia_qa'", "Did you mean 'triviaqa'?"]),
+        ({"condition": "opn"}, UnknownNameError, ["'opn'", "Did you mean 'open'?"]),
+        ({"data": "webqs", "condition": "open"}, BadOptionError, ["data=webqs", "condition=open"]),
+        ({"hub_word": 8}, BadOptionError, ["'hub_word'", "Did you mean 'hub_words'?"]),
+        ({"hub_words": 9}, BadOptionError, ["hub_words=9"]),
+        ({"hub_words": True}, BadOptionError, ["hub_words=True"]),
+        ({"hub_rows": 3}, BadOptionError, ["hub_rows=3"]),
+        ({"hub_rows": "no/such.jsonl"}, HubError, ["hub_rows=no/such.jsonl"]),
+        ({"facts_sed": 3}, BadOptionError, ["'facts_sed'", "Did you mean 'facts_seed'?"]),
     ],
     ids=str,
 )
-def test_bad_options_are_refused_before_anything_is_loaded(hub, arguments, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        check_task(**({"condition": "closed", "data": "popqa"} | arguments))
-    with pytest.raises(error, match=re.escape(message)):
-        load(**({"condition": "closed", "data": "popqa"} | arguments))
+def test_bad_options_are_refused_before_anything_is_loaded(hub, arguments, error, parts):
+    for call in (check_task, load):
+        with raises_line(error, *parts):
+            call(**({"condition": "closed", "data": "popqa"} | arguments))
     assert not hub
 
 

@@ -16,6 +16,7 @@ from lm_eval._cli.harness import HarnessCLI
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, UnknownNameError
 from harness_ext.host import registration
@@ -199,47 +200,44 @@ def test_model_arguments_do_not_change_the_items():
 
 
 ALONE = [
-    ({"icl_sed": 3}, "no option 'icl_sed'. Did you mean 'icl_seed'?"),
-    ({"icl_family": "tree"}, "no option 'icl_family'"),
-    ({"icl_seed": -1}, "icl_seed=-1: want 0 to 4294967295"),
-    ({"icl_seed": 2**32}, "icl_seed=4294967296: want 0 to 4294967295"),
-    ({"icl_seed": None}, "icl_seed=None: want an integer"),
-    ({"icl_items": 0}, "icl_items=0: want 1 to"),
-    ({"icl_items": True}, "icl_items=True: want an integer"),
-    ({"icl_exemplars": "32"}, "icl_exemplars='32': want an integer"),
-    ({"icl_exemplars": 5000}, "icl_exemplars=5000: want 1 to 4096"),
-    ({"icl_labels": 1}, "icl_labels=1: want 2 to 10"),
-    ({"icl_labels": 11}, "icl_labels=11: want 2 to 10"),
-    ({"icl_dimensions": 17}, "icl_dimensions=17: want 1 to 16"),
-    ({"icl_high": 9.5}, "icl_high=9.5: want an integer"),
-    ({"icl_low": -(10**7)}, "icl_low=-10000000: want -1000000 to 1000000"),
+    ({"icl_sed": 3}, ["'icl_sed'", "Did you mean 'icl_seed'?"]),
+    ({"icl_family": "tree"}, ["'icl_family'"]),
+    ({"icl_seed": -1}, ["icl_seed=-1", "4294967295"]),
+    ({"icl_seed": 2**32}, ["icl_seed=4294967296", "4294967295"]),
+    ({"icl_seed": None}, ["icl_seed=None"]),
+    ({"icl_items": 0}, ["icl_items=0"]),
+    ({"icl_items": True}, ["icl_items=True"]),
+    ({"icl_exemplars": "32"}, ["icl_exemplars='32'"]),
+    ({"icl_exemplars": 5000}, ["icl_exemplars=5000", "4096"]),
+    ({"icl_labels": 1}, ["icl_labels=1", "10"]),
+    ({"icl_labels": 11}, ["icl_labels=11", "10"]),
+    ({"icl_dimensions": 17}, ["icl_dimensions=17", "16"]),
+    ({"icl_high": 9.5}, ["icl_high=9.5"]),
+    ({"icl_low": -(10**7)}, ["icl_low=-10000000", "-1000000"]),
 ]
 TOGETHER = [
-    ({"icl_low": 9}, "icl_low=9, icl_high=9: want low < high"),
-    ({"icl_exemplars": 2, "icl_labels": 4}, "icl_exemplars=2: want at least one for each of the 4 labels"),
-    ({"icl_dimensions": 1}, "10 points are too few for 32 exemplars and a query"),
-    ({"icl_dimensions": 1, "icl_labels": 4, "icl_high": 99}, "gives 4 labels to 32 exemplars and a query"),
+    ({"icl_low": 9}, ["icl_low=9", "icl_high=9"]),
+    ({"icl_exemplars": 2, "icl_labels": 4}, ["icl_exemplars=2", "4"]),
+    ({"icl_dimensions": 1}, ["icl_dimensions=1", "10 points", "32 exemplars"]),
+    ({"icl_dimensions": 1, "icl_labels": 4, "icl_high": 99}, ["0..99", "4 labels", "32 exemplars"]),
 ]
 
 
-@pytest.mark.parametrize(("metadata", "message"), ALONE)
-def test_an_option_that_no_task_could_take_is_refused_by_the_task_manager_at_once(metadata, message):
-    with pytest.raises(BadOptionError, match=re.escape(message)) as error:
+@pytest.mark.parametrize(("metadata", "parts"), ALONE)
+def test_an_option_that_no_task_could_take_is_refused_by_the_task_manager_at_once(metadata, parts):
+    with raises_line(BadOptionError, *parts):
         manager(**metadata)
-    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("metadata", "message"), TOGETHER)
-@pytest.mark.parametrize("task", ["icl", "icl_linear", "icl_*"])
-def test_options_that_are_impossible_together_are_refused_when_a_task_is_looked_up_or_loaded(task, metadata, message, monkeypatch):
+@pytest.mark.parametrize(("metadata", "parts"), TOGETHER)
+def test_options_that_are_impossible_together_are_refused_when_a_task_is_looked_up_or_loaded(metadata, parts, monkeypatch):
     monkeypatch.setattr(functions, "MAX_DRAWS", 50)
-    found = manager(**metadata)
-    with pytest.raises(BadOptionError, match=re.escape(message)) as error:
-        found.match_tasks([task])
-    assert "\n" not in str(error.value)
-    if "*" not in task:
-        with pytest.raises(BadOptionError, match=re.escape(message)):
-            found.load([task])
+    for task in ("icl", "icl_linear", "icl_*"):
+        with raises_line(BadOptionError, *parts):
+            manager(**metadata).match_tasks([task])
+    for task in ("icl", "icl_linear"):
+        with raises_line(BadOptionError, *parts):
+            manager(**metadata).load([task])
 
 
 def test_a_draw_that_does_not_exist_is_an_error_of_its_own(monkeypatch):
@@ -255,9 +253,9 @@ def test_an_option_that_only_another_task_could_not_take_is_accepted():
 
 
 def test_a_task_with_an_unknown_family_or_option_is_refused():
-    with pytest.raises(UnknownNameError, match=r"no family named 'tre'\. Did you mean 'tree'\? Families: linear, nn, tree"):
+    with raises_line(UnknownNameError, "'tre'", "Did you mean 'tree'?", "linear, nn, tree"):
         icl.load(family="tre")
-    with pytest.raises(BadOptionError, match="no option 'icl_range'"):
+    with raises_line(BadOptionError, "'icl_range'"):
         icl.load(family="tree", icl_range=9)
 
 

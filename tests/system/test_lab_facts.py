@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from lm_eval.tasks import TaskManager
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, UnknownNameError
 from harness_ext.host import registration
@@ -125,32 +126,31 @@ def test_items_are_the_same_on_every_machine_and_with_every_library_version(name
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("arguments", "error", "parts"),
     [
-        ({"condition": "closd", "people": "memorised"}, UnknownNameError, "no condition named 'closd'. Did you mean 'closed'?"),
-        ({"condition": "open", "people": "unsen"}, UnknownNameError, "no people named 'unsen'. Did you mean 'unseen'?"),
-        ({"condition": "open", "people": "met"}, UnknownNameError, "no people named 'met'. People: memorised, unseen"),
-        ({"condition": "closed", "people": "unseen"}, BadOptionError, "people=unseen, condition=closed: nobody was ever told these facts"),
-        ({"condition": "open", "people": "unseen", "facts_sed": 1}, BadOptionError, "no option 'facts_sed'. Did you mean 'facts_seed'?"),
-        ({"condition": "open", "people": "unseen", "facts_seed": -1}, BadOptionError, "facts_seed=-1: want 0 to 4294967295"),
+        ({"condition": "closd", "people": "memorised"}, UnknownNameError, ["'closd'", "Did you mean 'closed'?"]),
+        ({"condition": "open", "people": "unsen"}, UnknownNameError, ["'unsen'", "Did you mean 'unseen'?"]),
+        ({"condition": "open", "people": "met"}, UnknownNameError, ["'met'", "memorised, unseen"]),
+        ({"condition": "closed", "people": "unseen"}, BadOptionError, ["people=unseen", "condition=closed"]),
+        ({"condition": "open", "people": "unseen", "facts_sed": 1}, BadOptionError, ["'facts_sed'", "Did you mean 'facts_seed'?"]),
+        ({"condition": "open", "people": "unseen", "facts_seed": -1}, BadOptionError, ["facts_seed=-1", "4294967295"]),
         (
             {"condition": "open", "people": "memorised", "facts_items": 24577},
             BadOptionError,
-            "facts_items=24577: there are 24576 facts about memorised people",
+            ["facts_items=24577", "24576"],
         ),
     ],
 )
-def test_a_task_that_cannot_be_is_refused_before_its_items_are_made(arguments, error, message, monkeypatch):
+def test_a_task_that_cannot_be_is_refused_before_its_items_are_made(arguments, error, parts, monkeypatch):
     monkeypatch.setattr(lab_facts, "facts_of", None)
     for call in (check_task, lab_facts.load):
-        with pytest.raises(error, match=re.escape(message)) as caught:
+        with raises_line(error, *parts):
             call(**arguments)
-        assert "\n" not in str(caught.value)
 
 
 def test_options_are_refused_by_the_task_manager_and_before_a_task_is_built():
     registration.register()
-    with pytest.raises(BadOptionError, match="facts_items='few': want an integer"):
+    with raises_line(BadOptionError, "facts_items='few'"):
         TaskManager(include_path=str(CONFIGS), include_defaults=False, metadata={"facts_items": "few"})
 
 

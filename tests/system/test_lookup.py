@@ -12,6 +12,7 @@ import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError
 from harness_ext.host import registration
@@ -139,28 +140,27 @@ def test_options_are_set_by_metadata_and_win_over_the_task():
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("metadata", "parts"),
     [
-        ({"lookup_pair": 3}, "no option 'lookup_pair'. Did you mean 'lookup_pairs'? Options: lookup_items, lookup_pairs, lookup_seed"),
-        ({"lookup_pairs": 1001}, "lookup_pairs=1001: want 1 to 1000"),
-        ({"lookup_pairs": 0}, "lookup_pairs=0: want 1 to 1000"),
-        ({"lookup_pairs": "8"}, "lookup_pairs='8': want an integer"),
-        ({"lookup_items": 0}, "lookup_items=0: want 1 to 1000000"),
-        ({"lookup_items": True}, "lookup_items=True: want an integer"),
-        ({"lookup_seed": -1}, "lookup_seed=-1: want 0 to 4294967295"),
-        ({"lookup_seed": 1.5}, "lookup_seed=1.5: want an integer"),
+        ({"lookup_pair": 3}, ["'lookup_pair'", "Did you mean 'lookup_pairs'?", "lookup_items"]),
+        ({"lookup_pairs": 1001}, ["lookup_pairs=1001", "1000"]),
+        ({"lookup_pairs": 0}, ["lookup_pairs=0", "1000"]),
+        ({"lookup_pairs": "8"}, ["lookup_pairs='8'"]),
+        ({"lookup_items": 0}, ["lookup_items=0", "1000000"]),
+        ({"lookup_items": True}, ["lookup_items=True"]),
+        ({"lookup_seed": -1}, ["lookup_seed=-1", "4294967295"]),
+        ({"lookup_seed": 1.5}, ["lookup_seed=1.5"]),
     ],
 )
-def test_an_option_that_no_task_could_take_is_refused_at_once(metadata, message):
+def test_an_option_that_no_task_could_take_is_refused_at_once(metadata, parts):
     for call in (
         lambda: check_options(metadata),
         lambda: check_task(**metadata),
         lambda: lookup.load(**metadata),
         lambda: manager(**metadata),
     ):
-        with pytest.raises(BadOptionError, match=re.escape(message)) as caught:
+        with raises_line(BadOptionError, *parts):
             call()
-        assert "\n" not in str(caught.value)
 
 
 # --- scores

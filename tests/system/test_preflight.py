@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 import transformers
+from refusals import raises_line
 from torch._subclasses import FakeTensorMode
 from typer.testing import CliRunner
 
@@ -30,28 +31,25 @@ TEXT = tiny.model().config.to_dict()
 GROUPS = {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}}}
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
-    "T5": (transformers.T5Config(num_layers=2).to_dict(), "t5 has an encoder and a decoder: want a decoder-only model"),
-    "BART": (transformers.BartConfig().to_dict(), "bart has an encoder and a decoder"),
-    "LLaVA": (transformers.LlavaConfig(text_config=TEXT).to_dict(), r"no causal language model from llava.*PrunedHFLM\(pretrained=model"),
-    "Qwen2-VL": (transformers.Qwen2VLConfig().to_dict(), r"no causal language model from qwen2_vl.*PrunedHFLM\(pretrained=model"),
-    "CLIP": (transformers.CLIPConfig().to_dict(), "no causal language model from clip"),
-    "ViT": (transformers.ViTConfig().to_dict(), "no causal language model from vit, and hf wants one$"),
-    "XLNet": (
-        transformers.XLNetConfig(n_layer=2, d_model=16, n_head=4, d_inner=24).to_dict(),
-        r"rel_attn\.q \(16, 4, 4\) is not a matrix of a linear",
-    ),
+    "T5": (transformers.T5Config(num_layers=2).to_dict(), ["t5", "encoder"]),
+    "BART": (transformers.BartConfig().to_dict(), ["bart", "encoder"]),
+    "LLaVA": (transformers.LlavaConfig(text_config=TEXT).to_dict(), ["pretrained=model"]),
+    "Qwen2-VL": (transformers.Qwen2VLConfig().to_dict(), ["pretrained=model"]),
+    "CLIP": (transformers.CLIPConfig().to_dict(), ["clip"]),
+    "ViT": (transformers.ViTConfig().to_dict(), ["vit"]),
+    "XLNet": (transformers.XLNetConfig(n_layer=2, d_model=16, n_head=4, d_inner=24).to_dict(), ["rel_attn.q (16, 4, 4)", "linear"]),
     "bitsandbytes": (
         LLAMA | {"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}},
-        r"quantised \(bitsandbytes\)",
+        ["quantised", "bitsandbytes"],
     ),
-    "bitsandbytes of old": (LLAMA | {"quantization_config": {"load_in_8bit": True}}, r"quantised \(by a method that it does not name\)"),
-    "GPTQ": (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 8}}, r"quantised \(gptq\)"),
-    "AWQ": (LLAMA | {"quantization_config": {"quant_method": "awq", "bits": 4}}, r"quantised \(awq\)"),
-    "torchao": (LLAMA | {"quantization_config": {"quant_method": "torchao", "quant_type": {}}}, r"quantised \(torchao\)"),
-    "float8": (LLAMA | {"quantization_config": {"quant_method": "fp8"}}, r"quantised \(fp8\)"),
+    "bitsandbytes of old": (LLAMA | {"quantization_config": {"load_in_8bit": True}}, ["quantised"]),
+    "GPTQ": (LLAMA | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 8}}, ["quantised", "gptq"]),
+    "AWQ": (LLAMA | {"quantization_config": {"quant_method": "awq", "bits": 4}}, ["quantised", "awq"]),
+    "torchao": (LLAMA | {"quantization_config": {"quant_method": "torchao", "quant_type": {}}}, ["quantised", "torchao"]),
+    "float8": (LLAMA | {"quantization_config": {"quant_method": "fp8"}}, ["quantised", "fp8"]),
     "compressed-tensors": (
         LLAMA | {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": GROUPS}},
-        r"quantised \(compressed-tensors\)",
+        ["quantised", "compressed-tensors"],
     ),
 }
 
@@ -64,11 +62,10 @@ def folder_of(tmp_path: Path, config: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("which", CONFIGS)
 def test_what_the_configuration_tells_is_one_line_in_a_run_and_in_the_prune_command(tmp_path: Path, which: str) -> None:
-    config, message = CONFIGS[which]
+    config, parts = CONFIGS[which]
     folder = folder_of(tmp_path, config)
-    with pytest.raises(UnsupportedModelError, match=message) as error:
+    with raises_line(UnsupportedModelError, *parts) as error:
         PrunedHFLM(pretrained=folder, sparsity=0.5, device="cpu")
-    assert "\n" not in str(error.value)
     done = CliRunner().invoke(app, ["prune", "--pretrained", folder, "--sparsity", "0.5", "--out", str(tmp_path / "out")])
     assert done.exit_code == 1
     (line,) = done.stderr.splitlines()
@@ -87,23 +84,22 @@ def test_weights_that_are_plain_once_loaded_are_not_refused_for_their_files(tmp_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        ({"autogptq": True}, "autogptq=True with sparsity above 0: quantised weights cannot be pruned"),
-        ({"autogptq": "model.safetensors"}, "autogptq='model.safetensors' with sparsity above 0"),
-        ({"gptqmodel": True}, "gptqmodel=True with sparsity above 0"),
-        ({"load_in_4bit": True}, "load_in_4bit=True with sparsity above 0"),
-        ({"load_in_8bit": True}, "load_in_8bit=True with sparsity above 0"),
-        ({"backend": "seq2seq"}, "backend='seq2seq' with sparsity above 0: want a decoder-only model"),
-        ({"tp_plan": "auto"}, "tp_plan='auto' with sparsity above 0: pruning wants each weight as a whole"),
-        ({"modules": "atention"}, "modules='atention' selects no layer"),
+        ({"autogptq": True}, ["autogptq=True"]),
+        ({"autogptq": "model.safetensors"}, ["autogptq='model.safetensors'"]),
+        ({"gptqmodel": True}, ["gptqmodel=True"]),
+        ({"load_in_4bit": True}, ["load_in_4bit=True"]),
+        ({"load_in_8bit": True}, ["load_in_8bit=True"]),
+        ({"backend": "seq2seq"}, ["backend='seq2seq'"]),
+        ({"tp_plan": "auto"}, ["tp_plan='auto'"]),
+        ({"modules": "atention"}, ["modules='atention'"]),
     ],
     ids=str,
 )
-def test_so_are_arguments_of_hf_that_do_not_go_with_pruning(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadOptionError, match=message) as error:
+def test_so_are_arguments_of_hf_that_do_not_go_with_pruning(tmp_path: Path, arguments: dict[str, Any], parts: list[str]) -> None:
+    with raises_line(BadOptionError, *parts):
         PrunedHFLM(pretrained=folder_of(tmp_path, LLAMA), sparsity=0.5, device="cpu", **arguments)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("build", [lambda: transformers.T5ForConditionalGeneration(
@@ -125,5 +121,5 @@ def test_decoder_layers_on_two_devices_are_refused() -> None:
     model = tiny.model()
     with FakeTensorMode():
         model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(torch.empty(tiny.WIDTH, tiny.INNER, device="cuda:1"))
-    with pytest.raises(HarnessExtError, match="the decoder layers are on cpu and cuda:1: load the whole model onto one device"):
+    with raises_line(HarnessExtError, "cpu and cuda:1"):
         check_coverage(model, find_blocks(model))

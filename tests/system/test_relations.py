@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from lm_eval.tasks import TaskManager
+from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError
 from harness_ext.host import registration
@@ -107,93 +108,90 @@ def test_an_answer_that_is_part_of_another_is_neither_its_substitute_nor_a_choic
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "parts"),
     [
-        (b"", "the file is empty"),
-        (b"  \n", "the file is empty"),
-        (json.dumps(relation(name="caf\u00e9"), ensure_ascii=False).encode("latin-1"), r"not UTF-8 at byte \d+"),
-        (json.dumps(relation()).encode("utf-16"), "not UTF-8 at byte 0"),
-        (b"{", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        ([], "want a JSON object .* found a list"),
-        (relation(name=None, nmae="x"), "want a relation's 'name', found None. Found 'nmae'"),
-        (relation(name=" "), "want a relation's 'name'"),
-        (relation(samples=None), "want a list 'samples'"),
-        (relation(samples=[]), "at least one subject and object"),
-        (relation(samples=["France"]), "sample 1: want an object with 'subject' and 'object', found 'France'"),
-        (relation(samples=[{"object": "Paris"}]), "sample 1: 'subject' is None"),
-        (relation(samples=[{"subject": "France", "objekt": "Paris"}]), "sample 1: 'object' is None: .* Found 'objekt'"),
-        (relation(samples=[{"subject": "", "object": "Paris"}]), "sample 1: 'subject' is ''"),
-        (relation(samples=[{"subject": "France", "object": 7}]), "sample 1: 'object' is 7"),
-        (relation(samples=[{"subject": "France", "object": []}]), "sample 1: 'object' is None"),
-        (relation(samples=[{"subject": "France", "object": " "}]), "sample 1: 'object' is ' ': want a text"),
+        (b"", ["empty"]),
+        (b"  \n", ["empty"]),
+        (json.dumps(relation(name="caf\u00e9"), ensure_ascii=False).encode("latin-1"), ["UTF-8", "byte"]),
+        (json.dumps(relation()).encode("utf-16"), ["UTF-8", "byte 0"]),
+        (b"{", ["JSON"]),
+        (b"[" * 100_000, ["JSON"]),
+        ([], ["JSON object", "list"]),
+        (relation(name=None, nmae="x"), ["'name'", "'nmae'"]),
+        (relation(name=" "), ["'name'"]),
+        (relation(samples=None), ["'samples'"]),
+        (relation(samples=[]), ["'samples'"]),
+        (relation(samples=["France"]), ["sample 1", "'subject'", "'object'", "'France'"]),
+        (relation(samples=[{"object": "Paris"}]), ["sample 1", "'subject'"]),
+        (relation(samples=[{"subject": "France", "objekt": "Paris"}]), ["'object'", "'objekt'"]),
+        (relation(samples=[{"subject": "", "object": "Paris"}]), ["'subject'", "''"]),
+        (relation(samples=[{"subject": "France", "object": 7}]), ["sample 1", "'object'", "7"]),
+        (relation(samples=[{"subject": "France", "object": []}]), ["'object'"]),
+        (relation(samples=[{"subject": "France", "object": " "}]), ["'object'", "' '"]),
         (
             relation(samples=[{"subject": "France", "object": "P" * 10_000_000}]),
-            "sample 1: 'object' has 10,000,000 characters: want at most 1,000",
+            ["sample 1", "'object'", "10,000,000", "1,000"],
         ),
-        (relation(samples=[{"subject": "France", "object": "Paris"}] * 2), "'France' stands in samples 1 and 2, and 1 of 1 subjects"),
-        (relation(prompt_templates=["The capital is"]), "'prompt_templates' begins with 'The capital is': want exactly one {}"),
-        (relation(prompt_templates=["{} and {}"]), "want exactly one {}"),
-        (relation(prompt_templates=None), "want a list 'prompt_templates' of texts. Found 'prompt_templates_zs'"),
-        (relation(prompt_templates_zs="{}"), "want a list 'prompt_templates_zs' of texts"),
+        (relation(samples=[{"subject": "France", "object": "Paris"}] * 2), ["'France'"]),
+        (relation(prompt_templates=["The capital is"]), ["'prompt_templates'", "'The capital is'"]),
+        (relation(prompt_templates=["{} and {}"]), ["'prompt_templates'", "{}"]),
+        (relation(prompt_templates=None), ["'prompt_templates'", "'prompt_templates_zs'"]),
+        (relation(prompt_templates_zs="{}"), ["'prompt_templates_zs'"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_that_is_no_relation_is_named_with_the_rule(file, content, message):
+def test_a_file_that_is_no_relation_is_named_with_the_rule(file, content, parts):
     path = file(content)
-    with pytest.raises(RelationError, match=message) as error:
+    with raises_line(RelationError, str(path), *parts) as error:
         check_task(condition="closed", relations=str(path))
-    assert str(error.value).startswith(str(path))
-    assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 
 
 def test_a_relation_with_one_answer_can_be_asked_but_not_contradicted(file):
     path = file(relation(samples=[{"subject": subject, "object": "Paris"} for subject in CAPITALS]))
     assert len(items(path, "open")) == len(CAPITALS)
-    with pytest.raises(HarnessExtError, match=r"capital/.*override condition needs one"):
+    with raises_line(HarnessExtError, "capital/", "override"):
         items(path, "override")
 
 
 def test_a_path_that_leads_nowhere_is_named(tmp_path):
-    with pytest.raises(RelationError, match="no such file or folder"):
+    with raises_line(RelationError, str(tmp_path / "none")):
         read_relations(tmp_path / "none")
-    with pytest.raises(RelationError, match=r"no \*.json file"):
+    with raises_line(RelationError, str(tmp_path), "*.json"):
         read_relations(tmp_path)
 
 
 def test_two_files_of_one_name_are_refused(file, tmp_path):
     file(relation(), "a.json")
     file(relation(), "b.json")
-    with pytest.raises(RelationError, match=r"b\.json: the relation 'capital' is already in .*a\.json"):
+    with raises_line(RelationError, "a.json", "b.json", "'capital'"):
         read_relations(tmp_path)
 
 
 def test_a_file_that_is_too_large_is_not_read(file, monkeypatch):
     monkeypatch.setattr(relations, "LARGEST_FILE", 10)
-    with pytest.raises(RelationError, match="want at most 10"):
+    with raises_line(RelationError, "10"):
         read_relation(file(relation()))
 
 
 @pytest.mark.parametrize(
-    ("metadata", "message"),
+    ("metadata", "parts"),
     [
-        ({}, """pass --metadata '{"relations": "DIR-or-FILE"}'"""),
-        ({"relatons": "x"}, "Given was 'relatons'"),
-        ({"relations": 3}, "relations=3"),
-        ({"relations": ""}, "relations=''"),
-        ({"relations": "x", "facts_sed": 1}, "Did you mean 'facts_seed'"),
+        ({}, ["--metadata", '{"relations": "DIR-or-FILE"}']),
+        ({"relatons": "x"}, ["'relatons'"]),
+        ({"relations": 3}, ["relations=3"]),
+        ({"relations": ""}, ["relations=''"]),
+        ({"relations": "x", "facts_sed": 1}, ["'facts_sed'", "Did you mean 'facts_seed'"]),
     ],
     ids=str,
 )
-def test_without_relations_the_stock_command_says_what_to_pass_before_a_model_is_loaded(metadata, message):
-    with pytest.raises(BadOptionError, match=re.escape(message)) as error:
+def test_without_relations_the_stock_command_says_what_to_pass_before_a_model_is_loaded(metadata, parts):
+    with raises_line(BadOptionError, *parts):
         TaskManager(include_path=registration.task_folders(), include_defaults=False, metadata=metadata).match_tasks(["lre"])
-    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_condition_is_refused(file):
-    with pytest.raises(UnknownNameError, match="Did you mean 'open'"):
+    with raises_line(UnknownNameError, "'opne'", "Did you mean 'open'"):
         check_task(condition="opne", relations=str(file(relation())))
 
 
@@ -230,5 +228,5 @@ def test_names_that_are_nothing_but_articles_and_punctuation_are_names(file):
 
 
 def test_an_unknown_condition_is_found_before_the_files_are_read():
-    with pytest.raises(UnknownNameError, match="no condition named 'opne'"):
+    with raises_line(UnknownNameError, "'opne'"):
         load(condition="opne", relations="no/such/file.json")

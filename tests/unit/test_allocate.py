@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import oracle_allocation
 import pytest
@@ -12,6 +10,7 @@ from harness_ext_allocations.uniform import Uniform
 from harness_ext_pruners.magnitude import Magnitude
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import raises_line
 
 from harness_ext import Allocation, BadOptionError, LayerShape, ModelPruner, PluginError, Sparsity
 from harness_ext.engine.allocate import allocate, check_allocation
@@ -81,45 +80,45 @@ class TestRatios:
         assert seen == [(Sparsity(0.5), EQUAL, {0: "a", 1: "b"})]
 
     @pytest.mark.parametrize(
-        ("change", "message"),
+        ("change", "parts"),
         [
-            (list, "want a mapping from the names of the layers, not list"),
-            (lambda result: None, "want a mapping from the names of the layers, not NoneType"),
-            (lambda result: dict(list(result.items())[1:]), "1 of 4 layers have no sparsity, the first is 'layers.0.proj0'"),
-            (lambda result: result | {"layers.0.proj7": 0.5}, "'layers.0.proj7' is not a layer to be pruned. Did you mean 'layers.0.proj"),
-            (lambda result: result | {3: 0.5}, "3 is not a layer to be pruned."),
+            (list, ["list"]),
+            (lambda result: None, ["NoneType"]),
+            (lambda result: dict(list(result.items())[1:]), ["1 of 4", "'layers.0.proj0'"]),
+            (lambda result: result | {"layers.0.proj7": 0.5}, ["'layers.0.proj7'", "Did you mean 'layers.0.proj"]),
+            (lambda result: result | {3: 0.5}, ["3"]),
             (
                 lambda result: result | {"layers.1.proj0": 1.0},
-                "want for layers.1.proj0 a ratio in [0, 1) or a harness_ext.Sparsity, not 1.0",
+                ["layers.1.proj0", "[0, 1)", "1.0"],
             ),
-            (lambda result: result | {"layers.1.proj0": -0.1}, "a ratio in [0, 1) or a harness_ext.Sparsity, not -0.1"),
-            (lambda result: result | {"layers.1.proj0": float("nan")}, "not nan"),
-            (lambda result: result | {"layers.1.proj0": "0.5"}, "not '0.5'"),
-            (lambda result: result | {"layers.1.proj0": False}, "not False"),
-            (lambda result: result | {"layers.1.proj0": None}, "not None"),
-            (lambda result: result | {"layers.1.proj0": torch.tensor(0.5)}, "not tensor(0.5000)"),
+            (lambda result: result | {"layers.1.proj0": -0.1}, ["layers.1.proj0", "-0.1"]),
+            (lambda result: result | {"layers.1.proj0": float("nan")}, ["layers.1.proj0", "nan"]),
+            (lambda result: result | {"layers.1.proj0": "0.5"}, ["layers.1.proj0", "'0.5'"]),
+            (lambda result: result | {"layers.1.proj0": False}, ["layers.1.proj0", "False"]),
+            (lambda result: result | {"layers.1.proj0": None}, ["layers.1.proj0", "None"]),
+            (lambda result: result | {"layers.1.proj0": torch.tensor(0.5)}, ["layers.1.proj0", "tensor(0.5000)"]),
         ],
     )
-    def test_another_result_is_an_error_that_names_the_allocation(self, change, message):
+    def test_another_result_is_an_error_that_names_the_allocation(self, change, parts):
         result = change(dict.fromkeys((layer.name for layer in EQUAL), 0.5))
-        with pytest.raises(PluginError, match="^allocation 'given' broke its contract: .*" + re.escape(message)):
+        with raises_line(PluginError, "allocation 'given'", *parts):
             allocate(Given(result=result), Magnitude(), Sparsity(0.5), EQUAL, {})
 
     @pytest.mark.parametrize("sparsity", [0.5, "2:4"])
     def test_another_total_is_an_error_that_says_both(self, sparsity):
-        with pytest.raises(PluginError, match="allocation 'given': the layers add up to 224 weights to remove, 256 were asked for"):
+        with raises_line(PluginError, "allocation 'given'", "224", "256"):
             run([0.25, 0.5, 0.5, 0.5], sparsity, EQUAL)
 
     def test_one_weight_a_layer_may_be_missing_and_not_more(self):
         one_more = [0.5 - 1 / 128, 0.5 - 1 / 128, 0.5 - 1 / 128, 0.5 - 1 / 128]
         assert removed(run(one_more, 0.5, EQUAL), EQUAL) == 252
-        with pytest.raises(PluginError, match="251 weights to remove, 256"):
+        with raises_line(PluginError, "251", "256"):
             run([*one_more[:3], 0.5 - 2 / 128], 0.5, EQUAL)
 
     def test_of_many_weights_a_thousandth_may_be_missing(self):
         layers = shapes((1000, 1000))
         assert removed(run([0.4995], 0.5, layers), layers) == 499_500
-        with pytest.raises(PluginError, match="499490 weights to remove, 500000"):
+        with raises_line(PluginError, "499490", "500000"):
             run([0.49949], 0.5, layers)
 
 
@@ -173,7 +172,7 @@ class TestPatterns:
     @pytest.mark.parametrize("ratio", [0.5, 0.875, 0.01])
     def test_a_plain_ratio_in_the_place_of_a_pattern_is_refused(self, ratio):
         """Pruned by it, a layer would have other groups than the pattern says, and the total would still be right."""
-        with pytest.raises(PluginError, match=rf"sparsity=2:4 is a pattern, .*layers\.0\.proj1 is the plain ratio {ratio}"):
+        with raises_line(PluginError, "sparsity=2:4", "layers.0.proj1", str(ratio)):
             run([0.5, Sparsity(ratio), 1 - ratio, 0.5], "2:4", shapes(*[(4, 16)] * 4))
 
     def test_a_layer_may_stay_dense_under_a_pattern(self):
@@ -192,11 +191,11 @@ class TestPatterns:
     @pytest.mark.parametrize("values", [[0.5] * 4, [Sparsity.parse("2:4")] * 4])
     def test_a_pattern_that_does_not_divide_the_inputs_is_an_error_that_names_the_layer(self, values):
         layers = shapes((8, 16), (8, 16), (8, 18), (8, 16))
-        with pytest.raises(BadOptionError, match=re.escape("sparsity=2:4: layers.1.proj0 has 18 inputs, which 4 does not divide")):
+        with raises_line(BadOptionError, "sparsity=2:4", "layers.1.proj0", "18"):
             run(values, "2:4", layers)
 
     def test_a_pattern_of_one_layer_must_divide_its_inputs_also_if_a_ratio_was_asked_for(self):
-        with pytest.raises(BadOptionError, match=re.escape("sparsity=16:32: layers.0.proj0 has 16 inputs, which 32 does not divide")):
+        with raises_line(BadOptionError, "sparsity=16:32", "layers.0.proj0", "16"):
             run([Sparsity.parse("16:32"), 0.5, 0.5, 0.5], 0.5, EQUAL)
 
 
@@ -211,15 +210,13 @@ class TestBeforeWeightsAreLoaded:
             lambda: check_allocation(RatiosOnly(), Magnitude(), Sparsity.parse("2:4")),
             lambda: run([0.5] * 4, "2:4", EQUAL, RatiosOnly),
         ):
-            with pytest.raises(
-                BadOptionError, match="sparsity=2:4: allocation 'ratios-only' cannot spread a pattern: want a ratio such as"
-            ):
+            with raises_line(BadOptionError, "sparsity=2:4", "'ratios-only'", "0.5"):
                 call()
         check_allocation(RatiosOnly(), Magnitude(), Sparsity(0.5))
 
     def test_a_pruner_of_whole_models_takes_no_allocation_but_uniform(self):
         check_allocation(Uniform(), Whole(), Sparsity(0.5))
-        with pytest.raises(BadOptionError, match="allocation='given': pruner 'whole' treats the model as a whole"):
+        with raises_line(BadOptionError, "allocation='given'", "'whole'"):
             check_allocation(Given(), Whole(), Sparsity(0.5))
 
     def test_the_contract_is_checked_and_then_the_allocation_checks_itself(self):
@@ -232,7 +229,7 @@ class TestBeforeWeightsAreLoaded:
             def check(self, pruner):
                 raise BadOptionError(f"not with {pruner.name}")
 
-        with pytest.raises(PluginError, match="Empty does not override spread"):
+        with raises_line(PluginError, "Empty", "spread"):
             check_allocation(Empty(), Magnitude(), Sparsity(0.5))
-        with pytest.raises(BadOptionError, match="not with magnitude"):
+        with raises_line(BadOptionError, "not with magnitude"):
             check_allocation(Choosy(), Magnitude(), Sparsity(0.5))

@@ -50,6 +50,12 @@ def test_the_answer_that_the_passage_states_comes_first():
     assert parse("triviaqa", row).answers == ("Kingston", "Kingston-upon-Sea", "Kingston, Jamaica")
 
 
+def test_of_the_answers_that_the_passage_states_the_longest_comes_first():
+    row = copy.deepcopy(ROWS["triviaqa"])
+    row["answer"] |= {"value": "Kingston", "aliases": ["city is Kingston", "Kingston, Jamaica"]}
+    assert parse("triviaqa", row).answers == ("city is Kingston", "Kingston", "Kingston, Jamaica")
+
+
 def test_a_question_whose_pages_do_not_state_the_answer_gives_no_fact():
     row = copy.deepcopy(ROWS["triviaqa"])
     row["entity_pages"]["wiki_context"] = ["Kingstonian.", "A page."]

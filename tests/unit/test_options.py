@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, ClassVar, Literal, Optional
 
 import pytest
+from refusals import raises_line
 
 from harness_ext import BadOptionError, ModelPruner, PluginError, Pruner, PruningMethod, StructuredPruner
 from harness_ext.method.options import Configurable
@@ -85,16 +86,14 @@ def test_values_of_the_right_type_are_taken(options):
 )
 def test_values_of_another_type_are_refused(option_and_value):
     option, value = option_and_value
-    with pytest.raises(BadOptionError) as error:
+    with raises_line(BadOptionError, f"thing.{option}={value!r}", "'demo'") as error:
         Thing.from_options({option: value})
-    assert str(error.value).startswith(f"thing.{option}={value!r}: thing 'demo' wants ")
     assert "typing." not in str(error.value)
 
 
 def test_an_unknown_option_is_refused_with_the_nearest_and_all_names():
-    with pytest.raises(BadOptionError) as error:
+    with raises_line(BadOptionError, "'demo'", "'cuont'", "Did you mean 'count'?", "count=3, rate=0.5"):
         Thing.from_options({"cuont": 3})
-    assert str(error.value).startswith("thing 'demo' has no option 'cuont'. Did you mean 'count'? It takes: count=3, rate=0.5")
 
 
 def test_a_thing_without_options_says_so():
@@ -102,18 +101,18 @@ def test_a_thing_without_options_says_so():
         kind: ClassVar[str] = "thing"
         name: ClassVar[str] = "bare"
 
-    with pytest.raises(BadOptionError, match=r"thing 'bare' has no option 'x'\. It takes: no options"):
+    with raises_line(BadOptionError, "'bare'", "'x'", "no options"):
         Bare.from_options({"x": 1})
 
 
 def test_a_value_error_of_the_class_is_a_bad_option_that_names_it():
-    with pytest.raises(BadOptionError, match="thing 'demo': count is below zero"):
+    with raises_line(BadOptionError, "thing 'demo'", "count is below zero"):
         Thing.from_options({"count": -1})
 
 
 def test_options_are_inherited():
     assert More.from_options({"extra": 2, "count": 7}).options()["count"] == 7
-    with pytest.raises(BadOptionError, match="'extra'"):
+    with raises_line(BadOptionError, "'extra'"):
         Thing.from_options({"extra": 2})
 
 
@@ -134,14 +133,14 @@ def test_the_class_attributes_of_a_pruner_are_no_options():
 
 @pytest.mark.parametrize("method", ["score", "prune", "prune_together"])
 def test_a_pruner_overrides_one_of_three_methods(method):
-    with pytest.raises(PluginError, match="none of score, prune and prune_together"):
+    with raises_line(PluginError, "Own", "score", "prune", "prune_together"):
         type("Own", (Pruner,), {"name": "own"}).check_class()
     type("Own", (Pruner,), {"name": "own", method: lambda *_: None}).check_class()
 
 
 @pytest.mark.parametrize("base", [ModelPruner, StructuredPruner])
 def test_a_pruner_of_models_overrides_prune_model(base):
-    with pytest.raises(PluginError, match="does not override prune_model"):
+    with raises_line(PluginError, "Own", "prune_model"):
         type("Own", (base,), {"name": "own", "score": lambda *_: None}).check_class()
     type("Own", (base,), {"name": "own", "prune_model": lambda *_: None}).check_class()
 
@@ -150,10 +149,10 @@ def test_a_pruner_of_models_overrides_prune_model(base):
 @pytest.mark.parametrize("others", [(), ("score",), ("prune", "prune_together")])
 def test_a_pruner_with_prune_model_is_told_its_new_base_class(structured, base, others):
     own = type("Own", (Pruner,), {"name": "own", "structured": structured, **dict.fromkeys(("prune_model", *others), lambda *_: None)})
-    with pytest.raises(PluginError, match=base):
+    with raises_line(PluginError, "Own", base):
         own.check_class()
 
 
 def test_a_pruning_method_alone_is_no_base_class():
-    with pytest.raises(PluginError, match=r"harness_ext\.Pruner, ModelPruner or StructuredPruner"):
+    with raises_line(PluginError, "Own", "harness_ext.Pruner, ModelPruner or StructuredPruner"):
         type("Own", (PruningMethod,), {"name": "own", "prune_model": lambda *_: None}).check_class()

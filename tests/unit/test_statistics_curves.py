@@ -1,4 +1,4 @@
-"""Critical sparsities and disparities: the monotone fit against pooling by hand, crossings and bounds against arithmetic."""
+"""Critical sparsities: the monotone fit against pooling by hand, crossings and bounds against arithmetic."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import raises_line
 from scipy.optimize import isotonic_regression
+from simulated_scores import GRID, noisy, steps
 
 from harness_ext.statistics import (
     Curve,
@@ -39,26 +40,9 @@ def pooled(values):
     return [mean for mean, size in blocks for _ in range(size)]
 
 
-def steps(*right, items=100):
-    """[sparsity, item] with so many items right; those that are lost stay lost."""
-    return np.array([[1.0] * count + [0.0] * (items - count) for count in right])
-
-
-def noisy(middle, *, items=300, dense=0.9, seed=0, seeds=None):
-    """[(seed,) sparsity, item] of a logistic curve over ten sparsities."""
-    generator = np.random.default_rng(seed)
-    means = dense / (1 + np.exp((np.arange(10) / 10 - middle) / 0.06))
-    values = (generator.random(items) < means[:, None]).astype(float)
-    more = [(generator.random(items) < means[:, None] * (0.97 + 0.03 * number)) & (values > 0) for number in range(seeds or 0)]
-    return np.stack([np.vstack([values[:1], other[1:]]) for other in more]) if seeds else values
-
-
 def noisy_line(points):
     """[sparsity, item] that falls by a sixth over the grid, with 60 items that flip."""
     return (np.random.default_rng(0).random((points, 60)) < np.linspace(0.9, 0.75, points)[:, None]).astype(float)
-
-
-GRID = [index / 10 for index in range(10)]
 
 
 class TestIsotonic:
@@ -289,87 +273,6 @@ class TestAbilityCurve:
         assert found.fitted == pytest.approx(pooled(values.mean(1)))
         assert all(score.low <= score.value <= score.high for score in found.scores)
         assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
-
-
-class TestDisparity:
-    def test_is_the_difference_of_the_critical_sparsities(self):
-        recall, other = Curve("facts", GRID, noisy(0.4)), Curve("reading", GRID, noisy(0.7, seed=1))
-        found = disparity([recall], [other], drop=0.05, names=("recall", "reading"))
-        assert found.recall == ability_critical([recall], drop=0.05)
-        assert found.in_context == ability_critical([other], drop=0.05)
-        assert found.difference == pytest.approx(found.in_context.sparsity - found.recall.sparsity)
-        assert found.low == found.in_context.low - found.recall.high
-        assert found.high == found.in_context.high - found.recall.low
-        assert found.shown
-        assert (found.kind, found.finding, found.told_apart_at) == ("estimate", "in-context outlasts recall", found.recall.high)
-        assert found.add == tuple(sorted({*found.recall.add, *found.in_context.add}))
-        sentence = found.sentence()
-        assert sentence.startswith(
-            "At a 5 % relative drop of the score recall of this model fails at a sparsity between 0.2 and 0.3 (95 % CI"
-        )
-        assert f"At {found.recall.high:g} recall is lost and reading is not: reading outlasts recall by 0.2 to 0.5." in sentence
-        assert sentence.endswith(f"add the sparsities {', '.join(f'{place:g}' for place in found.add)}.")
-        assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
-
-    def test_is_shown_where_one_is_lost_and_the_other_is_not_at_one_sparsity(self):
-        recall, other = (
-            Curve("facts", [0, 0.3, 0.5], steps(800, 700, 200, items=1000)),
-            Curve("reading", [0, 0.3, 0.5], steps(800, 799, 200, items=1000)),
-        )
-        found = disparity([recall], [other], drop=0.05)
-        assert (found.low, found.high, found.told_apart_at) == (0, 0.5, 0.3)
-        assert found.shown
-        assert "fails at a sparsity between 0 and 0.3 (95 % CI, not measured in between)" in found.sentence()
-        assert "At 0.3 recall is lost and in-context ability is not: in-context ability outlasts recall by up to 0.5." in found.sentence()
-
-    def test_the_other_way_round_is_said_to_be_the_reverse(self):
-        found = disparity([Curve("facts", GRID, noisy(0.7))], [Curve("reading", GRID, noisy(0.4, seed=1))], drop=0.05)
-        assert found.finding == "recall outlasts in-context"
-        assert found.high < 0
-        assert (
-            f"reverse of the claim is shown, recall outlasts in-context ability by {-found.high:g} to {-found.low:g}." in found.sentence()
-        )
-
-    def test_of_equal_curves_is_not_shown(self):
-        found = disparity([Curve("facts", GRID, noisy(0.5))], [Curve("reading", GRID, noisy(0.5, seed=1))], drop=0.05)
-        assert not found.shown
-        assert "is not shown" in found.sentence()
-        assert "an interval that includes 0." in found.sentence()
-
-    def test_of_the_same_scores_is_not_more_than_the_cells_in_which_both_fail(self):
-        """Two curves through the same scores may differ between the measured sparsities."""
-        values, ids = noisy(0.5), range(300)
-        found = disparity([Curve("one", GRID, values, ids)], [Curve("other", GRID, values, ids)], drop=0.05)
-        assert found.difference == 0
-        assert (found.low, found.high) == pytest.approx((-found.recall.width, found.recall.width))
-        assert not found.shown
-
-    def test_of_an_ability_that_never_fails_is_a_lower_bound(self):
-        recall, other = Curve("facts", [0, 0.3, 0.6], steps(80, 70, 20)), Curve("reading", [0, 0.3, 0.6], steps(80, 80, 80))
-        found = disparity([recall], [other], drop=0.05)
-        assert (found.kind, found.high, found.finding) == ("at least", None, "in-context outlasts recall")
-        assert found.difference == pytest.approx(0.6 - found.recall.sparsity)
-        assert "does not fail up to 0.6" in found.sentence()
-        assert found.low == found.in_context.low - found.recall.high == 0
-        assert "At 0.6 recall is lost and in-context ability is not: in-context ability outlasts recall by more than 0." in found.sentence()
-
-    def test_of_recall_that_never_fails_is_an_upper_bound(self):
-        recall, other = Curve("facts", [0, 0.3, 0.6], steps(80, 80, 80)), Curve("reading", [0, 0.3, 0.6], steps(80, 70, 20))
-        found = disparity([recall], [other], drop=0.05)
-        assert (found.kind, found.low, found.finding) == ("at most", None, "recall outlasts in-context")
-        assert found.difference == pytest.approx(found.in_context.sparsity - 0.6)
-        assert "the reverse of the claim is shown, recall outlasts in-context ability by more than 0." in found.sentence()
-
-    def test_where_neither_fails_shows_nothing(self):
-        curve = Curve("facts", [0, 0.3, 0.6], steps(80, 80, 80))
-        found = disparity([curve], [Curve("reading", [0, 0.3, 0.6], steps(80, 80, 80))], drop=0.05)
-        assert (found.kind, found.difference, found.low, found.high, found.shown) == ("unknown", None, None, None, False)
-        assert "neither recall" in found.sentence()
-        assert "not shown" in found.sentence()
-
-    def test_gives_the_same_bits_for_the_same_seed(self):
-        one, other = [Curve("facts", GRID, noisy(0.5))], [Curve("reading", GRID, noisy(0.55, seed=1))]
-        assert disparity(one, other, drop=0.05) == disparity(one, other, drop=0.05)
 
 
 class TestBadInput:
