@@ -21,6 +21,8 @@ from typing import Annotated
 
 import typer
 
+from harness_ext.host.command_line import lm_eval_command
+
 SPARSITIES = [f"0.{tenth}" for tenth in range(1, 10)]
 TASKS = ("lab_facts_closed", "lab_facts_open", "lab_unseen_open", "kv_32", "icl_linear", "icl_nn")
 BAR = 5.0
@@ -42,7 +44,7 @@ def main(
     processes: Annotated[int, typer.Option(help="How many separate processes to run, without --all.", min=1)] = 3,
     out: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
-    metadata = json.dumps({"facts_items": items, "lookup_items": items, "icl_items": items} if items else {})
+    metadata = {"facts_items": items, "lookup_items": items, "icl_items": items} if items else {}
     pairs = [(sparsity, task) for sparsity in SPARSITIES for task in TASKS]
     # Every sparsity and every task as often as the others, as far as the number goes: 7 and 9 x 6 have no common divisor but 1.
     chosen = pairs if everything else [pairs[(index * len(pairs) // processes + index * 7) % len(pairs)] for index in range(processes)]
@@ -50,23 +52,13 @@ def main(
         folder = Path(name)
         separate = []
         for sparsity, task in chosen:
-            command = [sys.executable, "-m", "lm_eval", "--model", "pruned-hf", "--tasks", task, "--metadata", metadata, "--log_samples"]
-            command += ["--model_args", f"pretrained={pretrained},pruner={pruner},sparsity={sparsity}", "--output_path", "stock"]
-            separate.append(seconds(command, folder))
+            model_args = {"pretrained": pretrained, "pruner": pruner, "sparsity": float(sparsity)}
+            words = lm_eval_command({"model_args": model_args, "tasks": [task], "metadata": metadata}).words[1:]
+            separate.append(seconds([sys.executable, "-m", "lm_eval", *words, "--log_samples", "--output_path", "stock"], folder))
             print(f"lm_eval, sparsity {sparsity}, {task}: {separate[-1]:.1f} s", flush=True)
-        command = [sys.executable, "-c", "from harness_ext.commands.cli import app; app()", "sweep", "--metadata", metadata]
-        command += [
-            "--pretrained",
-            pretrained,
-            "--pruner",
-            pruner,
-            "--sparsity",
-            ",".join(SPARSITIES),
-            "--tasks",
-            ",".join(TASKS),
-            "--out",
-            "sweep",
-        ]
+        command = [sys.executable, "-c", "from harness_ext.commands.cli import app; app()", "sweep", "--metadata", json.dumps(metadata)]
+        command += ["--pretrained", pretrained, "--pruner", pruner, "--sparsity", ",".join(SPARSITIES)]
+        command += ["--tasks", ",".join(TASKS), "--out", "sweep"]
         whole = seconds(command, folder)
         print(f"harness-ext sweep, {len(SPARSITIES)} sparsities and the dense model, {len(TASKS)} tasks: {whole:.1f} s", flush=True)
         again = seconds(command, folder)

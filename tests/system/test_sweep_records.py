@@ -118,3 +118,19 @@ class TestRecords:
     def test_load_wants_a_folder_of_a_sweep(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="there is no folder 'trials'"):
             load(tmp_path)
+
+
+def test_a_helper_beside_a_plugin_is_part_of_the_key(install_plugin, tmp_path):
+    source = (
+        "from harness_ext import Pruner, hookimpl\nfrom own_helper import power\nclass Own(Pruner):\n    name = 'own'\n"
+        "    def score(self, weight, statistic):\n        return weight.abs() ** power()\n"
+        "@hookimpl\ndef register_pruners(register):\n    register(Own)\n"
+    )
+    install_plugin("own-pruner", source)
+    helper = tmp_path / "site-packages" / "own_helper.py"
+    helper.write_text("def power():\n    return 1\n")
+    before = {job.trial.is_dense: job.key for job in prepare(pruner=["own"]).jobs}
+    helper.write_text("def power():\n    return 2\n")
+    after = {job.trial.is_dense: job.key for job in prepare(pruner=["own"]).jobs}
+    assert before[True] == after[True]
+    assert before[False] != after[False]

@@ -67,6 +67,15 @@ def test_the_report_command_says_it_before_it_reads(module: str, hide, tmp_path:
     ]
 
 
+def test_the_sweep_command_says_it_before_it_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ruamel.yaml", None)  # newer typers need pydantic themselves
+    ran = CliRunner().invoke(app, ["sweep", "--config", str(tmp_path / "absent.yaml")])
+    assert ran.exit_code == 1
+    assert ran.stderr.splitlines() == [
+        "MissingExtraError: harness-ext sweep needs ruamel.yaml, which is not installed: pip install 'lm-eval-pruned[sweep]'"
+    ]
+
+
 def test_an_adapter_says_it_before_it_is_looked_for(hide) -> None:
     from harness_ext.host.peft import check_adapter
 
