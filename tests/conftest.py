@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,20 @@ from harness_ext.tasks.functions import FAMILIES, Function
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes with several threads each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many tests of each folder ran, and how long they took, in all processes together."""
+    seconds: dict[str, float] = defaultdict(float)
+    names: dict[str, set[str]] = defaultdict(set)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                tier = report.nodeid.partition("/test_")[0]
+                seconds[tier] += report.duration
+                names[tier].add(report.nodeid)
+    for tier in sorted(names):
+        terminalreporter.write_line(f"{tier}: {len(names[tier])} tests in {seconds[tier]:.0f} s")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from environment import ROOT
 PYTHON = """#!/bin/sh
 [ "$1 $2" = "-m venv" ] || exit 9
 mkdir -p "$3/bin"
-for tool in pip pytest ruff mypy mkdocs; do
+for tool in pip pytest ruff mypy mkdocs python; do
     printf '#!/bin/sh\\necho %s "$@" >> "$LOG"\\n[ "$FAILING" != %s ]\\n' $tool $tool > "$3/bin/$tool"
     chmod +x "$3/bin/$tool"
 done
@@ -58,26 +59,37 @@ pip install this &&
 """
 LINTERS = ["ruff check", "ruff format --check", "mypy"]
 SITE = ["pip install --quiet -c constraints.txt -e .[docs]", "mkdocs build --strict --config-file scripts/mkdocs.yml"]
-LLM_COMPRESSOR = [
-    "pip install -c plugins/harness_ext_llmcompressor/constraints.txt -e .[llmcompressor] pytest",
-    "pytest tests/with_llmcompressor",
-]
+NEWEST = ["python scripts/newest_transformers.py"]
+APART = {
+    name: [
+        f"pip install --quiet -c plugins/harness_ext_{name}/constraints.txt -e .[{name}] pytest",
+        f"pytest tests/with_{name}",
+    ]
+    for name in ("sparseml", "llmcompressor")
+}
+ALL = ["pip install this", "pytest --that", *LINTERS, *SITE, *NEWEST, *APART["sparseml"], *APART["llmcompressor"]]
 
 
 def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:
     assert extract(ROOT / "README.md", "run").stdout.strip().splitlines()[-1].startswith("lm_eval ")
-    assert extract(ROOT / "README.md").stdout == "pip install -c constraints.txt -e '.[test,sparseml]' && pytest -n 2 --dist loadfile\n"
+    assert extract(ROOT / "README.md").stdout == "pip install -c constraints.txt -e '.[test]' && pytest -n 2 --dist loadfile\n"
 
 
 def test_ci_runs_the_line_of_the_readme_and_then_the_linters_and_builds_the_site(tmp_path: Path) -> None:
-    assert run(tmp_path, DOCTORED) == (0, ["pip install this", "pytest --that", *LINTERS, *SITE, *LLM_COMPRESSOR])
+    assert run(tmp_path, DOCTORED) == (0, ALL)
 
 
-def test_the_tests_with_llm_compressor_are_left_to_the_environment_that_ci_makes_for_them(pytestconfig: pytest.Config) -> None:
-    folder = ROOT / "tests" / "with_llmcompressor"
-    assert folder.name in pytestconfig.getini("norecursedirs")
+@pytest.mark.parametrize("name", APART)
+def test_tests_that_need_other_versions_are_left_to_the_environment_that_ci_makes_for_them(name: str, pytestconfig: pytest.Config) -> None:
+    folder = ROOT / "tests" / f"with_{name}"
+    assert any(fnmatch(folder.name, pattern) for pattern in pytestconfig.getini("norecursedirs"))
     assert list(folder.glob("test_*.py"))
-    assert LLM_COMPRESSOR[-1] == f"pytest {folder.relative_to(ROOT)}"
+    assert (ROOT / "plugins" / f"harness_ext_{name}" / "constraints.txt").is_file()
+    assert APART[name][-1] == f"pytest {folder.relative_to(ROOT)}"
+
+
+def test_ci_goes_on_where_the_newest_transformers_fail(tmp_path: Path) -> None:
+    assert run(tmp_path, DOCTORED, "python") == (0, ALL)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ EXTRAS = {  # where the libraries of an extra may be imported
     "ray": ["harness_ext/sweep/ray_engine.py"],
     "report": ["harness_ext/report", "harness_ext/statistics"],
     "sparseml": ["plugins/harness_ext_sparseml"],
+    "sweep": ["harness_ext/sweep"],
     "testing": ["harness_ext/testing"],
 }
 FOR_WORK_ON_THE_PROJECT = {"docs", "test"}
@@ -40,7 +41,8 @@ def canonical(name: str) -> str:
 def required(extra: str = "") -> frozenset[str]:
     """The distributions that are required always, or by one extra alone."""
     requirements = map(Requirement, metadata.requires("lm-eval-pruned") or [])
-    return frozenset(canonical(requirement.name) for requirement in requirements if extra_of(requirement) == extra)
+    names = {canonical(requirement.name) for requirement in requirements if extra_of(requirement) == extra}
+    return frozenset(names - {"lm-eval-pruned"})  # an extra may bring another one
 
 
 def extra_of(requirement: Requirement) -> str:

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import pydantic  # noqa: F401 - typer imports it: it gets no stand-in
 import pytest
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ def hide(monkeypatch: pytest.MonkeyPatch):
 
     def hide(extra: str, hidden: str) -> None:
         for module in MODULES[extra]:
-            monkeypatch.setitem(sys.modules, module, None if module == hidden else types.ModuleType(module))
+            monkeypatch.setitem(sys.modules, module, None if module == hidden else sys.modules.get(module, types.ModuleType(module)))
 
     return hide
 
@@ -57,13 +58,14 @@ def test_nothing_is_said_where_all_is_installed(monkeypatch: pytest.MonkeyPatch)
     require_extra("demo", "--this")
 
 
-@pytest.mark.parametrize("module", MODULES["report"])
-def test_the_report_command_says_it_before_it_reads(module: str, hide, tmp_path: Path) -> None:
-    hide("report", module)
-    ran = CliRunner().invoke(app, ["report", str(tmp_path / "absent")])
+@pytest.mark.parametrize(("command", "module"), [*(("report", module) for module in MODULES["report"]), ("sweep", "ruamel.yaml")])
+def test_a_command_says_it_before_it_reads(command: str, module: str, hide, tmp_path: Path) -> None:
+    hide(command, module)
+    arguments = {"report": [str(tmp_path / "absent")], "sweep": ["--config", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]}
+    ran = CliRunner().invoke(app, [command, *arguments[command]])
     assert ran.exit_code == 1
     assert ran.stderr.splitlines() == [
-        f"MissingExtraError: harness-ext report needs {module}, which is not installed: pip install 'lm-eval-pruned[report]'"
+        f"MissingExtraError: harness-ext {command} needs {module}, which is not installed: pip install 'lm-eval-pruned[{command}]'"
     ]
 
 
