@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness_ext.method.allocation import LayerShape as LayerShape
     from harness_ext.method.allocation import Measured as Measured
     from harness_ext.method.calibration import Calibration as Calibration
+    from harness_ext.method.documents import Documents as Documents
     from harness_ext.method.linalg import InverseFactor as InverseFactor
     from harness_ext.method.linalg import inverse_factor as inverse_factor
     from harness_ext.method.pruner import ModelPruner as ModelPruner
@@ -54,6 +55,7 @@ _HOMES = {
     "method.allocation": ("Allocation", "LayerShape", "Measured"),
     "engine.api": ("prune",),
     "method.calibration": ("Calibration",),
+    "method.documents": ("Documents",),
     "errors": (
         "BadOptionError",
         "CalibrationError",

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness_ext import hookspecs
-from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean
+from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean, shown
 from harness_ext.hookspecs import NAME
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
@@ -74,7 +74,7 @@ class Registry(Generic[T]):
             return self.items[name]
         available = ", ".join(sorted(self.items)) or "none"
         failed = f". Not loaded: {'; '.join(map(str, self.broken))}" if self.broken else ""
-        raise UnknownNameError(f"no {self.kind} named {name!r}.{did_you_mean(name, self.items)} Available: {available}{failed}")
+        raise UnknownNameError(f"no {self.kind} named {shown(name)}.{did_you_mean(name, self.items)} Available: {available}{failed}")
 
 
 class Plugins:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def prune(
     pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str,
     modules: str = "all",
-    calibration: str | Calibration | torch.Tensor = CALIBRATION,
+    calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
     true_sequential: bool = False,
@@ -52,7 +52,7 @@ def prune(
         pruner: the name of a registered pruner, or an instance.
         sparsity: a ratio in [0, 1), or a pattern such as ``"2:4"``.
         modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``.
-        calibration: int64 token ids [samples, length], the name of a registered source, a text file, or an instance.
+        calibration: int64 token ids [samples, length], a list of texts, the name of a registered source, a text file, or an instance.
         allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
         true_sequential: measure each layer behind all layers that are pruned before it, those of its own decoder block included, in the

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +12,10 @@ import torch
 
 from harness_ext.engine.allocate import check_allocation
 from harness_ext.engine.coverage import DENSE_LIMIT
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shown
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
+from harness_ext.method.documents import Texts
 from harness_ext.method.pruner import ModelPruner, PruningMethod, StructuredPruner
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.plugins import Origin, Plugins, Registry
@@ -106,7 +108,7 @@ def make_plan(
     pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str = 0,
     modules: str = "all",
-    calibration: str | Calibration | torch.Tensor = CALIBRATION,
+    calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
     true_sequential: bool = False,
@@ -127,18 +129,18 @@ def make_plan(
     """
     parsed = Sparsity.parse(sparsity)
     if not isinstance(modules, str) or not modules:
-        raise BadOptionError(f"modules={modules!r}: want all, attention, ffn, or a glob such as '*.q_proj'")
+        raise BadOptionError(f"modules={shown(modules)}: want all, attention, ffn, or a glob such as '*.q_proj'")
     if precision not in PRECISIONS:
-        raise BadOptionError(f"precision={precision!r}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
+        raise BadOptionError(f"precision={shown(precision)}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
     pruner, pruner_origin = _made(PruningMethod, plugins.pruners, pruner, pruner_options)
     if isinstance(allocation, str) and _is_file(allocation, plugins.allocations):
         allocation, allocation_options = "list", _with_path("allocation", allocation, allocation_options)
     allocation, allocation_origin = _made(Allocation, plugins.allocations, allocation, allocation_options)
     calibration, calibration_origin = _calibration(plugins, calibration, calibration_options)
     if modules != "all" and isinstance(pruner, ModelPruner) and not isinstance(pruner, StructuredPruner):
-        raise BadOptionError(f"modules={modules!r}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
+        raise BadOptionError(f"modules={shown(modules)}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
     if not isinstance(true_sequential, bool):
-        raise BadOptionError(f"true_sequential={true_sequential!r}: want True or False")
+        raise BadOptionError(f"true_sequential={shown(true_sequential)}: want True or False")
     if true_sequential and (isinstance(pruner, ModelPruner) or pruner.measures() is None):
         raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
     _check_experts(experts, min_expert_tokens, strict, dense_limit)
@@ -146,9 +148,11 @@ def make_plan(
         raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
     if resume is not None:
         if not isinstance(resume, (str, Path)) or not str(resume):
-            raise BadOptionError(f"resume={resume!r}: want a folder for the checkpoints of the run")
+            raise BadOptionError(f"resume={shown(resume)}: want a folder for the checkpoints of the run")
         if isinstance(pruner, ModelPruner):
-            raise BadOptionError(f"resume={str(resume)!r}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints")
+            raise BadOptionError(
+                f"resume={shown(str(resume))}: pruner {pruner.name!r} treats the model as a whole and leaves no checkpoints"
+            )
     if parsed.ratio > 0:
         pruner.check_sparsity(parsed)
     check_allocation(allocation, pruner, parsed)
@@ -160,13 +164,13 @@ def make_plan(
 
 def _check_experts(experts: str, min_expert_tokens: int, strict: bool, dense_limit: float) -> None:
     if experts not in EXPERTS:
-        raise BadOptionError(f"experts={experts!r}: want {' or '.join(EXPERTS)}.{did_you_mean(str(experts), EXPERTS)}")
+        raise BadOptionError(f"experts={shown(experts)}: want {' or '.join(EXPERTS)}.{did_you_mean(str(experts), EXPERTS)}")
     if isinstance(min_expert_tokens, bool) or not isinstance(min_expert_tokens, int) or min_expert_tokens < 0:
-        raise BadOptionError(f"min_expert_tokens={min_expert_tokens!r}: want a number of tokens, or 0")
+        raise BadOptionError(f"min_expert_tokens={shown(min_expert_tokens)}: want a number of tokens, or 0")
     if not isinstance(strict, bool):
-        raise BadOptionError(f"strict={strict!r}: want True or False")
+        raise BadOptionError(f"strict={shown(strict)}: want True or False")
     if isinstance(dense_limit, bool) or not isinstance(dense_limit, int | float) or not 0 <= dense_limit <= 1:
-        raise BadOptionError(f"dense_limit={dense_limit!r}: want a share of the weights from 0 to 1")
+        raise BadOptionError(f"dense_limit={shown(dense_limit)}: want a share of the weights from 0 to 1")
 
 
 def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
@@ -184,20 +188,24 @@ def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
         head, dot, _ = name.partition(".")
         if dot:
             near = did_you_mean(head, [p[:-1] for p in PREFIXES])
-            raise BadOptionError(f"no argument {name!r}.{near} Dotted arguments begin with pruner., calibration. or allocation.")
+            raise BadOptionError(f"no argument {shown(name)}.{near} Dotted arguments begin with pruner., calibration. or allocation.")
     return make_plan(plugins, **own)
 
 
-def _calibration(
-    plugins: Plugins, given: str | Calibration | torch.Tensor, options: Mapping[str, Any] | None
-) -> tuple[Calibration | torch.Tensor, Origin | None]:
+def _calibration(plugins: Plugins, given: Any, options: Mapping[str, Any] | None) -> tuple[Calibration | torch.Tensor, Origin | None]:
     """A source, or token ids, and where the source comes from, if ``given`` is its name or a file."""
     if isinstance(given, torch.Tensor | Calibration) and options:
         raise BadOptionError("calibration options do not go with token ids or a source object: pass them to the source itself")
     if isinstance(given, torch.Tensor):
         _check_ids(given)
         return given, None
+    if isinstance(given, list | tuple):
+        return Texts.of(given, options or {}), None
+    if isinstance(given, Path):
+        given = str(given)
     if isinstance(given, str) and _is_file(given, plugins.calibrations):
+        if not os.path.isfile(given) and len(given.split()) > 1:
+            raise BadOptionError(f"calibration={shown(given)}: no such file. Text itself is passed in a list: calibration=[TEXT, ...]")
         given, options = "file", _with_path("calibration", given, options)
     source, origin = _made(Calibration, plugins.calibrations, given, options)
     source.check()
@@ -212,7 +220,7 @@ def _made(base: type[P], registry: Registry[type[P]], given: str | P, options: M
         given.check_class()
         return given, None
     if not isinstance(given, str) or not given:
-        raise BadOptionError(f"{registry.kind}={given!r}: want the name of a {registry.kind}; harness-ext plugins lists them")
+        raise BadOptionError(f"{registry.kind}={shown(given)}: want the name of a {registry.kind}; harness-ext plugins lists them")
     found, origin = registry.get(given)
     instance = found.from_options(options or {})
     instance.check_class()
@@ -220,12 +228,13 @@ def _made(base: type[P], registry: Registry[type[P]], given: str | P, options: M
 
 
 def _is_file(name: str, registry: Registry[Any]) -> bool:
-    return name not in registry.items and bool(Path(name).suffix or Path(name).is_file())
+    """Whether a name is meant as that of a file: it has a suffix, or spaces, or is there."""
+    return name not in registry.items and bool(Path(name).suffix or len(name.split()) > 1 or os.path.isfile(name))
 
 
 def _with_path(argument: str, path: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
     if options and "path" in options:
-        raise BadOptionError(f"{argument}={path!r} and {argument}.path={options['path']!r}: give one of them")
+        raise BadOptionError(f"{argument}={shown(path)} and {argument}.path={shown(options['path'])}: give one of them")
     return {"path": path, **(options or {})}
 
 

@@ -21,7 +21,7 @@ from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.engine.structured import reshape
 from harness_ext.engine.whole_model import prune_whole
 from harness_ext.errors import UnsupportedModelError
-from harness_ext.method.calibration import check_ids, digest
+from harness_ext.method.calibration import check_ids, describe
 from harness_ext.method.pruner import ModelPruner, Pruner, StructuredPruner
 from harness_ext.method.sparsity import Sparsity
 
@@ -61,7 +61,7 @@ def apply(
     if plan.needs_calibration or (measure_error and removes):
         with stopwatch("calibration"):
             input_ids = _input_ids(plan, model, tokenizer)
-        found["calibration"] = {"samples": len(input_ids), "length": input_ids.shape[1], "digest": digest(input_ids)}
+        found["calibration"] = describe(input_ids, tokenizer)
     found["environment"] = record.environment(placement.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     began = time.perf_counter()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
 from harness_ext.errors import BadOptionError, CalibrationError, PluginError
+from harness_ext.method.lengths import longest
 from harness_ext.method.options import Configurable
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Calibration(Configurable):
     length: int | None = None
     """Tokens per sequence; by default what the model can take, at most 2,048."""
     seed: int = 0
+    bos: bool | Literal["auto"] = "auto"
+    """Whether each sequence begins with the BOS token; ``auto``: if the tokenizer puts it before a text."""
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -51,22 +54,38 @@ class Calibration(Configurable):
     def check(self) -> None:
         """Called before any weight is loaded: raise here if a file is missing or an option is left out."""
 
+    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Called before any weight is loaded, where there is a tokenizer.
+
+        Raises:
+            CalibrationError: ``bos=True`` with a tokenizer that has no BOS token.
+        """
+        if self.bos is True and tokenizer.bos_token_id is None:
+            raise CalibrationError("calibration.bos=True: the tokenizer has no BOS token")
+
     def texts(self) -> Iterator[str]:
         """Documents, in an order that depends on nothing but the options."""
         raise PluginError(f"{type(self).__qualname__} does not override texts")
 
+    def tokens(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
+        """The token ids of each document, without special tokens around it."""
+        for text in self.texts():
+            yield tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
     def input_ids(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
-        """Token ids, int64 [samples, length], on any device; by default windows at random places of the joined ``texts``.
+        """Token ids, int64 [samples, length], on any device; by default windows at random places of the joined documents, each behind a
+        BOS token if ``bos`` says so.
 
         Raises:
             CalibrationError: the texts hold fewer than ``length`` tokens.
         """
         if tokenizer is None:
             raise CalibrationError(f"calibration {self.name!r} needs a tokenizer: pass tokenizer=")
+        self.check_tokenizer(tokenizer)
         length = self.length_for(model)
         tokens: list[int] = []
-        for text in self.texts():
-            tokens += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        for document in self.tokens(tokenizer):
+            tokens += document
             if len(tokens) >= 4 * self.samples * length:  # enough to choose from
                 break
         if len(tokens) < length:
@@ -75,7 +94,16 @@ class Calibration(Configurable):
             )
         generator = torch.Generator().manual_seed(self.seed)
         starts = torch.randint(len(tokens) - length + 1, (self.samples,), generator=generator).tolist()
-        return torch.tensor([tokens[start : start + length] for start in starts])
+        ids = torch.tensor([tokens[start : start + length] for start in starts])
+        first = tokenizer.bos_token_id if self.begins_with_bos(tokenizer) else None
+        if first is not None:
+            without = ids[:, 0] != first
+            ids[without] = torch.cat([torch.full_like(ids[without][:, :1], first), ids[without][:, :-1]], 1)
+        return ids
+
+    def begins_with_bos(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        """Whether sequences begin with the BOS token."""
+        return adds_bos(tokenizer) if self.bos == "auto" else self.bos
 
     def length_for(self, model: PreTrainedModel) -> int:
         """``length``, or what the model can take, at most 2,048."""
@@ -85,9 +113,12 @@ class Calibration(Configurable):
         return self.length or min(limit or LONGEST_DEFAULT, LONGEST_DEFAULT)
 
 
-def longest(model: PreTrainedModel) -> int | None:
-    """How many tokens the model takes, where its configuration says so."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer puts its BOS token before a text."""
+    if tokenizer.bos_token_id is None:
+        return False
+    plain, full = (tokenizer("a", add_special_tokens=add, verbose=False)["input_ids"] for add in (False, True))
+    return len(full) > len(plain) and bool(full[0] == tokenizer.bos_token_id)
 
 
 def check_ids(input_ids: torch.Tensor, model: PreTrainedModel, source: str) -> None:
@@ -105,6 +136,18 @@ def check_ids(input_ids: torch.Tensor, model: PreTrainedModel, source: str) -> N
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= vocabulary:
         raise CalibrationError(f"{source}: token ids from {low} to {high}, the model's vocabulary goes from 0 to {vocabulary - 1}")
+
+
+def describe(input_ids: torch.Tensor, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+    """What the pruning record says of calibration tokens: samples, length, a digest, and whether all samples begin with the BOS token.
+
+    Args:
+        input_ids: int64 [samples, length].
+        tokenizer: ``bos`` is left out without one, or if it has no BOS token.
+    """
+    found = {"samples": len(input_ids), "length": input_ids.shape[1], "digest": digest(input_ids)}
+    bos = getattr(tokenizer, "bos_token_id", None)
+    return found if bos is None else found | {"bos": bool((input_ids[:, 0] == bos).all())}
 
 
 def digest(input_ids: torch.Tensor) -> str:

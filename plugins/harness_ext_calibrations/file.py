@@ -3,48 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from harness_ext import BadOptionError, Calibration, CalibrationError
+from harness_ext import BadOptionError, CalibrationError, Documents, shortened, shown
 
 
-class File(Calibration):
-    """A text file (one document), or a ``.jsonl`` file with one document a line in ``field``; ``calibration=PATH`` is short for it."""
+class File(Documents):
+    """A text file (one document), or a ``.jsonl`` file with one document a line; ``calibration=PATH`` is short for it."""
 
     name: ClassVar[str] = "file"
     path: str = ""
-    field: str = "text"
 
     def check(self) -> None:
         if not self.path:
             raise BadOptionError("calibration=file wants calibration.path=FILE")
-        if not Path(self.path).is_file():
-            raise BadOptionError(f"calibration.path={self.path!r}: no such file")
-        if not any(True for _ in self.texts()):
-            raise BadOptionError(f"calibration.path={self.path!r}: the file is empty")
+        if not os.path.isfile(self.path):
+            raise BadOptionError(f"calibration.path={shown(self.path)}: no such file")
+        if self.chat_template and not self._in_lines:
+            raise BadOptionError(f"calibration.path={shown(self.path)}: calibration.chat_template=True wants a .jsonl file with messages")
+        if not self.check_rows():
+            raise BadOptionError(f"calibration.path={shown(self.path)}: the file is empty")
 
-    def texts(self) -> Iterator[str]:
+    @property
+    def _in_lines(self) -> bool:
+        return Path(self.path).suffix == ".jsonl"
+
+    def rows(self) -> Iterator[tuple[str, Any]]:
         path = Path(self.path)
         try:
-            if path.suffix != ".jsonl":
+            if not self._in_lines:
                 if text := path.read_text(encoding="utf-8"):
-                    yield text
+                    yield shortened(self.path), text
                 return
             with path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
-                        yield self._document(line, number)
+                        yield f"{shortened(self.path)}:{number}", self._row(line, number)
         except UnicodeDecodeError as error:
-            raise CalibrationError(f"calibration.path={self.path!r}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+            raise CalibrationError(f"calibration.path={shown(self.path)}: not UTF-8 text ({error.reason} at byte {error.start})") from error
 
-    def _document(self, line: str, number: int) -> str:
+    def _row(self, line: str, number: int) -> dict[str, Any]:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise CalibrationError(f"{self.path}:{number}: not JSON ({error.msg})") from error
-        if not isinstance(row, dict) or not isinstance(row.get(self.field), str):
-            fields = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise CalibrationError(f"{self.path}:{number}: want an object with the text field {self.field!r}, found: {fields}")
-        return row[self.field]  # type: ignore[no-any-return]
+        except (json.JSONDecodeError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else "nested too deep"
+            raise CalibrationError(f"{shortened(self.path)}:{number}: not JSON ({reason})") from error
+        if not isinstance(row, dict):
+            name = self.field or ("messages" if self.chat_template else "text")
+            raise CalibrationError(
+                f"{shortened(self.path)}:{number}: want an object with the text field {name!r}, found: {type(row).__name__}"
+            )
+        return row

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from harness_ext import BadOptionError, Calibration, CalibrationError
+from harness_ext import BadOptionError, CalibrationError, Documents, one_line, shown
 
 
-class Hub(Calibration):
+class Hub(Documents):
     """The first documents of a data set, streamed: ``calibration=hub,calibration.dataset=allenai/c4,calibration.config=en``.
 
     Needs a network, or a data set that is in the local cache.
@@ -19,24 +19,22 @@ class Hub(Calibration):
     config: str | None = None
     split: str = "train"
     revision: str | None = None
-    field: str = "text"
 
     def check(self) -> None:
         if not self.dataset:
             raise BadOptionError("calibration=hub wants calibration.dataset=NAME, such as allenai/c4")
 
-    def texts(self) -> Iterator[str]:
+    def rows(self) -> Iterator[tuple[str, Any]]:
         import datasets
 
+        name = self.field or ("messages" if self.chat_template else "text")
         try:
             rows = datasets.load_dataset(self.dataset, self.config, split=self.split, revision=self.revision, streaming=True)
-            for row in rows:
-                if not isinstance(row.get(self.field), str):
-                    raise CalibrationError(f"calibration.field={self.field!r}: {self.dataset} has the fields {', '.join(row)}")
-                yield row[self.field]
+            for number, row in enumerate(rows, 1):
+                if name not in row:
+                    raise CalibrationError(f"calibration.field={shown(name)}: {self.dataset} has the fields {', '.join(row)}")
+                yield f"{self.dataset}, row {number}", row
         except CalibrationError:
             raise
         except Exception as error:  # datasets and its network libraries raise errors of many kinds
-            raise CalibrationError(
-                f"cannot read {self.dataset!r} from the hub: {type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
+            raise CalibrationError(f"cannot read {shown(self.dataset)} from the hub: {type(error).__name__}: {one_line(error)}") from error

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Calibration, NumericalError, progress
+from harness_ext import BadOptionError, Calibration, CalibrationError, HarnessExtError, NumericalError, one_line, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 64
+INSTEAD = "give a file of text, calibration=FILE, instead"
 
 
 class SelfGenerated(Calibration):
@@ -29,16 +30,29 @@ class SelfGenerated(Calibration):
 
     def input_ids(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
         length = self.length_for(model)
-        config = model.config.get_text_config()
-        first = next((token for token in (config.bos_token_id, config.eos_token_id) if isinstance(token, int)), None)
+        first = self._first(model, tokenizer)
+        if not model.can_generate():
+            raise CalibrationError(f"calibration 'self': {type(model).__name__} has no generate(): {INSTEAD}")
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(self.seed)
             shape = (self.samples, 1)
-            starts = torch.randint(config.vocab_size, shape) if first is None else torch.full(shape, first)
+            starts = torch.randint(model.config.get_text_config().vocab_size, shape) if first is None else torch.full(shape, first)
             batches = torch.split(starts.to(model.device), BATCH)
             with self._plain_sampling(model, length), progress("calibration text", len(batches) * (length - 1)) as advance:
                 rows = [self._continue(model, batch, advance) for batch in batches]
         return torch.cat(rows)
+
+    def _first(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
+        """The first token of each sequence; None for any. ``bos=auto`` takes the end of a text where the model knows no beginning."""
+        if tokenizer is not None:
+            self.check_tokenizer(tokenizer)
+            if self.begins_with_bos(tokenizer):
+                return int(tokenizer.bos_token_id)
+        config = model.config.get_text_config()
+        known = [token for name in ("bos_token_id", "eos_token_id") if isinstance(token := getattr(config, name, None), int)]
+        if self.bos is True and not isinstance(getattr(config, "bos_token_id", None), int):
+            raise CalibrationError("calibration.bos=True: the configuration of the model names no BOS token, and there is no tokenizer")
+        return known[0] if self.bos is not False and known else None
 
     @contextmanager
     def _plain_sampling(self, model: PreTrainedModel, length: int) -> Iterator[None]:
@@ -62,7 +76,11 @@ class SelfGenerated(Calibration):
 
         try:
             return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), stopping_criteria=[written])  # type: ignore[no-any-return]
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):
-                raise
-            raise NumericalError("the model's output has NaN or infinite values: it cannot write its own calibration text") from error
+        except (HarnessExtError, torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # the code of a model may fail in any way
+            if "probability tensor" in str(error):
+                raise NumericalError("the model's output has NaN or infinite values: it cannot write its own calibration text") from error
+            raise CalibrationError(
+                f"calibration 'self': {type(model).__name__} cannot write text ({type(error).__name__}: {one_line(error)}): {INSTEAD}"
+            ) from error

@@ -48,7 +48,7 @@ def test_our_arguments_are_taken_and_the_others_left(plugins):
         "modules": "ffn",
         **UNIFORM,
         "calibration": "self",
-        "calibration_options": {"samples": 3, "length": None, "seed": 0, "temperature": 0.5},
+        "calibration_options": {"samples": 3, "length": None, "seed": 0, "bos": "auto", "temperature": 0.5},
     }
     assert plan.pruner_origin.distribution == plan.calibration_origin.distribution == "lm-eval-pruned"
 

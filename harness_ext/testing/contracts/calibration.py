@@ -10,7 +10,8 @@ import torch
 
 from harness_ext.engine.global_state import kept_generators
 from harness_ext.errors import BadOptionError, HarnessExtError
-from harness_ext.method.calibration import Calibration, check_ids, digest, longest
+from harness_ext.method.calibration import Calibration, check_ids, digest
+from harness_ext.method.lengths import longest
 from harness_ext.testing.contracts import given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
 
