@@ -21,7 +21,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from coverage_curves import Ability
+from coverage_curves import Ability, critical
 from coverage_grids import critical_table, disparity_table, model_table
 
 from harness_ext.statistics import Curve, Scores, ability_critical, compare, disparity, over_seeds
@@ -59,13 +59,13 @@ def pairs(ability: Ability, at: int, seeds: bool = False, level: float = 0.95) -
 
 
 def crossings(abilities: list[Ability], drop: float, corrected: bool = False, level: float = 0.95) -> Callable[[int], dict[str, Inside]]:
-    """The critical sparsity of one task."""
-    (ability,) = abilities
-    truth = ability.critical(drop, corrected)
+    """The critical sparsity of an ability of one task or more."""
+    truth = critical(abilities, drop, corrected)
 
     def one(seed: int) -> dict[str, Inside]:
-        curve = Curve("task", ability.grid, ability.draw(np.random.default_rng(seed)), chance=ability.chance)
-        found = ability_critical([curve], drop=drop, corrected=corrected, level=level, seed=seed + BOOTSTRAP, resamples=1000)
+        generator = np.random.default_rng(seed)
+        curves = [Curve("task", ability.grid, ability.draw(generator), chance=ability.chance) for ability in abilities]
+        found = ability_critical(curves, drop=drop, corrected=corrected, level=level, seed=seed + BOOTSTRAP, resamples=1000)
         return {f"critical sparsity at {drop:.0%}": outside(truth, found.low, found.high)}
 
     return one
@@ -73,7 +73,7 @@ def crossings(abilities: list[Ability], drop: float, corrected: bool = False, le
 
 def differences(recall: Ability, other: Ability, drop: float, shared: bool = False) -> Callable[[int], dict[str, Inside]]:
     """The disparity, and whether it is shown: for equal curves falsely, and then counted as a truth below the interval."""
-    truth = other.critical(drop, False) - recall.critical(drop, False)
+    truth = critical([other], drop) - critical([recall], drop)
 
     def one(seed: int) -> dict[str, Inside]:
         generator = np.random.default_rng(seed)
@@ -109,6 +109,9 @@ def scenarios() -> Iterator[tuple[str, str, Callable[[int], dict[str, Inside]]]]
     yield "critical", "sharp fall, 200 items, rest 0.3", crossings([Ability(width=0.04, middle=0.6, dense=0.8, items=200, rest=0.3)], 0.02)
     yield "critical", "chance 0.5, dense 0.85, corrected", crossings([Ability(dense=0.85, chance=0.5, rest=0.1)], 0.1, corrected=True)
     yield "critical", "near the end of the grid", crossings([Ability(middle=0.98, width=0.03, items=200, rest=0.1)], 0.05)
+    yield "critical", "nine tasks of 128 items, dense 0.97", crossings([Ability(dense=0.97, items=128)] * 9, 0.02)
+    unlike = [Ability(dense=0.9999, items=40), Ability(dense=0.8, items=1000)]
+    yield "critical", "two tasks: 40 items, dense 1.00; 1000 items, dense 0.80", crossings(unlike, 0.05)
     yield "disparity", "equal curves", differences(plain, plain, 0.05)
     yield "disparity", "equal curves", differences(plain, plain, 0.1)
     yield "disparity", "equal curves, rest 0.5", differences(Ability(rest=0.5), Ability(rest=0.5), 0.05)

@@ -8,7 +8,7 @@ lost stays lost; with rest = 1 the scores at two sparsities are independent.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,20 +64,23 @@ class Ability:
         points, weights = np.polynomial.hermite_e.hermegauss(41)
         return np.asarray(weights / weights.sum() @ self.means(points[:, None] * self.seed_sd, at))
 
-    def critical(self, drop: float, corrected: bool) -> float:
-        """The truth, on the curve itself; inf beyond 1."""
-        floor = self.chance if corrected else 0.0
-
-        def excess(sparsity: float) -> float:
-            dense, pruned = self.expected(np.array([0.0, sparsity])) - floor
-            return float(pruned - (1 - drop) * dense)
-
-        return math.inf if excess(1.0) > 0 else float(brentq(excess, 0.0, 1.0))
-
     def draw(self, generator: np.random.Generator) -> Array:
         """Scores [seed, sparsity, item]."""
         means = self.means(generator.standard_normal((self.seeds, 1)) * self.seed_sd)
         return answers(generator, means, self.items, self.rest)
+
+
+def critical(abilities: Sequence[Ability], drop: float, corrected: bool = False) -> float:
+    """Where the mean of the curves has fallen by the drop; inf beyond 1."""
+    floors = [ability.chance if corrected else 0.0 for ability in abilities]
+
+    def excess(sparsity: float) -> float:
+        at = np.array([0.0, sparsity])
+        scores = [(ability.expected(at) - floor) / (1 - floor) for ability, floor in zip(abilities, floors, strict=True)]
+        dense, pruned = np.mean(scores, axis=0)
+        return float(pruned - (1 - drop) * dense)
+
+    return math.inf if excess(1.0) > 0 else float(brentq(excess, 0.0, 1.0))
 
 
 def line(sparsities: Array, fails: float, drop: float) -> Array:

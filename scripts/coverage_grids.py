@@ -23,6 +23,7 @@ DENSE = 0.9
 LAST = 0.9
 REST = 0.1
 BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
+RESAMPLES = 400
 POINTS = tuple(range(4, 13))
 ITEMS = (128, 256, 512, 1024, 2048)
 Place = Literal["anywhere", "at a sparsity"]
@@ -61,7 +62,7 @@ class Coverage:
 
 
 def critical_coverage(
-    shape: str, points: int, items: int, place: Place, simulations: int, first: int = 0, level: float = 0.95, resamples: int = 1000
+    shape: str, points: int, items: int, place: Place, simulations: int, first: int = 0, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Coverage:
     """Of the critical sparsity of one task."""
     sparsities = grid(points)
@@ -90,7 +91,7 @@ def normal_width(sparsities: Array, values: Array, level: float) -> float:
 
 
 def disparity_coverage(
-    shapes: tuple[str, str], points: int, items: int, apart: float, simulations: int, first: int = 0, resamples: int = 1000
+    shapes: tuple[str, str], points: int, items: int, apart: float, simulations: int, first: int = 0, resamples: int = RESAMPLES
 ) -> Coverage:
     """Of the difference of two critical sparsities that are ``apart``, anywhere in the grid."""
     sparsities = grid(points)
@@ -127,7 +128,7 @@ def model_coverage(
             fails = np.clip(middle + np.array([0, apart]) + between * generator.standard_normal(2), 0.05, 0.85)
             scores = [_of_model(generator, sparsities, at, own[index], seeds) for index, at in enumerate(fails)]
             curves[f"model {model}"] = tuple([Curve("task", sparsities.tolist(), values)] for values in scores)
-        found = disparity_over_models(curves, drop=DROP, seed=seed + BOOTSTRAP, resamples=400)
+        found = disparity_over_models(curves, drop=DROP, seed=seed + BOOTSTRAP, resamples=RESAMPLES)
         low, high = -1.0 if found.low is None else found.low, 1.0 if found.high is None else found.high
         below.append(apart < low)
         above.append(apart > high)

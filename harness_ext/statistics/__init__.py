@@ -20,7 +20,7 @@ from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
 from harness_ext.statistics.models import ModelsDisparity, disparity_over_models
-from harness_ext.statistics.multiplicity import holm
+from harness_ext.statistics.multiplicity import holm, p_value
 from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
 from harness_ext.statistics.results import Estimate, Result
 from harness_ext.statistics.seeds import OverSeeds, Spread, over_seeds
@@ -60,5 +60,6 @@ __all__ = [
     "label_use",
     "mcnemar",
     "over_seeds",
+    "p_value",
     "sparsities_to_add",
 ]

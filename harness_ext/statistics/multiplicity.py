@@ -1,12 +1,13 @@
-"""Corrections of p-values for the number of tests."""
+"""P-values of tests that are known by their intervals, and their correction for the number of tests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness_ext.statistics.checks import StatisticsError
+from harness_ext.statistics.checks import StatisticsError, check_resamples
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -32,3 +33,26 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.maximum.accumulate(multiplied), 1.0)
     return tuple(adjusted.tolist())
+
+
+def p_value(shown: Callable[[float], bool], *, resamples: int = 2000) -> float:
+    """The p-value of a test that is known by its intervals: the smallest ``1 - level`` at which it shows something.
+
+    ``p_value(lambda level: disparity(recall, in_context, drop=0.05, level=level).shown)`` is that of a disparity, for ``holm``.
+
+    Args:
+        shown: whether the test shows something at a level; what is shown at a level must be shown at every lower one.
+        resamples: those of the intervals, which bound the levels that they have.
+
+    Returns:
+        the p-value, at most 1 % too large; ``2 / (resamples + 1)`` stands for all that are smaller, 1 for all above 0.5.
+    """
+    low, high = 2 / (check_resamples(resamples, 0.95) + 1), 0.5
+    if not shown(1 - high):
+        return 1.0
+    if shown(1 - low):
+        return low
+    while high > 1.01 * low:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if shown(1 - middle) else (middle, high)
+    return high

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from scipy.stats import binomtest
 from simulated_scores import GRID, noisy, steps
 
-from harness_ext.statistics import Curve, ability_critical, disparity
+from harness_ext.statistics import Curve, ability_critical, disparity, p_value
 
 
 class TestDisparity:
@@ -89,3 +90,14 @@ class TestDisparity:
     def test_gives_the_same_bits_for_the_same_seed(self):
         one, other = [Curve("facts", GRID, noisy(0.5))], [Curve("reading", GRID, noisy(0.55, seed=1))]
         assert disparity(one, other, drop=0.05) == disparity(one, other, drop=0.05)
+
+    def test_has_the_p_value_of_the_level_at_which_it_is_no_longer_shown(self):
+        """At 0.5 both abilities are clear of the threshold but for chance: the p-value is the larger of two exact ones, twice."""
+        recall, other = Curve("facts", [0, 0.5], steps(200, 178, items=200)), Curve("reading", [0, 0.5], steps(200, 197, items=200))
+        found = p_value(lambda level: disparity([recall], [other], drop=0.05, level=level, resamples=20_000).shown, resamples=20_000)
+        lost = binomtest(22, 200, 0.05, alternative="greater").pvalue  # the dense model gets every item right
+        held = binomtest(3, 200, 0.05, alternative="less").pvalue
+        assert found == pytest.approx(2 * max(lost, held), rel=0.1)
+        assert p_value(lambda level: disparity([recall], [recall], drop=0.05, level=level).shown) == 1.0
+        clear = Curve("facts", [0, 0.5], steps(200, 20, items=200)), Curve("reading", [0, 0.5], steps(200, 200, items=200))
+        assert p_value(lambda level: disparity(clear[:1], clear[1:], drop=0.05, level=level).shown) == pytest.approx(2 / 2001)
