@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -71,15 +73,28 @@ def lm_eval_command(arguments: Mapping[str, Any], *, processes: int = 1, lacks: 
 def typed_command(processes: int = 1) -> Command | None:
     """The command line that this process was started with, if it is ``lm_eval``: without what changes no score, such as
     ``--output_path``, and with the arguments of a ``--config`` file written out."""
-    if not is_command(sys.argv):
-        return None
-    from lm_eval._cli.harness import HarnessCLI
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
-    typed = vars(HarnessCLI().parse_args())
+    typed = _read_back() if is_command(sys.argv) else {}
+    if typed.get("command") != "run":
+        return None
     arguments = EvaluatorConfig.load_yaml_config(typed["config"]) if typed.get("config") else {}
     arguments |= {name: value for name, value in typed.items() if value or value == 0}  # as EvaluatorConfig.from_cli
     return lm_eval_command(_as_values({name: arguments[name] for name in ARGUMENTS if name in arguments}), processes=processes)
+
+
+def _read_back() -> dict[str, Any]:
+    """What lm-eval's parser reads in the arguments of this process; nothing if they are of another program that is called lm_eval."""
+    from lm_eval._cli.harness import HarnessCLI
+
+    words = list(sys.argv)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return vars(HarnessCLI().parse_args())
+    except (SystemExit, ValueError):
+        return {}
+    finally:
+        sys.argv[:] = words  # the parser inserts the name of a command
 
 
 def _as_values(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,17 @@ class TestTyped:
         assert json.loads(json.dumps(found["metadata"])) == {"icl_items": 8}
         assert (found["include_path"], found["config"]) == ("/tasks", None)
 
-    def test_another_program_has_none(self, monkeypatch):
-        monkeypatch.setattr(sys, "argv", ["my_script.py", "--model", "pruned-hf"])
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["my_script.py", "--model", "pruned-hf", "--tasks", "a"],
+            ["lm_eval.py", "--mine", "1", "2"],
+            ["lm_eval.py"],
+            ["lm_eval", "ls", "tasks"],
+        ],
+    )
+    def test_another_program_has_none(self, monkeypatch, capsys, words):
+        monkeypatch.setattr(sys, "argv", list(words))
         assert typed_command() is None
+        assert sys.argv == words
+        assert capsys.readouterr() == ("", "")
