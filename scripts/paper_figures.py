@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from paper_scores import ABILITIES, Cell, MissingError, Scores, measure, of
 
-from harness_ext.report.drawing import COLOURS, HATCHES, STYLE, legend, panels, require_matplotlib, style
+from harness_ext.extras import require_extra
+from harness_ext.report.drawing import COLOURS, HATCHES, STYLE, legend, panels, style
 from harness_ext.statistics import StatisticsError, ability_critical, ability_curve
 
 if TYPE_CHECKING:
@@ -133,7 +134,9 @@ FIGURES: dict[str, Callable[[Scores], Figure]] = {
 
 def write(scores: Scores, folder: Path) -> list[str]:
     """Writes ``results_NAME.png`` for every figure."""
-    matplotlib = require_matplotlib()
+    require_extra("report", "the figures")
+    import matplotlib
+
     names = []
     for name, make in FIGURES.items():
         with matplotlib.rc_context(STYLE):
