@@ -90,7 +90,8 @@ def _read_back() -> dict[str, Any]:
     words = list(sys.argv)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return vars(HarnessCLI().parse_args())
+            arguments: dict[str, Any] = vars(HarnessCLI().parse_args())
+            return arguments
     except (SystemExit, ValueError):
         return {}
     finally:

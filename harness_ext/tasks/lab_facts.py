@@ -48,15 +48,10 @@ def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.
     import datasets
 
     options = check_task(condition=condition, people=people, **metadata)
-    return {"test": datasets.Dataset.from_list(rows(_facts(people), condition, options))}
+    return {"test": datasets.Dataset.from_list(rows(facts_of(population(0), people), condition, options))}
 
 
-@functools.cache
-def _facts(people: str) -> list[Fact]:
-    """Made once for all tasks of a process, which takes longer than their items."""
-    return facts_of(population(0), people)
-
-
+@functools.lru_cache(maxsize=4)  # making them takes longer than making the items of a task
 def facts_of(everyone: People, people: str) -> list[Fact]:
     """All four facts of each person of a crowd; those of unseen people are drawn here, uniformly and independently of the name."""
     crowd = getattr(everyone, people)

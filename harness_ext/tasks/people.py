@@ -53,7 +53,7 @@ class Person(NamedTuple):
         return f"{self.first} {self.last}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class People:
     """The whole synthetic population; build it with :func:`population`."""
 
