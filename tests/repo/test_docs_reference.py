@@ -16,7 +16,6 @@ from pages import known_tasks
 
 from harness_ext import prune
 from harness_ext.engine.plan import ARGUMENTS
-from harness_ext.method.calibration import Calibration
 from harness_ext.plugins import Plugins
 
 ARGUMENTS_PAGE = (ROOT / "docs" / "model-args.md").read_text(encoding="utf-8")
@@ -65,9 +64,9 @@ def test_every_option_of_a_built_in_is_on_the_page_with_its_default(kind: str) -
 
 
 def defaults(plugin: type[Any]) -> dict[str, Any]:
-    """The options of a class; its own are in ``__annotations__``, those of all calibrations in ``Calibration``."""
-    kinds = [kind for kind in plugin.__mro__ if kind is Calibration or kind is plugin]
-    names = [name for kind in kinds for name, hint in kind.__annotations__.items() if not str(hint).startswith("ClassVar")]
+    """The options of a class, its own and those that it inherits."""
+    hints = [inspect.get_annotations(kind) for kind in plugin.__mro__]
+    names = [name for of_kind in hints for name, hint in of_kind.items() if not str(hint).startswith("ClassVar")]
     return {name: getattr(plugin, name) for name in names}
 
 
