@@ -182,10 +182,21 @@ def resolved(call: Call, carried: dict[Source, torch.Tensor], *, again: bool) ->
     def fill(value: Any) -> Any:
         if isinstance(value, Source):
             return carried[value]
-        return copy.copy(value) if again and isinstance(value, list | dict) else value
+        return _mapped(value, lambda item: item) if again and isinstance(value, list | dict) else value
 
     kwargs = {name: _filled(value, fill) for name, value in call.kwargs.items()}
     return call._replace(args=tuple(_filled(value, fill) for value in call.args), kwargs=kwargs)
+
+
+def may_be_written(call: Call) -> bool:
+    """Whether a block is called with an object that it could write into: no tensor, and nothing like a number or a name."""
+
+    def is_fixed(value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(map(is_fixed, value))
+        return value is None or isinstance(value, torch.Tensor | bool | int | float | str | torch.dtype | torch.device)
+
+    return not all(map(is_fixed, (*call.args, *call.kwargs.values())))
 
 
 class Sources:

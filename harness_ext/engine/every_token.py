@@ -51,7 +51,7 @@ class EveryToken:
     def __enter__(self) -> EveryToken:
         self._stack = ExitStack()
         for group in self._stored:
-            for module in self._around(group):
+            for module in self._around(group)[:-1]:
                 self._listen(module, self._all_by_choice, group)
         for group in self._listed:
             self._listen(self._around(group)[1], self._all_by_call, group)
@@ -61,10 +61,9 @@ class EveryToken:
         self._stack.close()
 
     def _around(self, group: str) -> list[nn.Module]:
-        """The module that holds the experts, and those around it, from inside to outside."""
+        """The module that holds the experts, and those around it, up to the block."""
         parts = group.removeprefix(f"{self._block.name}.").split(".")
-        inside = [self._block.module.get_submodule(".".join(parts[:depth])) for depth in range(len(parts), 0, -1)]
-        return [*inside, self._block.module]
+        return [self._block.module.get_submodule(".".join(parts[:depth])) for depth in range(len(parts), -1, -1)]
 
     def _listen(self, module: nn.Module, compute: Callable[..., bool], group: str) -> None:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -85,7 +84,7 @@ class EveryToken:
         self._stack.callback(module.register_forward_hook(after).remove)
 
     def _all_by_choice(self, module: nn.Module, group: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Calls a module with one expert after the other in the place of those that were chosen, if it is given any choice."""
+        """Calls a module with one expert after the other in the place of those that were chosen, if it is given a choice with shares."""
         given: dict[int | str, Any] = dict(enumerate(args))
         given.update(kwargs)
         chosen = {key: value for key, value in given.items() if _is_choice(value)}
@@ -93,7 +92,9 @@ class EveryToken:
             return False
         ((place, choice),) = chosen.items()
         tensors = {key: value for key, value in given.items() if isinstance(value, torch.Tensor) and key != place}
-        shares = {key: value for key, value in tensors.items() if value.shape == choice.shape}
+        shares = {key: value for key, value in tensors.items() if value.shape == choice.shape and value.is_floating_point()}
+        if not shares:
+            return False
         for number in range(self._numbers[group]):
             changed = {**given, place: torch.full_like(choice[:, :1], number)}
             changed |= {key: torch.ones_like(value[:, :1]) for key, value in shares.items()}

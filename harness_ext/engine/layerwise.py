@@ -79,7 +79,7 @@ def prune_blocks(
     finally:
         if checkpoints:
             checkpoints.close()
-    return pruning.entries
+    return {layer.name: pruning.entries[layer.name] for block in blocks for layer in block.layers}
 
 
 def kinds_of(pruner: Pruner, *, measure_error: bool) -> list[type[Statistic]]:

@@ -40,15 +40,19 @@ def prove(placement: Placement, blocks: list[DecoderBlock], input_ids: torch.Ten
         observed = _Observed(placement, blocks)
         observed.pass_through(sequences[:1])
         route = observed.route()
-        # The other sequence goes first: a block that keeps something of the last one it saw would otherwise find its own.
+        # The other sequence goes before and after it: a block that reads what it, or another block, kept of the last one that it saw is to
+        # find something else than the model does.
         with failing(f"{name} cannot be walked block by block"):
-            walk = Walk(placement, blocks, torch.split(sequences.flip(0), 1), torch.float32, Stopwatch(placement.device), route)
+            walk = Walk(
+                placement, blocks, [sequences[-1:], sequences[:1], sequences[-1:]], torch.float32, Stopwatch(placement.device), route
+            )
             for index, block in enumerate(blocks):
                 with placement.loaded(block, write=False):
+                    walk.rehearse(index)
                     walk.advance(index, check=False)
-                same = _same(_lengths(walk.hidden[-1]), observed.lengths[index], walk.hidden[-1].dtype)
+                same = _same(_lengths(walk.hidden[1]), observed.lengths[index], walk.hidden[1].dtype)
                 if index == len(blocks) - 1:
-                    same = same and _same(walk.hidden[-1], observed.last, walk.hidden[-1].dtype)
+                    same = same and _same(walk.hidden[1], observed.last, walk.hidden[1].dtype)
                 if not ranks.all_true(same):
                     raise UnsupportedModelError(
                         f"{name} cannot be walked block by block: what {block.name} computes depends on more than what it is called with, "

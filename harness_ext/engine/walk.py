@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Sequence
 import torch
 
 from harness_ext.engine import ranks
-from harness_ext.engine.calls import Route, Source, call_block, hidden_in, leaves, record_calls, resolved
+from harness_ext.engine.calls import Route, Source, call_block, hidden_in, leaves, may_be_written, record_calls, resolved
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.listening import Listening, Reading, Stage
 from harness_ext.engine.memory import give_back
@@ -150,6 +150,13 @@ class Walk:
         give_back()
         if not ranks.all_true(finite):
             raise NumericalError(f"{block.name}: the output has NaN or infinite values")
+
+    def rehearse(self, index: int) -> None:
+        """Runs a block, which must be in place, as measuring will, where it is called with an object that it could write into."""
+        for batch, calls in enumerate(self._calls):
+            if may_be_written(calls[index]):
+                with self.stopwatch("forward"), torch.no_grad():
+                    self.call(index, batch)
 
     def call(self, index: int, batch: int) -> torch.Tensor:
         """What a block, which must be in place, makes of a batch."""
