@@ -165,7 +165,7 @@ def test_how_prompts_are_made_is_as_with_hf(place: Path, which: str) -> None:
     tokenizer.chat_template = harness_run.CHAT_TEMPLATE
     model = tiny.model()
     prune(model, pruner="magnitude", sparsity=0.5)
-    ours = PrunedHFLM(pretrained=tiny.model(), tokenizer=tokenizer, pruner="magnitude", sparsity=0.5, batch_size=4)
+    ours = PrunedHFLM(pretrained=tiny.model(), tokenizer=tokenizer, pruner="magnitude", sparsity=0.5, batch_size=4, share_prompts=False)
     theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
     first, second = (harness_run.outcome(place / "tasks", lm, **CHAT[which]) for lm in (ours, theirs))
     assert first == second
