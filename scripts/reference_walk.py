@@ -50,7 +50,8 @@ def weight_of(model: nn.Module, name: str) -> torch.Tensor:
 def split_name(name: str) -> tuple[str, int, str]:
     """The module, the number and the role in ``model.layers.0.mlp.experts.5.up_proj``; JetMoE's matrices have no role."""
     found = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name) or re.fullmatch(r"(.+)\.(\d+)()", name)
-    assert found is not None, name
+    if found is None:
+        raise ValueError(f"{name} is no matrix of an expert")
     return found[1], int(found[2]), found[3]
 
 
@@ -67,7 +68,8 @@ def walk(model: PreTrainedModel, layers: Sequence[str], input_ids: torch.Tensor,
     blocks: dict[int, list[str]] = {}
     for name in layers:
         found = re.match(r".*?\.(\d+)\.", name)
-        assert found is not None, name
+        if found is None:
+            raise ValueError(f"{name} is in no numbered block")
         blocks.setdefault(int(found[1]), []).append(name)
     everything: dict[str, torch.Tensor] = {}
     for number in sorted(blocks):
@@ -206,11 +208,9 @@ def _inner(module: Any, expert: int, states: torch.Tensor) -> torch.Tensor:
         return gate * torch.sigmoid(module.alpha * gate) * (up + 1)
     own = type(module).__dict__.get("_apply_gate")
     if own is not None and own.__name__ == "_apply_gate":  # clamps of its own
-        inner = module._apply_gate(both)
-        return inner
+        return module._apply_gate(both)
     gate, up = both.chunk(2, -1)
-    inner = module.act_fn(gate) * up
-    return inner
+    return module.act_fn(gate) * up
 
 
 def wanda(ratio: float | None = 0.5, pattern: tuple[int, int] | None = None) -> Prune:
