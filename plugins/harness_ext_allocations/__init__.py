@@ -1,4 +1,4 @@
-"""The built-in allocations. They use the public names of ``harness_ext`` alone, as any plugin would."""
+"""The built-in allocations. They import only public names of ``harness_ext``, like any plugin."""
 
 from collections.abc import Callable
 

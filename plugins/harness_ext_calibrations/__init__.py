@@ -1,4 +1,4 @@
-"""The built-in calibration sources. They use the public names of ``harness_ext`` alone, as any plugin would."""
+"""The built-in calibration sources. They import only public names of ``harness_ext``, like any plugin."""
 
 from collections.abc import Callable
 

@@ -18,7 +18,7 @@ INSTEAD = "give a file of text, calibration=FILE, instead"
 
 
 class SelfGenerated(Calibration):
-    """Samples from the dense model, from its first token on: needs no data, and is what the model takes text to be."""
+    """Text sampled from the dense model, starting at its first token. It needs no data."""
 
     name: ClassVar[str] = "self"
     temperature: float = 1.0
@@ -56,7 +56,7 @@ class SelfGenerated(Calibration):
 
     @contextmanager
     def _plain_sampling(self, model: PreTrainedModel, length: int) -> Iterator[None]:
-        """Puts the checkpoint's own generation settings aside: a penalty or a ``max_new_tokens`` would end up in the calibration text."""
+        """Replaces the generation settings of the checkpoint: a penalty or a ``max_new_tokens`` would change the calibration text."""
         from transformers import GenerationConfig
 
         own: Any = model.generation_config

@@ -1,4 +1,4 @@
-"""llm-compressor itself: whether it is there, and a surrounding in which it says nothing and leaves nothing behind."""
+"""Checks that llm-compressor is installed, and runs it without output and without changes of global state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISABLED, LEVEL = "LLM_COMPRESSOR_LOG_DISABLED", "LLM_COMPRESSOR_LOG_LEVEL"  # i
 
 
 def version() -> str:
-    """Of the llm-compressor that is installed; empty where there is none."""
+    """The installed version of llm-compressor, or an empty text."""
     try:
         return metadata.version("llmcompressor")
     except metadata.PackageNotFoundError:
@@ -24,7 +24,7 @@ def version() -> str:
 
 
 def require() -> None:
-    """Says what is missing, before any weight is loaded.
+    """Checks before any weight is loaded that llm-compressor can be used.
 
     Raises:
         PluginError: llm-compressor is not installed, or in another version, or cannot be imported.
@@ -81,7 +81,7 @@ def _load() -> None:
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What it warns of meanwhile."""
+    """Collects the warnings that are logged within the context."""
     from loguru import logger
 
     found: list[str] = []

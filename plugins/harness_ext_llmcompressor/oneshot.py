@@ -1,4 +1,4 @@
-"""Runs modifiers of llm-compressor on a model in memory, and gives back a model that is the same but for its weights."""
+"""Runs modifiers of llm-compressor on a model in memory. Only the weights of the model change."""
 
 from __future__ import annotations
 

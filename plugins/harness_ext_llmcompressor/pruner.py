@@ -119,7 +119,7 @@ class LLMCompressor(ModelPruner):
         return {option: value for option, value in given.items() if value is not None}
 
     def _check_recipe(self, expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer], sparsity: Sparsity) -> None:
-        """Compares what a recipe removes with what was asked for, before it does."""
+        """Compares what a recipe would remove with what was asked for."""
         what, sizes = f"pruner.recipe={self.recipe!r}", {layer.name: layer.weight.numel() for layer in layers}
         if not expected:
             raise BadOptionError(f"{what}: its targets match no layer; the layers are {layers[0].name} to {layers[-1].name}")
@@ -137,7 +137,7 @@ class LLMCompressor(ModelPruner):
 
 
 def _check_layers(expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer]) -> None:
-    """Looks for layers that llm-compressor has left without enough zeros, in silence."""
+    """Checks each layer for missing zeros: llm-compressor skips layers silently."""
     for layer in layers:
         if (of := expected.get(layer.name)) is not None:
             zeros, (rows, columns) = int((layer.weight == 0).sum()), layer.weight.shape

@@ -52,7 +52,7 @@ class ADMM(Pruner):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal of at least 0, such as 0.01")
 
     def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
-        """``|W_ij| * ||X_j||_2``, what the first iteration goes by."""
+        """``|W_ij| * ||X_j||_2``, the scores of the first iteration."""
         return weight.abs() * statistic.norms
 
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Hessian) -> Pruned:
@@ -62,7 +62,7 @@ class ADMM(Pruner):
         """As ``prune``, with one inverse for all the layers.
 
         Raises:
-            NumericalError: the Hessian is not finite, or not even with more damping, which the notes say, positive definite.
+            NumericalError: the Hessian is not finite, or no damping that was tried makes it positive definite.
         """
         inputs = scale_inputs(statistic)
         factor = inverse_factor(inputs.hessian, self.damping + self.rho)

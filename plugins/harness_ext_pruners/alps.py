@@ -56,7 +56,7 @@ class ALPS(Pruner):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal above 0, such as 0.01")
 
     def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
-        """``|W_ij| * ||X_j||_2``, what the first mask goes by."""
+        """``|W_ij| * ||X_j||_2``, the scores of the first mask."""
         return weight.abs() * statistic.norms
 
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Hessian) -> Pruned:
@@ -66,7 +66,7 @@ class ALPS(Pruner):
         """As ``prune``, with one eigendecomposition for all the layers.
 
         Raises:
-            NumericalError: the Hessian is not finite, or not even with more damping, which the notes say, positive definite.
+            NumericalError: the Hessian is not finite, or no damping that was tried makes it positive definite.
         """
         inputs = scale_inputs(statistic)
         spectrum = _Spectrum(inputs, self.damping)
@@ -85,7 +85,7 @@ class ALPS(Pruner):
     def _search(
         self, scaled: torch.Tensor, goal: torch.Tensor, sparsity: Sparsity, spectrum: _Spectrum
     ) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """The sparse weights, the mask of what was removed, and how many iterations it took."""
+        """The sparse weights, the mask of removed weights, and the number of iterations."""
         removed = before = sparsity.mask(scaled.abs(), self.per)
         kept = removed.numel() - int(removed.sum())
         sparse, dual = scaled.masked_fill(removed, 0), torch.zeros_like(scaled)

@@ -1,4 +1,4 @@
-"""What ``depth`` and ``width`` share: the calibration tokens through the decoder, and the checks of what was asked for."""
+"""Code that ``depth`` and ``width`` share: a forward pass of the calibration tokens, and checks of the sparsity."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def read(model: PreTrainedModel, calibration: torch.Tensor, title: str, after_ba
 
 
 def tokens_for(pruner: str, calibration: torch.Tensor | None) -> torch.Tensor:
-    """The calibration tokens, which these methods cannot do without."""
+    """The calibration tokens."""
     if calibration is None:
         raise CalibrationError(f"pruner {pruner!r} measures activations: it needs calibration tokens, int64 [samples, length]")
     return calibration
 
 
 def asked(sparsity: Sparsity) -> Fraction:
-    """The ratio as it was written in decimals."""
+    """The exact ratio that the decimal number stands for."""
     return Fraction(repr(float(sparsity.ratio)))
 
 

@@ -1,4 +1,4 @@
-"""What the pruners share that solve for the weights of a layer: inputs scaled to one norm, and the choice of a mask."""
+"""Code shared by the pruners that solve for the weights of a linear layer: inputs scaled to one norm, and the choice of a mask."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Inputs(NamedTuple):
         return (weight * self.norms).masked_fill(self.dead, 0)
 
     def unscale(self, scaled: torch.Tensor, weight: torch.Tensor, removed: torch.Tensor) -> torch.Tensor:
-        """Back to the inputs as they are. Weights of dead inputs that stay keep the value that they have in ``weight``."""
+        """Undoes :func:`scale`. Kept weights of dead inputs have their value in ``weight``."""
         return torch.where(self.dead, weight, scaled / self.norms).masked_fill_(removed, 0)
 
 
@@ -51,5 +51,5 @@ def scale_inputs(statistic: Hessian) -> Inputs:
 
 
 def removes_nothing(weight: torch.Tensor, sparsity: Sparsity, per: str) -> bool:
-    """Whether the sparsity is so small that all weights stay."""
+    """Whether the sparsity removes no weight."""
     return sparsity.removed_of(weight.shape[1] if per == "row" or sparsity.pattern else weight.numel()) == 0

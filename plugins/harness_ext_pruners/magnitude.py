@@ -10,7 +10,7 @@ from harness_ext import Pruned, Pruner, Sparsity
 
 
 class Magnitude(Pruner):
-    """Removes the weights of the smallest magnitude, compared within the matrix (the default) or within each row."""
+    """Removes the weights of smallest magnitude. Weights are compared in the matrix (default) or in each row."""
 
     name: ClassVar[str] = "magnitude"
     per: Literal["matrix", "row"] = "matrix"

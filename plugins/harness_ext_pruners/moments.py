@@ -18,7 +18,7 @@ class Moments:
         self.squares = torch.zeros_like(self.mean)
 
     def update(self, inputs: torch.Tensor) -> None:
-        """Takes note of inputs [tokens, width] of any floating dtype."""
+        """Adds inputs, [tokens, width] of any floating dtype."""
         inputs = inputs.double()
         count, mean = len(inputs), inputs.mean(0)
         squares = (inputs - mean).square().sum(0)

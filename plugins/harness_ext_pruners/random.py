@@ -11,9 +11,9 @@ from harness_ext import BadOptionError, Pruner
 
 
 class Random(Pruner):
-    """Removes weights at random: the floor that every method should beat.
+    """Removes weights at random. Every method should be better than this.
 
-    The scores of a layer depend on the seed and on the layer's weight, so that two layers of one shape lose different places.
+    The scores of a layer depend on the seed and on the layer's weight, so two layers of one shape lose different weights.
     """
 
     name: ClassVar[str] = "random"

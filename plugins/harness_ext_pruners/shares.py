@@ -1,4 +1,4 @@
-"""How many heads and channels make up a ratio of the linear weights."""
+"""Chooses how many heads and channels to remove for a given share of the linear weights."""
 
 from __future__ import annotations
 

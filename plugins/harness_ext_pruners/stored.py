@@ -1,4 +1,4 @@
-"""Masks that were chosen before."""
+"""Applies masks that an earlier run saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Stored(ModelPruner):
-    """Zeroes the weights that a file of masks says, which ``harness-ext prune --masks-only`` wrote: ``pruner.path=FOLDER``.
+    """Zeroes the weights in a file of masks that ``harness-ext prune --masks-only`` wrote: ``pruner.path=FOLDER``.
 
     Of a method that only chooses masks, such as magnitude, Wanda or RIA, the same dense model becomes the same pruned model, bit for bit.
     Of one that also changes the weights that it keeps, such as SparseGPT, it is the mask alone. ``sparsity`` has to be what they hold.

@@ -1,4 +1,4 @@
-"""SparseML itself: whether it is there, and a surrounding in which it neither reports home nor leaves anything behind."""
+"""Checks that SparseML is installed, and runs it without telemetry and without changes of global state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGGERS = ("sparseml", "__main__", *FILE_LOGGERS)
 
 
 def require(pruner: str) -> None:
-    """Says what is missing, before any weight is loaded.
+    """Checks before any weight is loaded that SparseML can be used.
 
     Raises:
         PluginError: this Python is too new for SparseML, or it is not installed, or in another version.
@@ -47,7 +47,7 @@ def require(pruner: str) -> None:
 
 
 def version() -> str:
-    """Of the SparseML that is installed; empty where there is none."""
+    """The installed version of SparseML, or an empty text."""
     try:
         return metadata.version("sparseml")
     except metadata.PackageNotFoundError:
@@ -123,7 +123,7 @@ def _loggers() -> Iterator[None]:
 
 @contextmanager
 def _precision() -> Iterator[None]:
-    """TF32 off, which SparseML asks for once, when it is imported."""
+    """Turns TF32 off within the context. SparseML does so once, at its import."""
     backends: tuple[Any, ...] = torch.backends.cuda.matmul, torch.backends.cudnn
     before = [backend.allow_tf32 for backend in backends]
     try:

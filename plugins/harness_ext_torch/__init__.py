@@ -1,4 +1,4 @@
-"""The pruning methods that PyTorch brings along, as one pruner."""
+"""The pruning methods of ``torch.nn.utils.prune`` as one pruner."""
 
 from collections.abc import Callable
 

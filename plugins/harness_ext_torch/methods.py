@@ -1,4 +1,4 @@
-"""What ``torch.nn.utils.prune`` has to prune one tensor with, found by looking, so that it is what the installed torch has."""
+"""Lists the methods of ``torch.nn.utils.prune`` in the installed torch that prune one tensor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Method(NamedTuple):
         return "dim" in self.wants
 
     def mask(self, weight: torch.Tensor, amount: int, options: Mapping[str, Any]) -> torch.Tensor:
-        """Where the method keeps a weight.
+        """The mask of a method.
 
         Args:
             weight: [out_features, in_features]; it is not written into.
@@ -57,7 +57,7 @@ def methods() -> dict[str, Method]:
 
 
 def method_named(name: str) -> Method:
-    """The method of that name.
+    """The method with that name.
 
     Raises:
         UnknownNameError: torch has none; lists those that it has.

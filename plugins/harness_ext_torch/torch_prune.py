@@ -52,7 +52,7 @@ class TorchPrune(Pruner):
             )
 
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: None) -> Pruned:
-        """Zeroes what torch's mask leaves out.
+        """Zeroes the weights that torch's mask removes.
 
         Raises:
             BadOptionError: a pattern, which an allocation may ask for, or a ratio that whole rows do not come to.
