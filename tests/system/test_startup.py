@@ -69,7 +69,7 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
     "autoload raises": lambda package: (package / "autoload.py").write_text("import a_module_that_is_not_there"),
     "autoload never ends its recursion": lambda package: (package / "autoload.py").write_text("def f(): f()\nf()"),
     "autoload is a folder": lambda package: ((package / "autoload.py").unlink(), (package / "autoload.py").mkdir()),
-    "registration is broken": lambda package: (package / "registration.py").write_text("def"),
+    "registration is broken": lambda package: (package / "host" / "registration.py").write_text("def"),
 }
 
 
@@ -77,8 +77,9 @@ BREAKAGES: dict[str, Callable[[Path], object]] = {
 def test_start_up_neither_raises_nor_prints_when(breakage: str, tmp_path: Path) -> None:
     package = tmp_path / "harness_ext"
     package.mkdir()
-    for path in PACKAGE.glob("*.py"):
-        shutil.copy(path, package)
+    for path in (*PACKAGE.glob("*.py"), *PACKAGE.glob("host/*.py")):
+        (package / path.relative_to(PACKAGE)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, package / path.relative_to(PACKAGE))
     (tmp_path / "harness_ext_autoload.pth").write_text(LINE, encoding="utf-8")
     BREAKAGES[breakage](package)
     code = (
