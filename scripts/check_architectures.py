@@ -3,10 +3,10 @@
     python scripts/check_architectures.py --write docs/architectures.md
     python scripts/check_architectures.py mixtral qwen3_moe
 
-Each is pruned by magnitude, Wanda and SparseGPT at 0.5 and 2:4. What is looked at: the number of zeros of each layer, counted anew; whether
-any matrix of a block stayed dense that the record does not list, or anything else changed; and Wanda's masks, against a Wanda of its own that
-runs the whole model for each block (``reference_walk.py``). Then the model is pruned as a checkpoint, whole and with --stream, and both are
-loaded again: all three have to have the same weights, and the same logits.
+Each is pruned by magnitude, Wanda and SparseGPT at 0.5 and 2:4. The check counts the zeros of each layer. It looks for matrices of
+blocks that stayed dense and are not listed in the record, and for other changes. It compares Wanda's masks with those of
+``reference_walk.py``, which runs the whole model for each block. Then it prunes a checkpoint whole and with --stream, and loads both: their
+weights and their logits have to be those of the model in memory.
 
 The models are 64 wide, so that small parts weigh more than in a model that is used: ``dense_limit`` is 0.1.
 """
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +48,25 @@ OPTIONS: dict[str, Any] = {
 
 PAGE = """# Architectures
 
-Made by `scripts/check_architectures.py`, which prunes a small random model of every causal language model of transformers {transformers}, and of
-variants of some, by magnitude, Wanda and SparseGPT at 0.5 and 2:4. *Right* means: each layer has exactly the zeros that it should have, no matrix of
-a decoder block stayed dense without being listed in the record, nothing else changed, Wanda's masks equal those of an independent computation that
-runs the whole model for each block, and the model in memory, the checkpoint that `harness-ext prune` writes and the one that it writes with
-`--stream` have the same weights and the same logits when they are loaded again.
+Made by `scripts/check_architectures.py`. The script prunes a small random model of every causal language model of
+transformers {transformers}, and of variants of some, by magnitude, Wanda and SparseGPT at 0.5 and 2:4. *Right* means:
+
+- Each layer has exactly the zeros that it should have.
+- Every parameter of a decoder block that stayed dense is listed in the record, and nothing else changed.
+- Wanda's masks have 0 differences to an independent computation, which runs the whole model for each block.
+- The model in memory, the checkpoint of `harness-ext prune` and that of `harness-ext prune --stream` have the same weights and logits.
 
 {summary}
 
-*Dense* is the share of the blocks' parameters that is left alone in these models, which are 64 wide; in models that are used the share is a
-fraction of that. The check passes `dense_limit=0.1` for that reason.
+*Dense* is the share of the parameters of the blocks that stays dense. The models are 64 wide; in models that are used, the share is a
+fraction of that. The check passes `dense_limit=0.1` for that reason, and `precision=float64`, since in float32 rounding decides between
+two scores that are equal in seven digits.
 
 | model type | result | layers | experts | dense |
 |---|---|---:|---:|---:|
 {rows}
 
-Not built here, for their configurations have no such small sizes, or need other packages: {unbuilt}.
+Not built, since their configurations allow no such small sizes or need other packages: {unbuilt}.
 """
 
 
@@ -70,7 +74,9 @@ class Wrong(Exception):
     """The result of pruning is not what it should be."""
 
 
-def check(name: str, *, checkpoints: bool = True) -> dict[str, Any]:
+def check(
+    name: str, *, pruners: Sequence[str] = PRUNERS, sparsities: Sequence[Any] = SPARSITIES, checkpoints: bool = True
+) -> dict[str, Any]:
     """One architecture: ``result`` is ``right``, or ``refused``, ``wrong`` or ``not built`` with a ``reason``."""
     ids = tiny_architectures.token_ids()
     try:
@@ -80,8 +86,8 @@ def check(name: str, *, checkpoints: bool = True) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "class": type(base).__name__}
     refused: set[str] = set()
     try:
-        for pruner in PRUNERS:
-            for sparsity in SPARSITIES:
+        for pruner in pruners:
+            for sparsity in sparsities:
                 model = copy.deepcopy(base)
                 try:
                     record = harness_ext.prune(model, pruner=pruner, sparsity=sparsity, calibration=ids, **OPTIONS)
@@ -212,7 +218,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| `{row['name']}` | {result} | {row.get('layers', '')} | {row.get('experts') or ''} | {dense} |")
     unbuilt = ", ".join(f"`{row['name']}`" for row in rows if row["result"] == "not built") or "none"
     return PAGE.format(
-        transformers=transformers.__version__, summary=summary, rows="\n".join(lines).replace("|  |", "| |"), unbuilt=unbuilt
+        transformers=transformers.__version__,
+        summary=summary,
+        rows="\n".join(re.sub(r"\|(?=  )", "|", line).replace("  ", " ") for line in lines),
+        unbuilt=unbuilt,
     )
 
 

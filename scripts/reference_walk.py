@@ -31,6 +31,8 @@ def weight_of(model: nn.Module, name: str) -> torch.Tensor:
     path, expert, role = split_name(name)
     module = modules[path]
     kind = type(module).__name__
+    if isinstance(module, nn.Linear):  # DeepSeek V4's, in groups
+        return module.weight.data.chunk(module.n_groups)[expert]
     if kind == "DbrxExpertGLU":
         matrix = getattr(module, role).data.view(module.moe_num_experts, module.ffn_hidden_size, module.hidden_size)[expert]
         return matrix.T if role == "w2" else matrix
@@ -51,7 +53,7 @@ def split_name(name: str) -> tuple[str, int, str]:
     """The module, the number and the role in ``model.layers.0.mlp.experts.5.up_proj``; JetMoE's matrices have no role."""
     found = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name) or re.fullmatch(r"(.+)\.(\d+)()", name)
     if found is None:
-        raise ValueError(f"{name} is no matrix of an expert")
+        raise ValueError(f"{name} is no name of a matrix of an expert")
     return found[1], int(found[2]), found[3]
 
 
@@ -67,10 +69,7 @@ def walk(model: PreTrainedModel, layers: Sequence[str], input_ids: torch.Tensor,
     """
     blocks: dict[int, list[str]] = {}
     for name in layers:
-        found = re.match(r".*?\.(\d+)\.", name)
-        if found is None:
-            raise ValueError(f"{name} is in no numbered block")
-        blocks.setdefault(int(found[1]), []).append(name)
+        blocks.setdefault(int(re.findall(r"\.(\d+)\.", name)[0]), []).append(name)
     everything: dict[str, torch.Tensor] = {}
     for number in sorted(blocks):
         read = inputs_of(model, blocks[number], input_ids)
@@ -175,6 +174,13 @@ def _expert_hooks(
                 add(expert, ("down_proj",), module.act_fn(gate) * up * weights[:, expert, None])
 
         yield module, shared
+    elif isinstance(module, nn.Linear):
+
+        def groups(_: nn.Module, args: Any, kwargs: Any) -> None:
+            for group in range(module.n_groups):
+                add(group, ("",), args[0][..., group, :])
+
+        yield module, groups
     else:
 
         def stacked(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -193,12 +199,11 @@ def weight_of_module(module: Any, expert: int, role: str) -> torch.Tensor:
     return weight
 
 
-def _inner(module: Any, expert: int, states: torch.Tensor) -> torch.Tensor:
+def _inner(module: Any, expert: int, states: torch.Tensor) -> Any:
     """What an expert's way down reads."""
     bias = getattr(module, "gate_up_proj_bias", None)
     if not hasattr(module, "gate_up_proj"):
-        inner: torch.Tensor = module.act_fn(F.linear(states, module.up_proj[expert]))
-        return inner
+        return module.act_fn(F.linear(states, module.up_proj[expert]))
     weight = module.gate_up_proj[expert]
     both = states @ weight if getattr(module, "is_transposed", False) else F.linear(states, weight)
     if bias is not None:

@@ -27,6 +27,8 @@ SIZES: dict[str, Any] = (
     | {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     | {"num_key_value_heads": 2, "head_dim": 16, "rotary_dim": 8, "sliding_window": 16, "n_shared_experts": 1}
     | {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 16, "qk_head_dim": 32}
+    | {"swa_head_dim": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "linear_head_dim": 16, "linear_num_heads": 4}
+    | {"rel_extent": 32, "sliding_window_size": 16}
     | {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16}
 )
 
@@ -61,6 +63,7 @@ OWN: dict[str, dict[str, Any]] = {
     "deepseek_v2": LATENT,
     "deepseek_v3": GROUPS | {"first_k_dense_replace": 1},
     "deepseek_v32": GROUPS | {"first_k_dense_replace": 1},
+    "deepseek_v4": {"o_lora_rank": 256},
     "falcon": {"ffn_hidden_size": 128},
     "falcon_h1": MAMBA | {"mamba_d_ssm": 128},
     "gemma3": {"text_config": TEXT, "vision_config": VISION, "mm_tokens_per_image": 4},

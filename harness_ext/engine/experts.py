@@ -1,10 +1,12 @@
-"""Finds the experts of a decoder block, and says where in which parameter each matrix of theirs is.
+"""Finds the matrices of a decoder block of which several are in one parameter, such as those of experts, and says where each is.
 
 Experts are stored in one of three forms:
 
 * as parameters [experts, outputs, inputs], or [experts, inputs, outputs] (transformers 5);
 * as parameters [experts * width, hidden size], one expert below the other (DBRX);
 * as a list of modules with linear layers, one module for each expert.
+
+A linear layer of several groups of channels, each with a matrix of its own (DeepSeek V4), has them one below the other too.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import nn
 GATE_UP = "gate_up_proj"  # the two matrices of a gated FFN in one, which are layers of their own here
 DOWN = re.compile(r"down|w2|wo|c_proj|fc2|output")  # what the matrix is called that leads back to the hidden states
 COUNTS = ("num_experts", "moe_num_experts", "num_local_experts", "n_routed_experts", "num_routed_experts")
-
+GROUPS = "n_groups"  # what a linear layer calls the number of its groups
 
 IMPLEMENTATION = "_experts_implementation_internal"  # of a config; the public name sets those of its parts as well
 SEEN = ("eager", "grouped_mm")  # implementations of transformers that multiply the parameters themselves, or views of them
@@ -41,29 +43,31 @@ class Expert(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the matrix of an expert is in a parameter."""
+    """Where a matrix is in a parameter that holds several of one shape."""
 
-    expert: int
-    experts: int
+    number: int
+    of: int
+    """How many there are."""
     transposed: bool
-    """Whether the expert's part of the parameter is [inputs, outputs]."""
+    """Whether each is stored as [inputs, outputs]."""
     rows: slice
-    """Of the expert's part as [outputs, inputs]."""
+    """The rows of the matrix that are meant, as [outputs, inputs]."""
 
     def stack(self, parameter: torch.Tensor) -> torch.Tensor:
-        """A view of the parameter as [experts, :, :]."""
-        return parameter if parameter.ndim == 3 else parameter.view(self.experts, -1, parameter.shape[-1])
+        """A view of the parameter as [matrices, :, :]."""
+        return parameter if parameter.ndim == 3 else parameter.view(self.of, -1, parameter.shape[-1])
 
     def view(self, parameter: torch.Tensor) -> torch.Tensor:
         """A view of the matrix as [outputs, inputs]."""
-        part = self.stack(parameter)[self.expert]
-        return (part.T if self.transposed else part)[self.rows]
+        matrix = self.stack(parameter)[self.number]
+        return (matrix.T if self.transposed else matrix)[self.rows]
 
 
 class Stored(NamedTuple):
-    """A matrix of each expert of a module: the role it has, the parameter it is in, and where."""
+    """A matrix among those that a module has in its parameters."""
 
     role: str
+    """What it is in its expert; empty where a module has one matrix for each."""
     parameter: str
     reads: str
     place: Place
@@ -76,9 +80,7 @@ def stored_experts(name: str, module: nn.Module) -> Iterator[Stored]:
         name: of the module within its block.
     """
     parameters = _stacked(name, module)
-    if not parameters:
-        return
-    count = min(len(stack) for stack in parameters.values())
+    count = min((len(stack) for stack in parameters.values()), default=0)
     transposed = _transposed(module, parameters)
     for expert in range(count):
         for parameter, stack in parameters.items():
@@ -101,17 +103,25 @@ def listed_experts(block: nn.Module) -> dict[str, tuple[str, int, int]]:
     return found
 
 
+def in_groups(name: str, module: nn.Module) -> Iterator[Stored]:
+    """The matrices of a linear layer that is one of several groups of channels; none for other modules."""
+    groups = getattr(module, GROUPS, None)
+    if isinstance(module, nn.Linear) and isinstance(groups, int) and groups > 1 and len(module.weight) % groups == 0:
+        for number in range(groups):
+            yield Stored("", "weight", "", Place(number, groups, False, slice(None)))
+
+
 def _stacked(name: str, module: nn.Module) -> dict[str, torch.Tensor]:
     """The parameters of a module that hold a matrix for each of several experts, as [experts, :, :]."""
     if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
         return {}
-    if "expert" not in f"{name}.{type(module).__name__}".lower():
+    count = next((value for key in COUNTS if isinstance(value := getattr(module, key, None), int) and value > 1), 0)
+    if not count and "expert" not in f"{name}.{type(module).__name__}".lower():
         return {}
     own = {key: parameter.detach() for key, parameter in module.named_parameters(recurse=False) if parameter.is_floating_point()}
     stacks = {key: parameter for key, parameter in own.items() if parameter.ndim == 3}
     if stacks:
         return stacks
-    count = next((value for key in COUNTS if isinstance(value := getattr(module, key, None), int) and value > 1), 0)
     flat = {key: p for key, p in own.items() if p.ndim == 2 and count and len(p) % count == 0 and len(p) > count and "bias" not in key}
     return {key: parameter.view(count, -1, parameter.shape[1]) for key, parameter in flat.items()} if len(flat) > 1 else {}
 

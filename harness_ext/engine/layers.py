@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from harness_ext.engine.experts import Expert, Place, listed_experts, stored_experts
+from harness_ext.engine.experts import Expert, Place, in_groups, listed_experts, stored_experts
 from harness_ext.engine.kinds import KINDS, kind_of
 from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean
 
@@ -38,7 +38,7 @@ class LinearLayer:
     parameter: str = "weight"
     """The name of the parameter in ``module``."""
     place: Place | None = None
-    """Where in the parameter the matrix is; None if the parameter is the weight of the module."""
+    """Where in the parameter the matrix is, where the parameter holds several; else None."""
 
     @property
     def stored(self) -> nn.Parameter:
@@ -49,7 +49,9 @@ class LinearLayer:
     @property
     def module_name(self) -> str:
         """The full name of ``module``."""
-        return self.name if self.place is None or self.expert is None else self.expert.group
+        if self.place is None:
+            return self.name
+        return self.expert.group if self.expert else self.name.removesuffix(f".{self.place.number}")
 
     @property
     def parameter_name(self) -> str:
@@ -152,15 +154,18 @@ def linear_layers(prefix: str, block: nn.Module) -> Iterator[LinearLayer]:
     stored = {name: found for name, module in block.named_modules() if (found := list(stored_experts(name, module)))}
     numbers: dict[str, set[int]] = {}  # how many experts there are to choose from, by the kind of the layers
     for name, matrices in stored.items():
-        numbers.setdefault(kind_of(block, name), set()).add(matrices[0].place.experts)
+        numbers.setdefault(kind_of(block, name), set()).add(matrices[0].place.of)
     for name, (_, _, number) in listed.items():
         numbers.setdefault(kind_of(block, name), set()).add(number)
     for name, module in block.named_modules():
         kind = kind_of(block, name)
         for role, parameter, reads, place in stored.get(name, ()):
-            expert = Expert(f"{prefix}.{name}", place.expert, place.experts, role, reads)
-            yield LinearLayer(".".join(filter(None, (prefix, name, str(place.expert), role))), kind, module, expert, parameter, place)
-        if is_linear(module):
+            expert = Expert(f"{prefix}.{name}", place.number, place.of, role, reads)
+            yield LinearLayer(".".join(filter(None, (prefix, name, str(place.number), role))), kind, module, expert, parameter, place)
+        if not is_linear(module):
+            for _, parameter, _, place in in_groups(name, module):
+                yield LinearLayer(f"{prefix}.{name}.{place.number}", kind, module, None, parameter, place)
+        else:
             path = next((path for path in listed if name.startswith(f"{path}.")), None)
             if path is not None:
                 group, number, count = listed[path]

@@ -179,7 +179,7 @@ class Listening:
         used = list(dict.fromkeys(name for names in ranks.gather(self.used) for name in names))
         seen = {layer.expert.group for layer in self.layers if layer.expert and owners.get(layer.name) in used}
         for layer in self.layers:
-            if layer.name not in owners and layer.expert is None:
+            if layer.expert is None and owners.get(layer.name) not in used:
                 raise UnsupportedModelError(f"{layer.name} was not used by the calibration tokens: it cannot be pruned from statistics")
             if layer.expert and layer.expert.group not in seen:
                 raise UnsupportedModelError(f"{layer.expert.group}: no expert was used by the calibration tokens in a way that can be seen")

@@ -64,7 +64,7 @@ class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if key not in stacks:
                 stacks[key] = _stack(layer)
                 self._stacks.setdefault(stacks[key].parameter.untyped_storage().data_ptr(), []).append(stacks[key])
-            number = layer.place.expert if layer.place else 0
+            number = layer.place.number if layer.place else 0
             first = layer.place.rows.start or 0 if layer.place else 0
             stacks[key].layers.setdefault(number, []).append((first, layer))
 
@@ -88,7 +88,8 @@ class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if ends is not None:
                     self._tell(layer, rows[stops[number] : stops[number + 1]])
                 else:
-                    self._tell(layer, rows[number][(rows[number] != 0).any(-1)])
+                    sent = (rows[number] != 0).any(-1) if layer.expert else slice(None)
+                    self._tell(layer, rows[number][sent])
 
     def _tell(self, layer: LinearLayer, rows: torch.Tensor) -> None:
         inputs = rows.reshape(-1, rows.shape[-1])

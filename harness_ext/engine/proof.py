@@ -125,14 +125,13 @@ class _Uses:
     """Counts how often each linear layer is called, and how often its weight takes part in a product."""
 
     def __init__(self, layers: tuple[LinearLayer, ...]) -> None:
-        self._layers = [layer for layer in layers if layer.place is None]
-        self._all = layers
+        self._layers = layers
         self._calls = dict.fromkeys((layer.name for layer in layers), 0)
         self._products = dict(self._calls)
 
     def by_product(self) -> set[str]:
         """The layers whose weight is multiplied more often than they are called."""
-        return {layer.name for layer in self._layers if self._products[layer.name] > self._calls[layer.name]}
+        return {layer.name for layer in self._layers if not layer.place and self._products[layer.name] > self._calls[layer.name]}
 
     def idle(self) -> list[LinearLayer]:
         """The layers that are not used at all, and are no expert's."""
@@ -140,9 +139,9 @@ class _Uses:
 
     def __enter__(self) -> _Uses:
         self._stack = ExitStack()
-        for layer in self._layers:
+        for layer in (layer for layer in self._layers if layer.place is None):
             self._stack.callback(layer.module.register_forward_pre_hook(self._call_of(layer.name)).remove)
-        self._stack.enter_context(MatrixCalls(self._all, self._product))
+        self._stack.enter_context(MatrixCalls(self._layers, self._product))
         return self
 
     def __exit__(self, *_: object) -> None:
