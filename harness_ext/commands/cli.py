@@ -171,6 +171,10 @@ def prune(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")] = False,
     revision: Annotated[Optional[str], typer.Option(help="Revision of the model on the hub.")] = None,  # noqa: UP045
+    gguf_file: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="GGUF file in the folder or repository. Its weights are dequantised."),
+    ] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
 ) -> None:
     """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
@@ -191,7 +195,7 @@ def prune(
         arguments = {name: value for name, value in given.items() if value is not None} | parse_options(option or [])
         job = prune_command.PruneJob(
             pretrained, out, arguments, dtype=dtype, device=device, masks_only=masks_only, stream=stream, force=force, revision=revision,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=trust_remote_code, gguf_file=gguf_file,
         )  # fmt: skip
         record = prune_command.run(job)
     except HarnessExtError as error:

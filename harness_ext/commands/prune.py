@@ -14,13 +14,14 @@ import torch
 from harness_ext.atomic import check_out, whole_folder, writing
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
-from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, one_line, shortened
-from harness_ext.host.arguments import DTYPES
+from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean, one_line, shortened, shown
+from harness_ext.host.arguments import DTYPES, check_device
 from harness_ext.host.model_folder import model_folder
-from harness_ext.host.preflight import check_config, check_layers
+from harness_ext.host.preflight import check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import ModelPruner, StructuredPruner
 from harness_ext.plugins import Plugins
+from harness_ext.weights import gguf
 from harness_ext.weights.export import describe, save
 from harness_ext.weights.loading import load
 from harness_ext.weights.masks import save_masks
@@ -47,6 +48,7 @@ class PruneJob:
         masks_only: write masks, one bit a weight, instead of weights.
         stream: read and write one decoder block at a time, for a model that is larger than memory.
         force: replace ``out`` if it was written here.
+        gguf_file: the file in the folder that holds the weights, which are unpacked.
     """
 
     pretrained: str
@@ -59,6 +61,12 @@ class PruneJob:
     force: bool = False
     revision: str | None = None
     trust_remote_code: bool = False
+    gguf_file: str | None = None
+
+    @property
+    def called(self) -> str:
+        """The model as the user wrote it."""
+        return f"--pretrained {shortened(self.pretrained)}"
 
 
 def run(job: PruneJob) -> dict[str, Any]:
@@ -72,19 +80,20 @@ def run(job: PruneJob) -> dict[str, Any]:
     plan = take_plan(plugins, arguments)
     if arguments:
         name = min(arguments)
-        raise BadOptionError(f"no argument {name!r}.{did_you_mean(name, ARGUMENTS)}")
+        raise BadOptionError(f"no argument {shown(name)}.{did_you_mean(name, ARGUMENTS)}")
     _check(job, plan)
     check_out(job.out, job.force)
-    folder = model_folder(plugins, job.pretrained)
+    folder = model_folder(plugins, job.pretrained, job.gguf_file)
+    weights = gguf.origin(gguf.find(folder, job.gguf_file, job.revision)) if job.gguf_file else {}
     with _quiet():
         config = _config(job, folder)
         if plan.sparsity.ratio > 0:
-            check_config(config, f"--pretrained {job.pretrained}")
-            check_layers(config, plan.walked_modules, dense_limit=plan.dense_limit, trust_remote_code=job.trust_remote_code)
+            check_config(config, job.called)
+            check_plan(plan, without_weights(config, job.called, trust_remote_code=job.trust_remote_code))
         tokenizer = _tokenizer(job, folder)
-        if tokenizer is None and _reads_text(plan):
-            raise CalibrationError(f"calibration {_source(plan)!r} needs a tokenizer, and there is none in {folder}")
-        return _stream(job, plan, folder, tokenizer) if job.stream else _whole(job, plan, folder, tokenizer)
+        check_tokenizer(plan, tokenizer, folder)
+        source = _described(job) | weights
+        return _stream(job, plan, folder, tokenizer, source) if job.stream else _whole(job, plan, folder, tokenizer, source)
 
 
 def summary(record: Mapping[str, Any], out: Path) -> str:
@@ -99,33 +108,31 @@ def _check(job: PruneJob, plan: Plan) -> None:
         BadOptionError: the first of them.
     """
     if job.dtype not in DTYPES:
-        raise BadOptionError(f"--dtype {job.dtype}: want {', '.join(DTYPES)}.{did_you_mean(job.dtype, DTYPES)}")
-    try:
-        torch.device(job.device or "cpu")
-    except RuntimeError as error:
-        raise BadOptionError(f"--device {job.device}: want a device such as cpu, cuda or cuda:1") from error
+        raise BadOptionError(f"--dtype {shortened(job.dtype)}: want {', '.join(DTYPES)}.{did_you_mean(job.dtype, DTYPES)}")
+    if job.device is not None:
+        check_device(job.device, f"--device {shortened(job.device)}")
     name = plan.pruner.name
     if job.masks_only and job.stream:
         raise BadOptionError("--masks-only does not go with --stream: masks are taken of a model that is in memory")
     if job.masks_only and isinstance(plan.pruner, StructuredPruner):
         raise BadOptionError(f"--masks-only does not go with pruner {name!r}: it takes layers, heads or channels out and leaves no mask")
+    if job.stream and job.gguf_file:
+        raise BadOptionError("--stream does not go with --gguf-file: a GGUF file is unpacked as a whole")
     if job.stream and isinstance(plan.pruner, ModelPruner):
         raise BadOptionError(f"--stream does not go with pruner {name!r}: it wants the whole model in memory")
     if job.stream and plan.needs_calibration and _source(plan) == "self":
         raise BadOptionError("--stream does not go with calibration=self, which wants the whole model: give --calibration FILE or hub")
 
 
-def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
+def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
-    with _loading(job.pretrained):
-        model = load(
-            AutoModelForCausalLM, folder, called=f"--pretrained {shortened(job.pretrained)}", dtype=_dtype(job.dtype) or "auto",
-            revision=job.revision, trust_remote_code=job.trust_remote_code,
-        )  # fmt: skip
+    with _loading(job):
+        unpacked = {"quantization_config": gguf.dequantised()} if job.gguf_file else {}
+        model = load(AutoModelForCausalLM, folder, called=job.called, dtype=_dtype(job.dtype) or "auto", **_place(job), **unpacked)
     with _moving(job):
         model = model.to(_device(job)).eval()
-    record = apply(plan, model, tokenizer) | {"source": _described(job)}
+    record = apply(plan, model, tokenizer) | {"source": source}
     if job.masks_only:
         save_masks(model, record, job.out, force=job.force)
     else:
@@ -133,16 +140,16 @@ def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenize
     return record
 
 
-def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
-    source = _local(job, folder, FILES)
+def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]) -> dict[str, Any]:
+    files = _local(job, folder, FILES)
     with whole_folder(job.out, force=job.force) as part:
         with _moving(job):
-            shards = Shards.open(source, part, dtype=_dtype(job.dtype), device=_device(job), trust_remote_code=job.trust_remote_code)
+            shards = Shards.open(files, part, dtype=_dtype(job.dtype), device=_device(job), trust_remote_code=job.trust_remote_code)
         with shards:
-            record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": _described(job)}
+            record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": source}
             shards.finish()
         with writing(job.out):
-            copy_code(source, part)
+            copy_code(files, part)
         describe(part, job.out, record, tokenizer, job.pretrained)
     return record
 
@@ -159,7 +166,7 @@ def _local(job: PruneJob, folder: str, patterns: tuple[str, ...]) -> Path:
         return source
     from huggingface_hub import snapshot_download
 
-    with _loading(job.pretrained):
+    with _loading(job):
         return Path(snapshot_download(folder, revision=job.revision, allow_patterns=list(patterns)))
 
 
@@ -171,8 +178,8 @@ def _described(job: PruneJob) -> dict[str, Any]:
 def _config(job: PruneJob, folder: str) -> PretrainedConfig:
     from transformers import AutoConfig
 
-    with _loading(job.pretrained):
-        return AutoConfig.from_pretrained(folder, revision=job.revision, trust_remote_code=job.trust_remote_code)
+    with _loading(job):
+        return AutoConfig.from_pretrained(folder, **_place(job))
 
 
 def _tokenizer(job: PruneJob, folder: str) -> PreTrainedTokenizerBase | None:
@@ -180,14 +187,15 @@ def _tokenizer(job: PruneJob, folder: str) -> PreTrainedTokenizerBase | None:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=job.revision, trust_remote_code=job.trust_remote_code)
+        return AutoTokenizer.from_pretrained(folder, **_place(job))
     except (OSError, ValueError, KeyError, TypeError):  # what AutoTokenizer raises depends on what is missing
         return None
 
 
-def _reads_text(plan: Plan) -> bool:
-    calibration = plan.calibration
-    return plan.needs_calibration and isinstance(calibration, Calibration) and type(calibration).input_ids is Calibration.input_ids
+def _place(job: PruneJob) -> dict[str, Any]:
+    """Where transformers finds the parts of the model."""
+    where = {"revision": job.revision, "trust_remote_code": job.trust_remote_code}
+    return where | ({"gguf_file": job.gguf_file} if job.gguf_file else {})
 
 
 def _source(plan: Plan) -> str:
@@ -203,12 +211,12 @@ def _device(job: PruneJob) -> torch.device:
 
 
 @contextmanager
-def _loading(pretrained: str) -> Iterator[None]:
+def _loading(job: PruneJob) -> Iterator[None]:
     """Makes one line of what transformers and the hub say when they cannot load a model."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise UnsupportedModelError(f"--pretrained {shortened(pretrained)}: cannot be loaded: {one_line(error)}") from error
+        raise UnsupportedModelError(f"{job.called}: cannot be loaded: {one_line(error)}") from error
 
 
 @contextmanager

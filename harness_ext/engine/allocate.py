@@ -57,6 +57,15 @@ def allocate(
     return rounded
 
 
+def check_pattern(sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
+    """Checks that a pattern divides the inputs of every layer.
+
+    Raises:
+        BadOptionError: it does not.
+    """
+    _check_divisibility(dict.fromkeys((layer.name for layer in layers), sparsity), sparsity, layers)
+
+
 def _check_together(allocation: Allocation, pruner: PruningMethod, sparsity: Sparsity) -> None:
     if isinstance(pruner, ModelPruner) and allocation.name != UNIFORM:
         raise BadOptionError(

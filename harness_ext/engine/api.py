@@ -13,6 +13,8 @@ from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.placement import OneBlockOnDevice
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, EXPERTS, MIN_EXPERT_TOKENS, PRECISION, PRUNER, make_plan
 from harness_ext.engine.run import apply
+from harness_ext.engine.wrappers import check_unwrapped
+from harness_ext.errors import BadOptionError, shown
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import PruningMethod
@@ -83,12 +85,21 @@ def prune(
         experts=experts, min_expert_tokens=min_expert_tokens, strict=strict, dense_limit=dense_limit,
         pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
+    check_unwrapped(model)
+    device = _device(device)
     training = model.training
     model.eval()
     try:
         placement = None
-        if device is not None and torch.device(device) != model.device:
-            placement = OneBlockOnDevice(model, find_blocks(model), torch.device(device))
+        if device is not None and device != model.device:
+            placement = OneBlockOnDevice(model, find_blocks(model), device)
         return apply(plan, model, tokenizer, measure_error=measure_error, placement=placement)
     finally:
         model.train(training)
+
+
+def _device(device: str | torch.device | None) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise BadOptionError(f"device={shown(device)}: want a device such as cpu, cuda or cuda:1") from error

@@ -9,6 +9,7 @@ import torch
 from harness_ext.engine import checks, ranks
 from harness_ext.engine.allocate import allocate
 from harness_ext.engine.calls import Route
+from harness_ext.engine.fit import shapes_of
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.listening import Stage
 from harness_ext.engine.placement import Placement
@@ -40,9 +41,7 @@ def choose_sparsities(
         BadOptionError, PluginError: as :func:`harness_ext.engine.allocate.allocate`.
         NumericalError: an activation is not finite.
     """
-    shapes = [
-        LayerShape(layer.name, index, layer.kind, *layer.weight.shape) for index, block in enumerate(blocks) for layer in block.layers
-    ]
+    shapes = shapes_of(blocks)
     measured = _measure(plan, blocks, placement, stopwatch, input_ids, route, shapes) if plan.allocation.reads_weights() else {}
     return ranks.broadcast(allocate(plan.allocation, plan.pruner, plan.sparsity, shapes, measured))
 

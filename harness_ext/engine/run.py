@@ -11,6 +11,7 @@ import torch
 from harness_ext.engine import checks, ranks, record
 from harness_ext.engine.coverage import check_coverage, dense_parts
 from harness_ext.engine.experts import visible_products
+from harness_ext.engine.fit import check_fit
 from harness_ext.engine.layer_sparsities import choose_sparsities
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.layerwise import kinds_of, prune_blocks
@@ -20,6 +21,7 @@ from harness_ext.engine.proof import prove
 from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.engine.structured import reshape
 from harness_ext.engine.whole_model import prune_whole
+from harness_ext.engine.wrappers import check_unwrapped
 from harness_ext.errors import UnsupportedModelError
 from harness_ext.method.calibration import check_ids, describe
 from harness_ext.method.pruner import ModelPruner, Pruner, StructuredPruner
@@ -50,13 +52,14 @@ def apply(
     """
     placement = placement or Placement(model)
     blocks = _blocks(plan, model, in_memory=placement.in_memory)
+    removes = plan.sparsity.ratio > 0
+    fixed = check_fit(plan, model, blocks) if removes else None
     found: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
     stopwatch = Stopwatch(placement.device)
     with stopwatch("digest"):
         found["dense_digest"] = placement.digest()
         if not ranks.all_true(found["dense_digest"] == ranks.broadcast(found["dense_digest"])):
             raise UnsupportedModelError("the processes hold different dense models: load the same checkpoint in all of them")
-    removes = plan.sparsity.ratio > 0
     input_ids = None
     if plan.needs_calibration or (measure_error and removes):
         with stopwatch("calibration"):
@@ -75,7 +78,7 @@ def apply(
         with placement.session(), visible_products(model):
             measured = plan.allocation.measures(pruner) or (isinstance(pruner, Pruner) and kinds_of(pruner, measure_error=measure_error))
             route = prove(placement, blocks, input_ids, stopwatch) if measured and input_ids is not None else None
-            asked = choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)
+            asked = ranks.broadcast(fixed) if fixed else choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)
             if isinstance(pruner, ModelPruner):
                 layers, notes = prune_whole(plan, pruner, model, blocks, input_ids)
                 found |= {"notes": notes} if notes else {}
@@ -107,11 +110,14 @@ def apply(
 
 def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[DecoderBlock]:
     """The blocks to be pruned; none for a dense model that could not be."""
+    removes = plan.sparsity.ratio > 0
     try:
+        if removes:
+            check_unwrapped(model)
         blocks = find_blocks(model, plan.walked_modules)
         check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=in_memory)
     except UnsupportedModelError:
-        if plan.sparsity.ratio > 0:
+        if removes:
             raise
         return []
     return blocks

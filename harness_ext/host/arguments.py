@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
 
 DEFAULT_MODEL = "lab-m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -58,3 +61,39 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadOptionError(f"{option} {text}: {example}")
     return value
+
+
+def parse_device(device: str, given: str) -> torch.device:
+    """A device from its name.
+
+    Args:
+        given: the argument as the user wrote it, to begin the message with.
+
+    Raises:
+        BadOptionError: not the name of a device.
+    """
+    import torch
+
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise BadOptionError(f"{given}: want a device such as cpu, cuda or cuda:1") from error
+
+
+def check_device(device: str, given: str) -> None:
+    """Checks that a device is there.
+
+    Args:
+        given: as for :func:`parse_device`.
+
+    Raises:
+        BadOptionError: no such device on this machine.
+    """
+    import torch
+
+    chosen = parse_device(device, given)
+    if chosen.type not in ("cuda", "mps", "meta"):
+        return
+    count = torch.cuda.device_count() if chosen.type == "cuda" else int(chosen.type == "mps" and torch.backends.mps.is_available())
+    if (chosen.index or 0) >= count:
+        raise BadOptionError(f"{given}: there is no such device here, there are {count} of {chosen.type}: want another, such as cpu")

@@ -14,17 +14,19 @@ from harness_ext.engine import ranks
 from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.terminal import show_log
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.engine.wrappers import check_unwrapped
+from harness_ext.errors import BadOptionError, did_you_mean, shown
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.command_line import typed_command
 from harness_ext.host.environment import quieten_git
 from harness_ext.host.model_folder import registered_folder
 from harness_ext.host.peft import check_adapter, merged
-from harness_ext.host.preflight import check_arguments, check_config, check_layers
+from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.host.shared_prompts import Request, SharedPrompts
 from harness_ext.method.options import Configurable
 from harness_ext.plugins import Plugins
+from harness_ext.weights import gguf
 from harness_ext.weights.loading import Checked
 
 log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, *, share_prompts: bool = True, **arguments: Any
     ) -> None:
         if not isinstance(share_prompts, bool):
-            raise BadOptionError(f"share_prompts={share_prompts!r}: want True or False")
+            raise BadOptionError(f"share_prompts={shown(share_prompts)}: want True or False")
         quieten_git()
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
@@ -69,6 +71,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self._plan, self._decisive_arguments = plan, dict(arguments)
         if self._prunes:
             check_arguments(arguments)
+            if not isinstance(pretrained, str):
+                check_unwrapped(pretrained)
+        gguf_file, weights = arguments.get("gguf_file"), {}
+        if gguf_file and isinstance(pretrained, str):
+            weights = {"pretrained": pretrained} | gguf.origin(gguf.find(pretrained, gguf_file, arguments.get("revision")))
         adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores it beside a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
@@ -76,7 +83,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         if adapter:
             self._model = merged(self.model, adapter)
         self._shared_prompts = SharedPrompts(self) if share_prompts else None
-        self.pruning_record = apply(plan, self.model, self.tokenizer)
+        self.pruning_record = apply(plan, self.model, self.tokenizer) | ({"source": weights} if weights else {})
 
     @property
     def _prunes(self) -> bool:
@@ -87,15 +94,20 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
         if self._prunes:
             check_config(self._config, pretrained)
-            modules, dense_limit = self._plan.walked_modules, self._plan.dense_limit
-            check_layers(self._config, modules, dense_limit=dense_limit, trust_remote_code=trust_remote_code)
+            check_plan(self._plan, without_weights(self._config, pretrained, trust_remote_code=trust_remote_code))
 
-    def _create_model(self, pretrained: str, **arguments: Any) -> None:
-        """As in lm-eval; refuses a checkpoint with missing weights, which transformers would draw at random."""
+    def _create_model(self, pretrained: str, *, gguf_file: str | None = None, **arguments: Any) -> None:
+        """As in lm-eval; refuses a checkpoint with missing weights, which transformers would draw at random. Weights of a GGUF file are
+        unpacked, also for the dense model, so that it is the one that is pruned.
+        """
+        if self._prunes:
+            check_tokenizer(self._plan, self.tokenizer, pretrained)
+        if gguf_file:
+            arguments["quantization_config"] = gguf.dequantised()
         auto = getattr(self, "AUTO_MODEL_CLASS")  # noqa: B009 - of a class that has no types
         self.AUTO_MODEL_CLASS = Checked(auto)
         try:
-            super()._create_model(pretrained, **arguments)
+            super()._create_model(pretrained, gguf_file=gguf_file, **arguments)
         finally:
             self.AUTO_MODEL_CLASS = auto
 
@@ -169,7 +181,7 @@ def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):
         if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):
-            raise BadOptionError(f"no argument {name!r}.{hint}")
+            raise BadOptionError(f"no argument {shown(name)}.{hint}")
         for part in (plan.pruner, plan.calibration, plan.allocation):
             if isinstance(part, Configurable) and name in part.options():
-                raise BadOptionError(f"no argument {name!r}. Did you mean '{part.kind}.{name}'?")
+                raise BadOptionError(f"no argument {shown(name)}. Did you mean '{part.kind}.{name}'?")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.errors import LONGEST, BadOptionError, PluginError, did_you_mean, shortened, shown
 from harness_ext.plugins import Plugins
 
 
@@ -19,13 +20,16 @@ def registered_folder(plugins: Plugins, name: str) -> str:
     folder, origin = plugins.models.get(name)
     if not folder.is_dir():
         if command := plugins.how_to_get.get(name):
-            raise BadOptionError(f"pretrained={name!r} is not on this machine yet: run {command}, which writes {folder}")
-        raise PluginError(f"pretrained={name!r}: {origin} registers it as {folder}, where there is no folder")
+            raise BadOptionError(f"pretrained={shown(name)} is not on this machine yet: run {command}, which writes {folder}")
+        raise PluginError(f"pretrained={shown(name)}: {origin} registers it as {folder}, where there is no folder")
     return str(folder)
 
 
-def model_folder(plugins: Plugins, pretrained: str) -> str:
+def model_folder(plugins: Plugins, pretrained: str, gguf_file: str | None = None) -> str:
     """The folder of a registered name, the folder given, or a name on the hub.
+
+    Args:
+        gguf_file: the file in the folder that holds configuration and weights.
 
     Raises:
         PluginError: a registered name whose folder is not there.
@@ -33,15 +37,17 @@ def model_folder(plugins: Plugins, pretrained: str) -> str:
     """
     if pretrained in plugins.models.items:
         return registered_folder(plugins, pretrained)
-    path = Path(pretrained).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BadOptionError(f"--pretrained {pretrained}: there is no config.json in this folder")
+    path, called = Path(pretrained).expanduser(), f"--pretrained {shortened(pretrained)}"
+    if os.path.isdir(path):
+        if not gguf_file and not (path / "config.json").is_file():
+            files = sorted(file.name for file in path.glob("*.gguf"))
+            hint = f"; for {files[0]} give --gguf-file" if files else ""
+            raise BadOptionError(f"{called}: there is no config.json in this folder{hint}")
         return str(path)
     hint = did_you_mean(pretrained, plugins.models.items)
-    if hint or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1:
+    if hint or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1 or len(pretrained) > LONGEST:
         raise BadOptionError(
-            f"--pretrained {pretrained}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
+            f"{called}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
             f"a name on the hub.{hint}"
         )
     return pretrained

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext.engine.coverage import DENSE_LIMIT, check_coverage
+from harness_ext.engine.calls import failing
+from harness_ext.engine.coverage import check_coverage
+from harness_ext.engine.fit import check_fit
 from harness_ext.engine.layers import find_blocks
-from harness_ext.errors import BadOptionError, UnsupportedModelError
+from harness_ext.engine.plan import Plan
+from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, shown
+from harness_ext.host.arguments import DTYPES, parse_device
+from harness_ext.method.calibration import Calibration
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 QUANTISE = ("autogptq", "gptqmodel", "load_in_4bit", "load_in_8bit", "quantization_config")
 """Arguments of ``hf`` that load quantised weights."""
@@ -22,19 +28,25 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Looks at the arguments of ``hf`` for a run that prunes.
 
     Raises:
-        BadOptionError: they ask for quantised weights, an encoder, or pieces of each weight in several processes.
+        BadOptionError: they ask for quantised weights, an encoder, or pieces of each weight in several processes, or for a dtype or a
+            device that there is not.
     """
+    dtype = arguments.get("dtype")
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise BadOptionError(f"dtype={shown(dtype)}: want {', '.join(DTYPES)}.{did_you_mean(dtype, DTYPES)}")
+    if isinstance(device := arguments.get("device"), str):
+        parse_device(device, f"device={shown(device)}")  # one that is not there is the CPU for hf
     for name in QUANTISE:
         if arguments.get(name):
             raise BadOptionError(
-                f"{name}={arguments[name]!r} with sparsity above 0: quantised weights cannot be pruned. "
+                f"{name}={shown(arguments[name])} with sparsity above 0: quantised weights cannot be pruned. "
                 "Load the model in bf16, fp16 or fp32; what harness-ext prune writes can be quantised"
             )
     if arguments.get("backend") == "seq2seq":
         raise BadOptionError("backend='seq2seq' with sparsity above 0: want a decoder-only model")
     if arguments.get("tp_plan"):
         raise BadOptionError(
-            f"tp_plan={arguments['tp_plan']!r} with sparsity above 0: pruning wants each weight as a whole. "
+            f"tp_plan={shown(arguments['tp_plan'])} with sparsity above 0: pruning wants each weight as a whole. "
             "Write the pruned model with harness-ext prune, and load that with tp_plan"
         )
 
@@ -64,23 +76,55 @@ def check_config(config: PretrainedConfig, source: str) -> None:
             )
 
 
-def check_layers(config: PretrainedConfig, modules: str, *, dense_limit: float = DENSE_LIMIT, trust_remote_code: bool = False) -> None:
-    """Builds the model without weights, as loading it will, and looks for its decoder blocks.
+def without_weights(config: PretrainedConfig, source: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a configuration, on the meta device.
 
     Args:
-        modules, dense_limit: as in the plan.
+        source: what the user calls the model.
+
+    Raises:
+        UnsupportedModelError: it cannot be built.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"), failing(f"{source}: no model can be built from its configuration"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            deepcopy(config), dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    return model
+
+
+def check_plan(plan: Plan, model: PreTrainedModel) -> None:
+    """Checks a plan against a model without weights: its decoder blocks, and all that their shapes tell.
+
+    Args:
+        plan: with a sparsity above 0.
 
     Raises:
         UnsupportedModelError: blocks that are not found, or hold more than plain linear layers.
-        BadOptionError: ``modules`` selects nothing.
+        BadOptionError: ``modules`` selects nothing; or as :func:`harness_ext.engine.fit.check_fit`.
     """
-    from copy import deepcopy
+    blocks = find_blocks(model, plan.walked_modules)
+    check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=False)
+    check_fit(plan, model, blocks)
 
-    from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32, trust_remote_code=trust_remote_code)
-    check_coverage(model, find_blocks(model, modules), modules, dense_limit=dense_limit, in_memory=False)
+def check_tokenizer(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, source: str) -> None:
+    """Checks a calibration source against the tokenizer.
+
+    Args:
+        source: what the user calls the model.
+
+    Raises:
+        CalibrationError: text is to be read, and there is no tokenizer; or the source wants what the tokenizer has not.
+    """
+    calibration = plan.calibration
+    if not plan.needs_calibration or not isinstance(calibration, Calibration):
+        return
+    if tokenizer is not None:
+        calibration.check_tokenizer(tokenizer)
+    elif type(calibration).input_ids is Calibration.input_ids:
+        raise CalibrationError(f"calibration {calibration.name!r} needs a tokenizer, and there is none in {source}")
 
 
 def _quantisation(found: Any) -> str | None:

@@ -74,6 +74,11 @@ class Allocation(Configurable):
     def check(self, pruner: PruningMethod) -> None:
         """Called before any weight is loaded. Raise BadOptionError if a file is missing or the pruner does not fit."""
 
+    def check_layers(self, sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
+        """Called before any weight is loaded, where the allocation looks at weights: raise BadOptionError here for a sparsity that it
+        cannot spread over these layers, whatever their weights are.
+        """
+
     def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
         """The statistic to measure. By default ``statistic``; override it where the pruner decides."""
         return self.statistic

@@ -16,6 +16,8 @@ from harness_ext.method.statistic import Statistic
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from harness_ext.method.allocation import LayerShape
+
 
 class Pruned(NamedTuple):
     """A pruned weight and what should stand in the pruning record about it (JSON values)."""
@@ -128,6 +130,14 @@ class Pruner(PruningMethod):
             what ``prune`` would return, for each of the layers.
         """
         return [self.prune(weight, sparsity, statistic) for weight, sparsity in zip(weights, sparsities, strict=True)]
+
+    def check_layer(self, layer: LayerShape, sparsity: Sparsity) -> None:
+        """Override it to refuse a sparsity for a layer of this shape, before weights are loaded. It is not called where the allocation
+        looks at weights.
+
+        Raises:
+            BadOptionError: the method cannot remove that from this layer.
+        """
 
     @classmethod
     def prunes_together(cls) -> bool:

@@ -19,6 +19,7 @@ from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec, trials
 from harness_ext.sweep.identity import key, model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
+from harness_ext.sweep.preflight import check_models
 from harness_ext.sweep.processes import held
 from harness_ext.sweep.records import TrialRecord
 
@@ -80,6 +81,7 @@ class Checked:
         self.sweep = sweep
         plugins = Plugins()
         self.trials = trials(sweep, plugins)
+        check_models(plugins, self.trials)
         self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
         self._identities = {name: model_identity(plugins, name, sweep.revision) for name in sweep.pretrained}
 

@@ -42,6 +42,8 @@ def command(record: Mapping[str, Any], base: str, out: str) -> str:
     words = ["harness-ext", "prune", "--pretrained", base]
     if source.get("revision"):
         words += ["--revision", source["revision"]]
+    if source.get("gguf_file"):
+        words += ["--gguf-file", source["gguf_file"]]
     words += ["--pruner", plan["pruner"], "--sparsity", plan["sparsity"], "--modules", plan["modules"]]
     for option in ("allocation", "calibration", "precision", "experts", "min_expert_tokens", "dense_limit"):
         if plan.get(option) is not None:
@@ -75,6 +77,8 @@ def _front_matter(record: Mapping[str, Any], base: str) -> str:
 def _facts(record: Mapping[str, Any], base: str) -> dict[str, str]:
     plan = record["plan"]
     facts = {"base model": base, "method": _named(plan["pruner"], plan.get("pruner_options", {}))}
+    if (source := record.get("source", {})).get("gguf_file"):
+        facts["weights"] = f"dequantised from {source['gguf_file']} ({source['quantisation']})"
     if plugin := record.get("plugin"):
         facts["plugin"] = f"{plugin['distribution']} {plugin['version']} ({plugin['module']})"
     facts["asked sparsity"] = f"{plan['sparsity']} of the linear layers in the decoder blocks (modules: {plan['modules']})"
@@ -85,8 +89,9 @@ def _facts(record: Mapping[str, Any], base: str) -> dict[str, str]:
         if "achieved_sparsity_of_model" in record:
             facts["achieved sparsity"] += f" of these layers, {record['achieved_sparsity_of_model']:.6f} of all parameters"
     if found := record.get("calibration"):
-        source = _named(plan.get("calibration", "token ids"), plan.get("calibration_options", {}))
-        facts["calibration"] = f"{source}: {found['samples']} sequences of {found['length']} tokens, digest {found['digest']}"
+        text = _named(plan.get("calibration", "token ids"), plan.get("calibration_options", {}))
+        bos = {True: ", each behind BOS", False: ", without BOS"}.get(found.get("bos"), "")
+        facts["calibration"] = f"{text}: {found['samples']} sequences of {found['length']} tokens{bos}, digest {found['digest']}"
     else:
         facts["calibration"] = "none"
     for name in ("fingerprint", "dense_digest"):

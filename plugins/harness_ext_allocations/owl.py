@@ -45,6 +45,15 @@ class OWL(Allocation):
         limit = self.threshold * sum(float(_scores(measured).sum(dtype=torch.float64)) for measured in block) / size
         return sum(int((_scores(measured) > limit).sum()) for measured in block) / size
 
+    def check_layers(self, sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
+        """Refuses a ratio above what a block may lose.
+
+        Raises:
+            BadOptionError: it is.
+        """
+        if sparsity.ratio > (highest := _highest(sparsity)):
+            raise BadOptionError(f"sparsity={sparsity}: allocation 'owl' removes at most {highest} of a block: want a ratio up to that")
+
     def spread(self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, float]) -> Mapping[str, float | Sparsity]:
         """As described above.
 
@@ -57,15 +66,19 @@ class OWL(Allocation):
         fewest, most = min(measured[block] for block in sizes), max(measured[block] for block in sizes)
         if fewest == most:
             return {layer.name: sparsity for layer in layers}
-        highest = (sparsity.pattern[1] - 1) / sparsity.pattern[1] if sparsity.pattern else HIGHEST
-        if sparsity.ratio > highest:
-            raise BadOptionError(f"sparsity={sparsity}: allocation 'owl' removes at most {highest} of a block: want a ratio up to that")
+        self.check_layers(sparsity, layers)
+        highest = _highest(sparsity)
         rescaled = {block: 2 * self.margin * (measured[block] - fewest) / (most - fewest) for block in sizes}
         total = sum(sizes.values())
         mean = sum(size * rescaled[block] for block, size in sizes.items()) / total
         wanted = {block: sparsity.ratio - (rescaled[block] - mean) for block in sizes}
         ratios = _keep_within(wanted, sizes, sparsity.ratio * total, highest)
         return {layer.name: ratios[layer.block] for layer in layers}
+
+
+def _highest(sparsity: Sparsity) -> float:
+    """The most that a block may lose."""
+    return (sparsity.pattern[1] - 1) / sparsity.pattern[1] if sparsity.pattern else HIGHEST
 
 
 def _scores(measured: Measured) -> torch.Tensor:

@@ -77,6 +77,20 @@ class LLMCompressor(ModelPruner):
             m = sparsity.pattern[1]
             raise BadOptionError(f"pruner.block_size={self.block_size} with sparsity={sparsity}: want a multiple of {m} columns")
 
+    def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
+        """Checks the kinds of the layers, and what a recipe removes.
+
+        Raises:
+            BadOptionError, UnsupportedModelError: as :meth:`prune_model`.
+        """
+        layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
+        if other := next((layer for layer in layers if not isinstance(layer.module, nn.Linear)), None):
+            raise UnsupportedModelError(
+                f"{other.name} is a {type(other.module).__name__}, which llm-compressor passes over: use pruner=sparsegpt or wanda"
+            )
+        if self.recipe:
+            self._check_recipe(modifiers.layers_of(modifiers.read_recipe(self._path), model), layers, sparsity)
+
     def prune_model(
         self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None, modules: str = "all"
     ) -> Mapping[str, Any]:
@@ -93,15 +107,11 @@ class LLMCompressor(ModelPruner):
         """
         if calibration is None:
             raise CalibrationError("pruner 'llmcompressor' needs calibration tokens, int64 [samples, length]")
+        self.check_model(model, sparsity, modules)
         layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
-        if other := next((layer for layer in layers if not isinstance(layer.module, nn.Linear)), None):
-            raise UnsupportedModelError(
-                f"{other.name} is a {type(other.module).__name__}, which llm-compressor passes over: use pruner=sparsegpt or wanda"
-            )
         if self.recipe:
             chosen = modifiers.read_recipe(self._path)
             expected = modifiers.layers_of(chosen, model)
-            self._check_recipe(expected, layers, sparsity)
         else:
             expected = {layer.name: sparsity for layer in layers}
             chosen = [modifiers.build(self.modifier, self._given(), sparsity, list(expected))]

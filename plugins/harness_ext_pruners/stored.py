@@ -43,7 +43,7 @@ class Stored(ModelPruner):
         masks = load_masks(self.path)
         layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
         self._check_names(masks, layers)
-        self._check_sparsity(masks, layers, sparsity)
+        self._check_sparsity(masks, layers, sparsity, sum(int((layer.weight == 0).sum()) for layer in layers))
         sha = hashlib.sha256()
         for layer in layers:
             if layer.name in masks:
@@ -51,6 +51,17 @@ class Stored(ModelPruner):
                 sha.update(layer.name.encode() + mask.numpy().tobytes())
                 layer.write(layer.weight.masked_fill(mask.to(layer.weight.device), 0))
         return {"masks_digest": sha.hexdigest()[:16]}
+
+    def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
+        """Compares the masks with the layers, and their zeros with the ratio as far as it goes without the zeros of the dense weights.
+
+        Raises:
+            BadOptionError: as :meth:`prune_model`.
+        """
+        masks = load_masks(self.path)
+        layers = [layer for block in find_blocks(model, modules) for layer in block.layers]
+        self._check_names(masks, layers)
+        self._check_sparsity(masks, layers, sparsity, sum(layer.weight.numel() for layer in layers))
 
     def _check_names(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer]) -> None:
         shapes = {layer.name: tuple(layer.weight.shape) for layer in layers}
@@ -62,21 +73,22 @@ class Stored(ModelPruner):
             if tuple(mask.shape) != shapes[name]:
                 raise BadOptionError(f"pruner.path={self.path!r}: the mask of {name} is {tuple(mask.shape)}, the weight {shapes[name]}")
 
-    def _check_sparsity(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer], sparsity: Sparsity) -> None:
-        """Up to what may be zero in the dense weights, and one weight a layer or a thousandth, as an allocation may round."""
+    def _check_sparsity(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer], sparsity: Sparsity, dense: int) -> None:
+        """Compares the zeros of the masks with the ratio. ``dense`` of them may have been in the dense weights, and an allocation may
+        round by one weight a layer or a thousandth.
+        """
         held = sum(int(mask.sum()) for mask in masks.values())
-        dense = sum(int((layer.weight == 0).sum()) for layer in layers)
 
-        def fits(asked: Sparsity) -> bool:
+        def fits(asked: Sparsity, more: int) -> bool:
             count = sum(asked.removed_of(layer.weight.numel()) for layer in layers)
             slack = rounding_slack(len(layers), count)
-            return count - slack <= held <= count + slack + dense
+            return count - slack <= held <= count + slack + more
 
         total = sum(layer.weight.numel() for layer in layers)
         ratios = [round(held / total, digits) for digits in range(1, 9)]
-        nearest = next((ratio for ratio in ratios if ratio < 1 and fits(Sparsity(ratio))), ratios[-1])
+        nearest = next((ratio for ratio in ratios if ratio < 1 and fits(Sparsity(ratio), 0)), ratios[-1])
         what = f"the masks hold {held} zeros of {total} weights in {len(masks)} of {len(layers)} layers: ask for sparsity={nearest}"
-        if not fits(sparsity):
+        if not fits(sparsity, dense):
             raise BadOptionError(f"sparsity={sparsity}: {what}")
         if sparsity.pattern and not all(layer.name in masks and _keeps(masks[layer.name], sparsity.pattern) for layer in layers):
             raise BadOptionError(f"sparsity={sparsity}: the masks do not have {sparsity} in every row; {what}")

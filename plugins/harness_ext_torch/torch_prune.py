@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Pruned, Pruner, Sparsity
+from harness_ext import BadOptionError, LayerShape, Pruned, Pruner, Sparsity
 from harness_ext_torch.methods import Method, check_options, method_named
 
 
@@ -51,6 +51,16 @@ class TorchPrune(Pruner):
                 "or pruner=magnitude"
             )
 
+    def check_layer(self, layer: LayerShape, sparsity: Sparsity) -> None:
+        """Refuses what no whole rows of the layer come to, and patterns, which an allocation may ask for.
+
+        Raises:
+            BadOptionError: as :meth:`prune`.
+        """
+        self.check_sparsity(sparsity)
+        if self.dim is not None:
+            self._slices((layer.rows, layer.columns), sparsity, self.dim)
+
     def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: None) -> Pruned:
         """Zeroes the weights that torch's mask removes.
 
@@ -59,7 +69,7 @@ class TorchPrune(Pruner):
         """
         self.check_sparsity(sparsity)
         method = method_named(self.method)
-        amount = self._slices(weight, sparsity, self.dim) if self.dim is not None else sparsity.removed_of(weight.numel())
+        amount = self._slices(tuple(weight.shape), sparsity, self.dim) if self.dim is not None else sparsity.removed_of(weight.numel())
         return Pruned(weight.masked_fill(~self._mask(method, weight, amount), 0), {"torch": str(torch.__version__)})
 
     def _given(self) -> dict[str, Any]:
@@ -77,11 +87,11 @@ class TorchPrune(Pruner):
             torch.default_generator.manual_seed(self.seed ^ int.from_bytes(content[:4], "little"))
             return method.mask(on_host, amount, self._given()).to(weight.device)
 
-    def _slices(self, weight: torch.Tensor, sparsity: Sparsity, dim: int) -> int:
+    def _slices(self, shape: tuple[int, ...], sparsity: Sparsity, dim: int) -> int:
         """The number of rows or columns to remove."""
-        count, (rows, columns) = sparsity.removed_of(weight.shape[dim]), weight.shape
-        size = weight.numel() // weight.shape[dim]
-        of_rows, of_matrix = rows * sparsity.removed_of(columns), sparsity.removed_of(weight.numel())
+        count, (rows, columns) = sparsity.removed_of(shape[dim]), shape
+        size = rows * columns // shape[dim]
+        of_rows, of_matrix = rows * sparsity.removed_of(columns), sparsity.removed_of(rows * columns)
         if min(of_rows, of_matrix) <= count * size <= max(of_rows, of_matrix):
             return count
         near = " or ".join(f"{number / rows:g}" for number in (count, count + 1) if 0 < number < rows)

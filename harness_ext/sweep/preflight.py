@@ -1,0 +1,52 @@
+"""Checks the trials of a sweep against their models, before any weight is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness_ext.errors import HarnessExtError
+from harness_ext.host.model_folder import model_folder
+from harness_ext.host.preflight import check_config, check_plan, without_weights
+from harness_ext.plugins import Plugins
+from harness_ext.sweep.grid import TrialSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+OF_CONFIGURATION = ("revision", "trust_remote_code", "gguf_file", "subfolder")
+
+
+def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
+    """Checks each trial that prunes: the blocks of its model, and what their shapes tell of the sparsity, the allocation and the options.
+
+    Raises:
+        HarnessExtError: the first trial that cannot be done; names it.
+    """
+    models: dict[str, PreTrainedModel | None] = {}
+    for trial in trials:
+        if trial.is_dense:
+            continue
+        place = {name: trial.arguments[name] for name in OF_CONFIGURATION if trial.arguments.get(name)}
+        key = json.dumps([trial.pretrained, place], sort_keys=True, default=str)
+        try:
+            if key not in models:
+                models[key] = _model(plugins, trial.pretrained, place)
+            model = models[key]
+            if model is not None:
+                check_plan(trial.plan, model)
+        except HarnessExtError as error:
+            raise type(error)(f"{trial}: {error}") from error
+
+
+def _model(plugins: Plugins, pretrained: str, place: dict[str, Any]) -> PreTrainedModel | None:
+    """A model without weights; None where its configuration cannot be read, which loading the model will say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model_folder(plugins, pretrained, place.get("gguf_file")), **place)
+    except Exception:  # whatever transformers or the hub raise
+        return None
+    check_config(config, pretrained)
+    return without_weights(config, pretrained, trust_remote_code=bool(place.get("trust_remote_code")))
