@@ -7,7 +7,7 @@ from harness_ext.errors import MissingExtraError
 MODULES = {
     "gguf": ("gguf",),
     "peft": ("peft",),
-    "ray": ("ray",),
+    "ray": ("pydantic", "ray", "ruamel.yaml"),
     "report": ("matplotlib", "pyarrow", "scipy"),
     "sweep": ("pydantic", "ruamel.yaml"),
     "testing": ("pytest", "scipy", "tokenizers"),

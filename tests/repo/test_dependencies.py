@@ -17,7 +17,7 @@ from harness_ext.extras import MODULES
 
 SOURCES = [path for top in ("harness_ext", "plugins") for path in sorted((ROOT / top).rglob("*.py"))]
 EXTRAS = {  # where the libraries of an extra may be imported
-    "gguf": ["plugins/harness_ext_smollm2"],
+    "gguf": ["harness_ext/weights/gguf.py", "plugins/harness_ext_smollm2"],
     "llmcompressor": ["plugins/harness_ext_llmcompressor"],
     "peft": ["harness_ext/host/peft.py"],
     "ray": ["harness_ext/sweep/ray_engine.py"],
@@ -29,6 +29,7 @@ EXTRAS = {  # where the libraries of an extra may be imported
 FOR_WORK_ON_THE_PROJECT = {"docs", "test"}
 IMPORTED_BY_OTHERS = {
     "gguf": {"gguf"},  # by transformers
+    "ray": {"pydantic", "ruamel-yaml"},  # by the rest of a sweep
     "sparseml": {"compressed-tensors", "pyarrow", "setuptools", "sparsezoo"},  # by SparseML, which would take too new ones
 }
 

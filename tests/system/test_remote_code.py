@@ -64,7 +64,7 @@ AUTO_MAP = {
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of its own for the modules of transformers, so that nothing is found that an earlier load left."""
     monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not (Path(place) / "transformers_modules").is_dir()])
     for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
         monkeypatch.delitem(sys.modules, name)
 
