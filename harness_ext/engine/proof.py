@@ -35,29 +35,39 @@ def prove(placement: Placement, blocks: list[DecoderBlock], input_ids: torch.Ten
         UnsupportedModelError: the hidden states differ by more than rounding, or the model fails, or cannot be walked at all.
     """
     sequences = ranks.share(input_ids)[:2].to(placement.device)
-    name = type(placement.model).__name__
+    failure: UnsupportedModelError | None = None
     with stopwatch("proof"):
-        observed = _Observed(placement, blocks)
-        observed.pass_through(sequences[:1])
-        route = observed.route()
-        # The other sequence goes before and after it: a block that reads what it, or another block, kept of the last one that it saw is to
-        # find something else than the model does.
-        with failing(f"{name} cannot be walked block by block"):
-            walk = Walk(
-                placement, blocks, [sequences[-1:], sequences[:1], sequences[-1:]], torch.float32, Stopwatch(placement.device), route
-            )
-            for index, block in enumerate(blocks):
-                with placement.loaded(block, write=False):
-                    walk.rehearse(index)
-                    walk.advance(index, check=False)
-                same = _same(_lengths(walk.hidden[1]), observed.lengths[index], walk.hidden[1].dtype)
-                if index == len(blocks) - 1:
-                    same = same and _same(walk.hidden[1], observed.last, walk.hidden[1].dtype)
-                if not ranks.all_true(same):
-                    raise UnsupportedModelError(
-                        f"{name} cannot be walked block by block: what {block.name} computes depends on more than what it is called with, "
-                        "or on what the model makes of the results of earlier blocks"
-                    )
+        try:
+            route = _prove(placement, blocks, sequences)
+        except UnsupportedModelError as error:
+            failure = error
+        if not ranks.all_true(failure is None):
+            raise failure or UnsupportedModelError(f"{type(placement.model).__name__} cannot be walked block by block in another process")
+    return route
+
+
+def _prove(placement: Placement, blocks: list[DecoderBlock], sequences: torch.Tensor) -> Route:
+    """As :func:`prove`, in this process."""
+    name = type(placement.model).__name__
+    observed = _Observed(placement, blocks)
+    observed.pass_through(sequences[:1])
+    route = observed.route()
+    # The other sequence goes before and after it: a block that reads what it, or another block, kept of the last one that it saw is to find
+    # something else than the model does.
+    batches = [sequences[-1:], sequences[:1], sequences[-1:]]
+    with failing(f"{name} cannot be walked block by block"):
+        walk = Walk(placement, blocks, batches, torch.float32, Stopwatch(placement.device), route)
+        for index, block in enumerate(blocks):
+            with placement.loaded(block, write=False):
+                walk.rehearse(index)
+                walk.advance(index, check=False)
+            hidden = walk.hidden[1]
+            same = _same(_lengths(hidden), observed.lengths[index], hidden.dtype)
+            if not same or (index == len(blocks) - 1 and not _same(hidden, observed.last, hidden.dtype)):
+                raise UnsupportedModelError(
+                    f"{name} cannot be walked block by block: what {block.name} computes depends on more than what it is called with, "
+                    "or on what the model makes of the results of earlier blocks"
+                )
     return route
 
 

@@ -126,7 +126,7 @@ class Walk:
         """Runs a block, which must be in place, to its end: its output is the next block's input.
 
         Args:
-            check: whether to look for values that are not finite.
+            check: whether to look for values that are not finite, in all processes.
 
         Raises:
             NumericalError: the output has NaN or infinite values; names the block.
@@ -148,7 +148,7 @@ class Walk:
                 else:
                     self.hidden[batch] = output.clone()
         give_back()
-        if not ranks.all_true(finite):
+        if check and not ranks.all_true(finite):
             raise NumericalError(f"{block.name}: the output has NaN or infinite values")
 
     def rehearse(self, index: int) -> None:

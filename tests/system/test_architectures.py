@@ -18,10 +18,10 @@ import reference_walk  # noqa: E402
 import tiny_architectures  # noqa: E402
 
 RIGHT = (
-    "afmoe", "apertus", "aria_text", "bert", "bloom", "codegen", "cohere2", "cohere/qknorm", "dbrx", "deepseek_v2", "ernie4_5_moe", "falcon",
-    "falcon/40b", "gemma2", "gemma3n_text", "gemma4_text/moe", "glm4_moe", "gpt_neo", "gpt_oss", "gptj", "granitemoe", "jetmoe", "lfm2_moe",
-    "llama4_text", "longcat_flash", "minimax_m2", "mixtral", "mpt", "olmoe", "openai-gpt", "opt/350m", "phi3", "phimoe", "qwen2_moe",
-    "qwen3_5_moe_text", "rwkv", "starcoder2",
+    "afmoe", "apertus", "aria_text", "bert", "bloom", "codegen", "cohere2", "cohere/qknorm", "dbrx", "deepseek_v2",
+    "ernie4_5_moe", "falcon", "falcon/40b", "gemma2", "gemma3n_text", "gemma4_text/moe", "glm4_moe", "gpt_neo",
+    "gpt_oss", "gptj", "granitemoe", "jetmoe", "lfm2_moe", "llama4_text", "longcat_flash", "minimax_m2", "mixtral",
+    "mpt", "olmoe", "openai-gpt", "opt/350m", "phi3", "phimoe", "qwen2_moe", "qwen3_5_moe_text", "rwkv", "starcoder2",
 )  # fmt: skip
 REFUSED = {
     "bart": "encoder_attn.k_proj was not used by the calibration tokens",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from experts import mixture
 
 from harness_ext import ChannelNorms, prune
 from harness_ext.engine import ranks
@@ -22,6 +23,7 @@ SCRIPT = """
 import sys
 import tiny, torch
 import torch.distributed as dist
+from experts import mixture
 from harness_ext import Calibration, HarnessExtError, Pruner, Statistic, prune
 from harness_ext.engine import ranks
 
@@ -56,6 +58,16 @@ out["owl", "torch.float32"] = tiny.weights(owl), ""
 ordered = tiny.model(layers=3)
 prune(ordered, sparsity=0.5, calibration=tiny.token_ids(7), true_sequential=True)
 out["true_sequential", "torch.float32"] = tiny.weights(ordered), ""
+for form in ("plain", "flat", "listed"):  # most experts get the tokens of one process alone
+    for options in ({}, {"true_sequential": True}, {"experts": "all"}, {"allocation": "owl"}):
+        model = mixture(form, idle=(1,))
+        record = prune(model, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(2, 3), **options)
+        out["experts", form, str(options)] = tiny.weights(model), [entry.get("tokens") for entry in record["layers"].values()]
+out["idle"] = attempt(model=mixture(idle=(1,)), pruner="wanda", calibration=tiny.token_ids(2, 3), strict=True)
+unused = tiny.model()
+if rank:
+    unused.model.layers[1].mlp.forward = lambda inputs: inputs
+out["unused"] = attempt(model=unused, pruner="wanda", calibration=tiny.token_ids(4))
 out["few"] = attempt(calibration=tiny.token_ids(1))
 out["lonely"] = attempt(pruner=Lonely(), calibration=tiny.token_ids(4))
 out["different"] = attempt(model=tiny.model(seed=rank))
@@ -137,6 +149,26 @@ def test_both_end_with_the_same_bits_which_are_those_of_one_process_up_to_roundi
 
 def test_an_allocation_is_the_same_for_both(both):
     assert tiny.same(*(results["owl", "torch.float32"][0] for results in both))
+
+
+@pytest.mark.parametrize("options", [{}, {"true_sequential": True}, {"experts": "all"}, {"allocation": "owl"}], ids=str)
+@pytest.mark.parametrize("form", ["plain", "flat", "listed"])
+def test_experts_are_measured_on_the_tokens_of_both(both, form, options):
+    (first, tokens), (second, others) = (results["experts", form, str(options)] for results in both)
+    assert tiny.same(first, second)
+    assert tokens == others
+    model = mixture(form, idle=(1,))
+    record = prune(model, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(2, 3), **options)
+    assert [entry.get("tokens") for entry in record["layers"].values()] == tokens
+    alone = tiny.weights(model)
+    assert min(float(((alone[name] == 0) == (first[name] == 0)).float().mean()) for name in alone) >= 0.95
+
+
+def test_what_one_process_cannot_do_is_an_error_in_both(both):
+    assert all("no token is sent to this expert" in results["idle"] for results in both)
+    mine, other = (results["unused"] for results in both)
+    assert "cannot be walked block by block in another process" in mine
+    assert "layers.1.mlp.gate_proj was not used by the calibration tokens" in other
 
 
 def test_layers_in_the_order_of_their_use_are_the_same_for_both(both):
