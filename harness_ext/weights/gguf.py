@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.errors import BadOptionError, UnsupportedModelError, one_line, shown
+from harness_ext.extras import require_extra
 
 
 def dequantised() -> Any:
@@ -42,13 +43,12 @@ def origin(file: Path) -> dict[str, Any]:
     """What the pruning record says of weights from a GGUF file: its name, what it was quantised to, and the types of its tensors.
 
     Raises:
-        BadOptionError: the gguf package is missing.
+        MissingExtraError: the gguf package is missing.
         UnsupportedModelError: no GGUF file, or one that is cut off.
     """
-    try:
-        from gguf import GGUFReader, LlamaFileType
-    except ImportError as error:
-        raise BadOptionError(f"gguf_file={file.name!r} wants the gguf package: pip install gguf") from error
+    require_extra("gguf", f"gguf_file={shown(file.name)}")
+    from gguf import GGUFReader, LlamaFileType
+
     try:
         reader = GGUFReader(file)
     except Exception as error:  # whatever NumPy makes of bytes that are not there
