@@ -102,6 +102,7 @@ class Listening:
         self.once = once and self._can_stop()
         self.every_token = EveryToken(block) if every_token and any(layer.expert for layer in layers) else None
         self.used: list[str] = []  # owners in the order of their first use
+        self.touched: set[str] = set()  # parameters that took part in a product
         self._tensor: Any = None  # the last one read, and by whom
         self._owner = ""
         first: dict[tuple[str, int, str], str] = {}
@@ -120,7 +121,9 @@ class Listening:
         if self.every_token:
             self._stack.enter_context(self.every_token)
         if self.multiplied:
-            self._stack.enter_context(MatrixCalls(self.multiplied, self._notice))
+            calls = MatrixCalls(self.multiplied, self._notice)
+            self._stack.callback(lambda: self.touched.update(calls.touched))
+            self._stack.enter_context(calls)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,11 +180,11 @@ class Listening:
         for found in ranks.gather(self.owners):
             owners = {**found, **owners}
         used = list(dict.fromkeys(name for names in ranks.gather(self.used) for name in names))
-        seen = {layer.expert.group for layer in self.layers if layer.expert and owners.get(layer.name) in used}
+        touched = set().union(*ranks.gather(self.touched))
         for layer in self.layers:
             if layer.expert is None and owners.get(layer.name) not in used:
                 raise UnsupportedModelError(f"{layer.name} was not used by the calibration tokens: it cannot be pruned from statistics")
-            if layer.expert and layer.expert.group not in seen:
+            if layer.expert and layer.place and layer.parameter_name not in touched:
                 raise UnsupportedModelError(f"{layer.expert.group}: no expert was used by the calibration tokens in a way that can be seen")
             owners.setdefault(layer.name, layer.name)
         groups: dict[str, list[LinearLayer]] = {name: [] for name in used}

@@ -32,6 +32,7 @@ class _Factor(NamedTuple):
 class _Stack(NamedTuple):
     """The matrices that are in one parameter."""
 
+    name: str
     parameter: torch.Tensor
     """[matrices, :, :]"""
     in_dim: int
@@ -57,6 +58,8 @@ class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, layers: Sequence[LinearLayer], notice: Notice) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._notice = notice
+        self.touched: set[str] = set()
+        """The full names of the parameters that took part in a product, also where that was with another part than those of the layers."""
         self._stacks: dict[int, list[_Stack]] = {}  # by where their memory begins
         stacks: dict[int, _Stack] = {}
         for layer in layers:
@@ -71,7 +74,9 @@ class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for factor in _factors(func, args):
             for stack in self._stacks.get(factor.matrix.untyped_storage().data_ptr(), ()):
-                self._look(stack, factor)
+                if 0 <= _offset(stack, factor.matrix) < stack.parameter.numel():
+                    self.touched.add(stack.name)
+                    self._look(stack, factor)
         return func(*args, **(kwargs or {}))
 
     def _look(self, stack: _Stack, factor: _Factor) -> None:
@@ -102,7 +107,7 @@ def _stack(layer: LinearLayer) -> _Stack:
     stored = layer.stored.data
     parameter = layer.place.stack(stored) if layer.place else stored[None]
     weight = layer.weight
-    return _Stack(parameter, 2 if weight.stride(1) == parameter.stride(2) else 1, {})
+    return _Stack(layer.parameter_name, parameter, 2 if weight.stride(1) == parameter.stride(2) else 1, {})
 
 
 def _covered(stack: _Stack, matrix: torch.Tensor) -> Iterator[LinearLayer]:
@@ -112,9 +117,7 @@ def _covered(stack: _Stack, matrix: torch.Tensor) -> Iterator[LinearLayer]:
         UnsupportedModelError: ``matrix`` is such a part, transposed.
     """
     whole = stack.parameter
-    offset = (matrix.data_ptr() - whole.data_ptr()) // whole.element_size()
-    if not 0 <= offset < whole.numel():
-        return
+    offset = _offset(stack, matrix)
     in_dim, out_dim = stack.in_dim, 3 - stack.in_dim
     number, place = divmod(offset, whole.stride(0))
     if matrix.shape[0] != whole.shape[in_dim] or (matrix.shape[0] > 1 and matrix.stride(0) != whole.stride(in_dim)):
@@ -133,6 +136,11 @@ def _covered(stack: _Stack, matrix: torch.Tensor) -> Iterator[LinearLayer]:
             distance = row + (expert - number) * size - first
             if 0 <= distance <= last - first and distance % step == 0:
                 yield layer
+
+
+def _offset(stack: _Stack, matrix: torch.Tensor) -> int:
+    """Where a tensor of the same storage begins, in elements from the beginning of the parameter."""
+    return (matrix.data_ptr() - stack.parameter.data_ptr()) // stack.parameter.element_size()
 
 
 def _factors(func: Any, args: Any) -> Iterator[_Factor]:

@@ -8,6 +8,7 @@ import torch
 
 from harness_ext.engine import ranks
 from harness_ext.engine.calls import Route, Source, call_block, hidden_in, leaves, may_be_written, record_calls, resolved
+from harness_ext.engine.checks import tensors_of
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.listening import Listening, Reading, Stage
 from harness_ext.engine.memory import give_back
@@ -18,6 +19,7 @@ from harness_ext.method.statistic import Statistic
 
 BATCH_TOKENS = 1024  # that go through a block at once: on a CPU, what larger batches save they lose by fetching memory anew each time
 BATCH_TOKENS_ON_DEVICE = 16384  # what keeps an accelerator busy
+EXPERT_BYTES = 4 * 2**30  # that the statistics of experts take at once; the block runs again for those that are left
 
 Kinds = list[type[Statistic]]
 Stages = Generator[Stage, None, None]
@@ -67,6 +69,7 @@ class Walk:
             self.hidden, self._calls = record_calls(placement.model, blocks, route, batches)
         self._carried: list[dict[Source, torch.Tensor]] = [{} for _ in batches]
         """By batch: what blocks returned besides hidden states that later blocks are called with."""
+        self._sizes: dict[int, int] = {}  # of statistics, by the width of what they measure
         give_back()
 
     def measure(self, index: int, kinds: Kinds) -> Stages:
@@ -103,6 +106,24 @@ class Walk:
             yield from self._measure(index, layers, kinds, once=True)
 
     def _measure(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool = False) -> Stages:
+        parts = self._parts(layers, kinds)
+        pruned: list[tuple[LinearLayer, torch.Tensor, torch.Tensor]] = []  # in earlier parts: the dense and the new weight
+        for number, part in enumerate(parts):
+            for layer, dense, _ in pruned:
+                layer.write(dense)
+            stages = self._measure_part(index, part, kinds, once=once)
+            for layer, _, new in pruned:
+                layer.write(new)
+            while stages:
+                stage = stages.pop(0)
+                if number == len(parts) - 1:
+                    yield stage
+                else:  # the parts to come are measured on the dense layers of this one
+                    dense_weights = [layer.weight.clone() for layer in stage.layers]
+                    yield stage
+                    pruned += [(layer, dense, layer.weight.clone()) for layer, dense in zip(stage.layers, dense_weights, strict=True)]
+
+    def _measure_part(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool) -> list[Stage]:
         listening = self._listening(index, layers, kinds, once=once)
         with self.stopwatch("forward"), listening:
             for batch in range(len(self.hidden)):
@@ -111,9 +132,33 @@ class Walk:
         give_back()
         groups = listening.groups()
         with self.stopwatch("statistics"):
-            stages = [Stage(group, *listening.readings.pop(owner).finish()) for owner, group in groups.items()]
-        while stages:
-            yield stages.pop(0)
+            return [Stage(group, *listening.readings.pop(owner).finish()) for owner, group in groups.items()]
+
+    def _parts(self, layers: Sequence[LinearLayer], kinds: Kinds) -> list[list[LinearLayer]]:
+        """The layers in parts that are measured one after the other: experts in so many as their statistics want."""
+        parts: list[list[LinearLayer]] = [[layer for layer in layers if layer.expert is None]]
+        experts: dict[tuple[str, int], list[LinearLayer]] = {}
+        for layer in layers:
+            if layer.expert:
+                experts.setdefault((layer.expert.group, layer.expert.number), []).append(layer)
+        left = EXPERT_BYTES
+        for own in experts.values():
+            readers = {layer.expert.reads or layer.name: layer for layer in own if layer.expert}
+            size = sum(self._size(layer, kinds) for layer in readers.values())
+            if size > left < EXPERT_BYTES:
+                parts.append([])
+                left = EXPERT_BYTES
+            parts[-1] += own
+            left -= size
+        return parts
+
+    def _size(self, layer: LinearLayer, kinds: Kinds) -> int:
+        """The bytes of the statistics of a layer."""
+        width = layer.in_features
+        if width not in self._sizes:
+            made = [kind(width, torch.device("cpu"), self.dtype) for kind in kinds]
+            self._sizes[width] = sum(tensor.nbytes for statistic in made for tensor in tensors_of(statistic))
+        return self._sizes[width]
 
     def _listening(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool = False) -> Listening:
         def new_reading(layer: LinearLayer) -> Reading:

@@ -15,6 +15,7 @@ import transformers
 from experts import EXPERTS, FORMS, INNER, WIDTH, matrices, mixture, routed
 
 from harness_ext import BadOptionError, CalibrationError, Hessian, Pruner, UnsupportedModelError, find_blocks, prune
+from harness_ext.engine import walk
 from harness_ext.engine.plan import make_plan
 from harness_ext.plugins import Plugins
 
@@ -201,6 +202,26 @@ def test_in_order_all_gates_are_pruned_before_the_first_way_down_is_measured(for
         (_, hessian, _) = next(seen for seen in pruner.seen if torch.equal(seen[0], down))
         expected = torch.from_numpy(oracle.hessian(inputs[expert, "inner"].numpy()))
         torch.testing.assert_close(hessian.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"true_sequential": True}, {"pruner": "sparsegpt"}, {"allocation": "owl"}], ids=str)
+@pytest.mark.parametrize("form", ["plain", "listed"])
+def test_how_many_experts_are_measured_at_once_makes_no_difference(
+    form: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, ids = mixture(form, idle=(1,)), tiny.token_ids(6)
+    one_by_one = copy.deepcopy(at_once)
+    options = {"pruner": "wanda"} | options
+    record = prune(at_once, sparsity=0.5, calibration=ids, **options)
+    monkeypatch.setattr(walk, "EXPERT_BYTES", 1)
+    parts: list[int] = []
+    original = walk.Walk._measure_part
+    monkeypatch.setattr(walk.Walk, "_measure_part", lambda *args, **named: parts.append(len(args[2])) or original(*args, **named))
+    again = prune(one_by_one, sparsity=0.5, calibration=ids, **options)
+    assert tiny.same(tiny.weights(one_by_one), tiny.weights(at_once))
+    assert again["fingerprint"] == record["fingerprint"]
+    assert again["experts"] == record["experts"]
+    assert len(parts) >= 2 * EXPERTS
 
 
 class TestOfTransformers:
