@@ -18,6 +18,7 @@ from harness_ext.engine.walk import Walk
 from harness_ext.errors import UnsupportedModelError
 
 ROUNDING = 16  # units in the last place, as a share of the length of a token's hidden states
+NEAR, MOST = 0.05, 0.9  # how far hidden states may be apart that count as nearly equal, and for which share of the tokens
 TOKENS = 0.01  # the share of tokens that may differ by more: on a device a sum may choose another expert from run to run
 
 
@@ -53,8 +54,8 @@ def _prove(placement: Placement, blocks: list[DecoderBlock], sequences: torch.Te
     observed.pass_through(sequences[:1])
     route = observed.route()
     # The other sequence goes before and after it: a block that reads what it, or another block, kept of the last one that it saw is to find
-    # something else than the model does.
-    batches = [sequences[-1:], sequences[:1], sequences[-1:]]
+    # something else than the model does. Last both go together, as calibration tokens do.
+    batches = [sequences[-1:], sequences[:1], sequences[-1:], sequences]
     with failing(f"{name} cannot be walked block by block"):
         walk = Walk(placement, blocks, batches, torch.float32, Stopwatch(placement.device), route)
         for index, block in enumerate(blocks):
@@ -67,6 +68,10 @@ def _prove(placement: Placement, blocks: list[DecoderBlock], sequences: torch.Te
                 raise UnsupportedModelError(
                     f"{name} cannot be walked block by block: what {block.name} computes depends on more than what it is called with, "
                     "or on what the model makes of the results of earlier blocks"
+                )
+            if not _alike(walk.hidden[3][:1], hidden):
+                raise UnsupportedModelError(
+                    f"{name} cannot be calibrated in batches: what {block.name} computes for a sequence depends on the other sequences"
                 )
     return route
 
@@ -170,6 +175,14 @@ class _Uses:
 def _lengths(hidden: torch.Tensor) -> torch.Tensor:
     lengths: torch.Tensor = torch.linalg.vector_norm(hidden.float(), dim=-1, keepdim=True)
     return lengths
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether most tokens, [..., features], are nearly equal. In another batch sums are rounded otherwise, and a token may choose another
+    expert."""
+    one, other = one.float().nan_to_num(), other.float().nan_to_num()
+    near = torch.linalg.vector_norm(one - other, dim=-1) <= NEAR * torch.linalg.vector_norm(other, dim=-1)
+    return float(near.float().mean()) >= MOST
 
 
 def _same(one: torch.Tensor, other: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -241,7 +241,15 @@ def test_what_blocks_hand_on_is_handed_on(kind: type[Block], samples: int, monke
     check_masks(dense, pruned, ids)
 
 
+class MixesSequences(Block):
+    """Computes a sequence from the other sequences of its batch as well."""
+
+    def forward(self, states):
+        return super().forward(states + states.mean(0, keepdim=True))
+
+
 REFUSED = {
+    MixesSequences: r"cannot be calibrated in batches: what blocks\.0 computes",
     ValueBetween: r"blocks\.1 computes depends on more than",
     Turned: r"blocks\.1 does not read what blocks\.0 returned",
     ChangedInPlace: r"blocks\.1 does not read what blocks\.0 returned",
