@@ -245,7 +245,7 @@ class MixesSequences(Block):
     """Computes a sequence from the other sequences of its batch as well."""
 
     def forward(self, states):
-        return super().forward(states + states.mean(0, keepdim=True))
+        return self.compute(states + states.mean(0, keepdim=True))
 
 
 REFUSED = {
