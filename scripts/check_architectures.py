@@ -157,42 +157,20 @@ def _check_checkpoints(base: PreTrainedModel, ids: torch.Tensor, folder: Path) -
     from harness_ext.commands.prune import PruneJob, run
 
     base.save_pretrained(folder / "dense")
-    _tokenizer().save_pretrained(folder / "dense")
-    (folder / "text.txt").write_text(" ".join(f"t{number}" for number in ids[:8].flatten().tolist()), encoding="utf-8")
-    arguments = {"pruner": "wanda", "sparsity": 0.5, "calibration": str(folder / "text.txt"), "dense_limit": LIMIT}
-    arguments |= {"calibration.samples": 8, "calibration.length": ids.shape[1]}
+    arguments: dict[str, Any] = {"pruner": "wanda", "sparsity": 0.5, "calibration": ids[:8], "dense_limit": LIMIT}
     for out, stream in (("whole", False), ("stream", True)):
         with contextlib.redirect_stderr(io.StringIO()):
             run(PruneJob(str(folder / "dense"), folder / out, arguments, device="cpu", stream=stream))
-    loaded = {name: _load(folder / name) for name in ("dense", "whole", "stream")}
-    in_memory = loaded.pop("dense")
-    options = {"samples": 8, "length": ids.shape[1]}
-    harness_ext.prune(
-        in_memory, pruner="wanda", sparsity=0.5, calibration=str(folder / "text.txt"), calibration_options=options, tokenizer=_tokenizer(),
-        dense_limit=LIMIT,
-    )  # fmt: skip
+    in_memory, *written = (AutoModelForCausalLM.from_pretrained(folder / name).eval() for name in ("dense", "whole", "stream"))
+    harness_ext.prune(in_memory, **arguments)
     with torch.no_grad():
-        logits = {name: model(input_ids=ids[:2], use_cache=False).logits for name, model in (loaded | {"memory": in_memory}).items()}
-    for name, model in loaded.items():
-        if not _same(model, in_memory):
-            raise Wrong(f"the checkpoint that is written {name} has other weights than the model in memory")
-        if not torch.equal(logits[name], logits["memory"]) or not logits[name].isfinite().all():
-            raise Wrong(f"the checkpoint that is written {name} has other logits than the model in memory")
-
-
-def _load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
-def _tokenizer() -> Any:
-    """One token a word: ``t5`` is 5."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = {f"t{number}": number for number in range(tiny_architectures.VOCABULARY)}
-    built = Tokenizer(models.WordLevel(words, unk_token="t3"))
-    built.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=built)
+        expected = in_memory(input_ids=ids[:2], use_cache=False).logits
+        for name, model in zip(("whole", "streamed"), written, strict=True):
+            if not _same(model, in_memory):
+                raise Wrong(f"the checkpoint that is written {name} has other weights than the model in memory")
+            logits = model(input_ids=ids[:2], use_cache=False).logits
+            if not torch.equal(logits, expected) or not logits.isfinite().all():
+                raise Wrong(f"the checkpoint that is written {name} has other logits than the model in memory")
 
 
 def _same(model: PreTrainedModel, other: PreTrainedModel) -> bool:
