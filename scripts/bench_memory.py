@@ -2,6 +2,7 @@
 
     python scripts/bench_memory.py in-memory                    # OPT-125M's shape, all of it in memory
     python scripts/bench_memory.py streamed --folder DIR        # a checkpoint that is written there and pruned with --stream
+    python scripts/bench_memory.py streamed --folder DIR --experts 64 --layers 12   # the same with 64 experts in each block
 
 What has to be in memory is the model (or, streamed, what is outside its blocks and one block), the statistics of one block, and the
 hidden states of the calibration tokens; the bar is that and 20 %. The memory of a process that has only imported what it needs is
@@ -141,21 +142,28 @@ def in_memory(
     print(f"{pruner} 0.5, {dtype}, {layers} layers of {width}, {samples} x {length} tokens\n\n{table(terms, baseline, found)}")
 
 
-def write_checkpoint(folder: Path, layers: int, width: int, dtype: torch.dtype) -> Any:
-    """A random Llama with the embedded model's tokenizer, written one block at a time; returns its configuration."""
+def write_checkpoint(folder: Path, layers: int, width: int, dtype: torch.dtype, experts: int = 0) -> Any:
+    """A random Llama with the embedded model's tokenizer, written one block at a time; returns its configuration.
+
+    Args:
+        experts: of each block, each a fourth as wide as the FFN of a Llama: a Qwen3-MoE, whose experts are stored one by one.
+    """
+    import transformers
     from lab_text import folder as lab
     from safetensors.torch import save_file
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers.core_model_loading import revert_weight_conversion
 
-    tokenizer = AutoTokenizer.from_pretrained(lab())
-    config = LlamaConfig(
+    tokenizer = transformers.AutoTokenizer.from_pretrained(lab())
+    family, own = ("Qwen3Moe", {"num_experts": experts, "moe_intermediate_size": width}) if experts else ("Llama", {})
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer), hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers,
         num_attention_heads=width // 64, num_key_value_heads=width // 64, max_position_embeddings=512, bos_token_id=0, eos_token_id=0,
-        dtype=dtype,
+        dtype=dtype, head_dim=64, **own,
     )  # fmt: skip
-    config.architectures = ["LlamaForCausalLM"]
+    config.architectures = [f"{family}ForCausalLM"]
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+        model = getattr(transformers, f"{family}ForCausalLM")(config)
+    shapes = {name: tensor.shape for name, tensor in revert_weight_conversion(model, model.state_dict()).items()}
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -189,6 +197,7 @@ def streamed(
     samples: int = 8,
     length: int = 128,
     dtype: str = "bfloat16",
+    experts: Annotated[int, typer.Option(help="Experts in each block; 0 for a Llama.")] = 0,
     option: Annotated[list[str] | None, typer.Option(help="Further words for harness-ext prune; once for each word.")] = None,
 ) -> None:
     """A random Llama that is several times larger than what has to be in memory, pruned from file to file."""
@@ -197,14 +206,16 @@ def streamed(
     dense, text, out = folder / "dense", folder / "calibration.txt", folder / "pruned"
     if out.exists():
         raise typer.BadParameter(f"{out} exists")
-    config = write_checkpoint(dense, layers, width, getattr(torch, dtype))
+    config = write_checkpoint(dense, layers, width, getattr(torch, dtype), experts)
     write_text(text, samples=max(4, samples * length // 256))
     size = getattr(torch, dtype).itemsize
-    block = size * (4 * width**2 + 3 * width * config.intermediate_size)
+    ffn = experts * config.moe_intermediate_size if experts else config.intermediate_size
+    block = size * (4 * width**2 + 3 * width * ffn + experts * width)
+    inputs = [width, *experts * [width, config.moe_intermediate_size]] if experts else [width, width, width, config.intermediate_size]
     terms = {
         "outside the blocks": size * (2 * config.vocab_size + 1) * width,
         "one block": block,
-        "statistics of a block": statistics_bytes(pruner, [width, width, width, config.intermediate_size]),
+        "statistics of a block": statistics_bytes(pruner, inputs),
         "hidden states of the calibration tokens": size * samples * length * width,
     }
     baseline = run([sys.executable, "-c", IMPORTS])["peak"]
@@ -212,7 +223,8 @@ def streamed(
     places = ["--pretrained", str(dense), "--out", str(out), "--calibration", str(text)]
     found = run([str(Path(sys.executable).with_name("harness-ext")), *given, *places, *(option or [])])
     whole = sum(file.stat().st_size for file in dense.glob("*.safetensors"))
-    print(f"{pruner} 0.5, {dtype}, {layers} layers of {width}, streamed\n\n{table(terms, baseline, found)}")
+    kind = f" with {experts} experts" if experts else ""
+    print(f"{pruner} 0.5, {dtype}, {layers} layers of {width}{kind}, streamed\n\n{table(terms, baseline, found)}")
     shares = f"{found['peak'] / whole:.3f}, less imports: {(found['peak'] - baseline) / whole:.3f}"
     print(f"- checkpoint: {whole / 1e6:.0f} MB; peak / checkpoint: {shares}")
 

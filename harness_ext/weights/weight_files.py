@@ -73,8 +73,11 @@ class WeightFiles:
         files = self.files if file is None else dict.fromkeys(self.stored(names), file)
         tensors = read(files, {name: self.names[name] for name in names if name in self.names}, self.dtypes)
         for whole in dict.fromkeys(self.wholes[name] for name in names if name in self.wholes):
-            pieces = dict(zip(whole.stored, whole.stored, strict=True))
-            tensors |= whole.join(read(files, pieces, dict.fromkeys(pieces, self.dtypes[whole.names[0]])))
+            names_of_pieces = dict(zip(whole.stored, whole.stored, strict=True))
+            pieces = read(files, names_of_pieces, dict.fromkeys(whole.stored, self.dtypes[whole.names[0]]), copy=False)
+            mapped = {piece.untyped_storage().data_ptr() for piece in pieces.values()}
+            for name, tensor in whole.join(pieces).items():
+                tensors[name] = tensor.clone() if tensor.untyped_storage().data_ptr() in mapped else tensor
         return tensors
 
     def as_stored(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -174,13 +177,16 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32)
 
 
-def read(files: Mapping[str, Path], names: Mapping[str, str], dtypes: Mapping[str, torch.dtype]) -> dict[str, torch.Tensor]:
+def read(
+    files: Mapping[str, Path], names: Mapping[str, str], dtypes: Mapping[str, torch.dtype], *, copy: bool = True
+) -> dict[str, torch.Tensor]:
     """Reads tensors into host memory.
 
     Args:
         files: the file of each stored tensor.
         names: which to read: the name of each in the files, by the name to return it under.
         dtypes: of those to be converted, by the names to return them under.
+        copy: whether to read at once. Else tensors that are not converted are views of the mapped file, which is read when they are used.
 
     Raises:
         UnsupportedModelError: a file that cannot be read.
@@ -193,8 +199,7 @@ def read(files: Mapping[str, Path], names: Mapping[str, str], dtypes: Mapping[st
             for name, stored in names.items():
                 if files[stored] == file:
                     mapped = opened.get_tensor(stored)
-                    # A copy: the tensor of safetensors is a view of the mapped file, which is read when it is used.
-                    tensors[name] = mapped.to(dtypes.get(name, mapped.dtype), copy=True)
+                    tensors[name] = mapped.to(dtypes.get(name, mapped.dtype), copy=copy)
     return tensors
 
 
