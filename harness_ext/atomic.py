@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.errors import BadOptionError, HarnessExtError, shortened
 
 RECORD = "pruning.json"  # every folder that this package writes has it, and no other folder
 
@@ -37,15 +37,17 @@ def _check(out: Path, force: bool) -> None:
     _recover(target)
     if target.exists():
         if not target.is_dir():
-            raise BadOptionError(f"--out {out}: a file of that name exists: want the path of a folder")
+            raise BadOptionError(f"--out {shortened(out)}: a file of that name exists: want the path of a folder")
         if not force:
-            raise BadOptionError(f"--out {out}: the folder exists: want another path, or --force")
+            raise BadOptionError(f"--out {shortened(out)}: the folder exists: want another path, or --force")
         if any(target.iterdir()) and not (target / RECORD).is_file():
-            raise BadOptionError(f"--out {out}: --force replaces what harness-ext prune wrote, and there is no {RECORD} in this folder")
+            raise BadOptionError(
+                f"--out {shortened(out)}: --force replaces what harness-ext prune wrote, and there is no {RECORD} in this folder"
+            )
     if not target.parent.is_dir():
-        raise BadOptionError(f"--out {out}: want a path in a folder that exists")
+        raise BadOptionError(f"--out {shortened(out)}: want a path in a folder that exists")
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise BadOptionError(f"--out {out}: no permission to write in {target.parent}")
+        raise BadOptionError(f"--out {shortened(out)}: no permission to write in {shortened(target.parent)}")
 
 
 @contextmanager
@@ -125,7 +127,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
-        raise WriteError(f"{path}: cannot be written: {reason}") from error
+        raise WriteError(f"{shortened(path)}: cannot be written: {reason}") from error
 
 
 def _rename(part: Path, target: Path, *, force: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness_ext.errors import MissingExtraError
+from harness_ext.errors import MissingExtraError, one_line
 
 MODULES = {
     "gguf": ("gguf",),
@@ -30,5 +30,5 @@ def require_extra(extra: str, what: str) -> None:
             __import__(module)
         except ImportError as error:
             absent = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0])
-            state = "is not installed" if absent else f"cannot be imported ({' '.join(str(error).split())})"
+            state = "is not installed" if absent else f"cannot be imported ({one_line(error)})"
             raise MissingExtraError(f"{what} needs {module}, which {state}: pip install 'lm-eval-pruned[{extra}]'") from error

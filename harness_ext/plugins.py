@@ -60,7 +60,7 @@ class Registry(Generic[T]):
     def add(self, name: str, item: T, origin: Origin) -> None:
         if name in self.items:
             raise PluginError(
-                f"the {self.kind} name {name!r} is already taken by {self.items[name][1]} ({self.items[name][1].entry_point})"
+                f"the {self.kind} name {shown(name)} is already taken by {self.items[name][1]} ({self.items[name][1].entry_point})"
             )
         self.items[name] = (item, origin)
 
@@ -155,7 +155,7 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
 def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
     """Checks that a plugin registered a usable class, and returns the name and the class."""
     if not (inspect.isclass(item) and issubclass(item, base)):
-        raise PluginError(f"register() wants a subclass of {base_names(base)}, not {item!r}")
+        raise PluginError(f"register() wants a subclass of {base_names(base)}, not {shown(item)}")
     name = getattr(item, "name", None)
     if not isinstance(name, str) or not name:
         raise PluginError(f"{item.__qualname__} has no name: set the class attribute name = '...'")

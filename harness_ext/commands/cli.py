@@ -104,8 +104,8 @@ def known_facts(
         asked = listing.closed_task(task, listing.options_from(metadata))
         found = listing.known_facts(listing.load_model(model, model_args, batch_size), asked, limit=limit)
         listing.write(found, out)
-    except HarnessExtError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    except (HarnessExtError, OSError) as error:
+        typer.echo(f"{_told(error)}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{out}: {len(found['known'])} of {found['asked']} facts known")
 
@@ -198,8 +198,8 @@ def prune(
             trust_remote_code=trust_remote_code, gguf_file=gguf_file,
         )  # fmt: skip
         record = prune_command.run(job)
-    except HarnessExtError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    except (HarnessExtError, OSError) as error:
+        typer.echo(f"{_told(error)}", err=True)
         raise typer.Exit(1) from error
     typer.echo(prune_command.summary(record, out))
 
@@ -309,8 +309,8 @@ def sweep(
         from harness_ext.commands import sweep as sweep_command
 
         code = sweep_command.sweep(fields, config, dry_run=dry_run, engine=engine, address=address, share=share)
-    except HarnessExtError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    except (HarnessExtError, OSError) as error:
+        typer.echo(f"{_told(error)}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("interrupted; finished trials are kept, and the same command resumes with the others", err=True)
@@ -352,8 +352,8 @@ def report(
         from harness_ext import report as reports
 
         made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, resamples=resamples)
-    except HarnessExtError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    except (HarnessExtError, OSError) as error:
+        typer.echo(f"{_told(error)}", err=True)
         raise typer.Exit(1) from error
     for gap in made.gaps:
         typer.echo(f"not computed: {gap}", err=True)
@@ -372,8 +372,8 @@ def new_plugin(
 
     try:
         folder = skeleton.write(name, kind, out)
-    except HarnessExtError as error:
-        typer.echo(f"{type(error).__name__}: {error}", err=True)
+    except (HarnessExtError, OSError) as error:
+        typer.echo(f"{_told(error)}", err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{folder}: pip install -e '{folder}[test]' && pytest {folder}")
 
@@ -381,3 +381,10 @@ def new_plugin(
 def _registers(row: dict[str, Any]) -> str:
     parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
     return "\n".join(parts) or "nothing"
+
+
+def _told(error: Exception) -> str:
+    """One line on an error; what a file system says is shortened, since it repeats the path."""
+    from harness_ext.errors import HarnessExtError, one_line
+
+    return f"{type(error).__name__}: {error if isinstance(error, HarnessExtError) else one_line(error)}"

@@ -115,11 +115,13 @@ def _check(job: PruneJob, plan: Plan) -> None:
     if job.masks_only and job.stream:
         raise BadOptionError("--masks-only does not go with --stream: masks are taken of a model that is in memory")
     if job.masks_only and isinstance(plan.pruner, StructuredPruner):
-        raise BadOptionError(f"--masks-only does not go with pruner {name!r}: it takes layers, heads or channels out and leaves no mask")
+        raise BadOptionError(
+            f"--masks-only does not go with pruner {shown(name)}: it takes layers, heads or channels out and leaves no mask"
+        )
     if job.stream and job.gguf_file:
         raise BadOptionError("--stream does not go with --gguf-file: a GGUF file is unpacked as a whole")
     if job.stream and isinstance(plan.pruner, ModelPruner):
-        raise BadOptionError(f"--stream does not go with pruner {name!r}: it wants the whole model in memory")
+        raise BadOptionError(f"--stream does not go with pruner {shown(name)}: it wants the whole model in memory")
     if job.stream and plan.needs_calibration and _source(plan) == "self":
         raise BadOptionError("--stream does not go with calibration=self, which wants the whole model: give --calibration FILE or hub")
 

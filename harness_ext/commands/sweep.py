@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness_ext.engine import ranks
-from harness_ext.errors import BadOptionError
+from harness_ext.errors import BadOptionError, shortened
 from harness_ext.sweep.display import clock
 from harness_ext.sweep.fields import read, sweep_from
 from harness_ext.sweep.preview import preview
@@ -67,10 +67,10 @@ def sweep(
 def _engine(name: str, address: str | None, share: Mapping[str, float]) -> Engine | None:
     """None for this process."""
     if name not in ("local", "ray"):
-        raise BadOptionError(f"--engine {name}: want local or ray")
+        raise BadOptionError(f"--engine {shortened(name)}: want local or ray")
     if name == "local":
         if address is not None:
-            raise BadOptionError(f"--address {address}: goes with --engine ray")
+            raise BadOptionError(f"--address {shortened(address)}: goes with --engine ray")
         return None
     from harness_ext.sweep.ray_engine import on_ray
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from harness_ext.errors import BadOptionError, PluginError, did_you_mean
+from harness_ext.errors import BadOptionError, PluginError, did_you_mean, shown
 from harness_ext.method.allocation import Allocation, LayerShape
 from harness_ext.method.pruner import ModelPruner, PruningMethod
 from harness_ext.method.sparsity import Sparsity, rounding_slack
@@ -90,7 +90,7 @@ def _check_result(allocation: Allocation, result: Any, sparsity: Sparsity, layer
     for name in names:
         value = result[name]
         if not isinstance(value, Sparsity) and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) < 1):
-            raise PluginError(f"{blame}: want for {name} a ratio in [0, 1) or a harness_ext.Sparsity, not {value!r}")
+            raise PluginError(f"{blame}: want for {name} a ratio in [0, 1) or a harness_ext.Sparsity, not {shown(value)}")
         if sparsity.pattern and isinstance(value, Sparsity) and value.ratio > 0 and not value.pattern:
             raise PluginError(
                 f"{blame}: sparsity={sparsity} is a pattern, and the Sparsity of {name} is the plain ratio {value}: "

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from harness_ext.engine.layers import DecoderBlock
-from harness_ext.errors import HarnessExtError, UnsupportedModelError
+from harness_ext.errors import HarnessExtError, UnsupportedModelError, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,7 +126,7 @@ def failing(what: str) -> Iterator[None]:
     except (HarnessExtError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UnsupportedModelError(f"{what}: {type(error).__name__}: {reason[:SHOWN]}{'...' if len(reason) > SHOWN else ''}") from error
 
 

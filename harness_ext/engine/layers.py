@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from harness_ext.engine.experts import Expert, Place, in_groups, listed_experts, stored_experts
 from harness_ext.engine.kinds import KINDS, kind_of
-from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean
+from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,7 +107,7 @@ def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[DecoderBlo
     if not any(block.layers for block in chosen):
         names = [layer.name for block in found for layer in block.layers]
         raise BadOptionError(
-            f"modules={modules!r} selects no layer: want all, attention, ffn, or a glob such as '*.{names[0].rsplit('.', 1)[-1]}'."
+            f"modules={shown(modules)} selects no layer: want all, attention, ffn, or a glob such as '*.{names[0].rsplit('.', 1)[-1]}'."
             + did_you_mean(modules, [*KINDS, *names])
         )
     return chosen

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from harness_ext.atomic import whole_file
-from harness_ext.errors import BadOptionError
+from harness_ext.errors import BadOptionError, shown
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +39,9 @@ class BlockCheckpoints:
             for part in self.folder.glob(".*.part"):  # of a run that was killed: the lock says that none is alive
                 part.unlink()
         except filelock.Timeout as error:
-            raise BadOptionError(f"resume={str(folder)!r}: another process is at this run ({fingerprint})") from error
+            raise BadOptionError(f"resume={shown(str(folder))}: another process is at this run ({fingerprint})") from error
         except OSError as error:
-            raise BadOptionError(f"resume={str(folder)!r}: {error.strerror or error}") from error
+            raise BadOptionError(f"resume={shown(str(folder))}: {error.strerror or error}") from error
 
     def close(self) -> None:
         """Lets another process have the run."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened
 
 if TYPE_CHECKING:
     import torch
@@ -30,9 +30,9 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
         name, equals, value = option.partition("=")
         if not equals or "." not in name or not name.startswith(PREFIXES):
             hint = did_you_mean(name.partition(".")[0] + ".", PREFIXES)
-            raise BadOptionError(f"--option {option}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
+            raise BadOptionError(f"--option {shortened(option)}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
         if name in found:
-            raise BadOptionError(f"--option {option}: {name} is given twice")
+            raise BadOptionError(f"--option {shortened(option)}: {shortened(name)} is given twice")
         found[name] = handle_arg_string(value)
     return found
 
@@ -53,13 +53,13 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         if text.lstrip().startswith(("{", "[")):
-            raise BadOptionError(f"{option} {text}: not JSON: {error}") from error
+            raise BadOptionError(f"{option} {shortened(text)}: not JSON: {error}") from error
         try:
             value = key_val_to_dict(text)
         except ValueError as problem:
-            raise BadOptionError(f"{option} {text}: {problem}: {example}") from problem
+            raise BadOptionError(f"{option} {shortened(text)}: {one_line(problem)}: {example}") from problem
     if not isinstance(value, dict):
-        raise BadOptionError(f"{option} {text}: {example}")
+        raise BadOptionError(f"{option} {shortened(text)}: {example}")
     return value
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from harness_ext.atomic import write_file
-from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
+from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean, shortened, shown
 
 
 class NoKnownFactsError(HarnessExtError):
@@ -20,10 +21,10 @@ def check_output(out: Path, *, force: bool) -> None:
     Raises:
         BadOptionError: the file exists and ``force`` is not set, or its folder does not exist.
     """
-    if out.exists() and not force:
-        raise BadOptionError(f"--out {out}: the file exists: want another path, or --force")
-    if out.is_dir() or not out.parent.is_dir():
-        raise BadOptionError(f"--out {out}: want the path of a file in a folder that exists")
+    if os.path.exists(out) and not force:
+        raise BadOptionError(f"--out {shortened(out)}: the file exists: want another path, or --force")
+    if os.path.isdir(out) or not os.path.isdir(out.parent):
+        raise BadOptionError(f"--out {shortened(out)}: want the path of a file in a folder that exists")
 
 
 def options_from(text: str) -> dict[str, Any]:
@@ -35,9 +36,9 @@ def options_from(text: str) -> dict[str, Any]:
     try:
         options = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadOptionError(f"--metadata {text}: not JSON: {error}") from error
+        raise BadOptionError(f"--metadata {shortened(text)}: not JSON: {error}") from error
     if not isinstance(options, dict):
-        raise BadOptionError(f"--metadata {text}: want a JSON object, such as '{{\"facts_items\": 512}}'")
+        raise BadOptionError(f"--metadata {shortened(text)}: want a JSON object, such as '{{\"facts_items\": 512}}'")
     return options
 
 
@@ -50,7 +51,7 @@ def load_model(name: str, arguments: str, batch_size: int) -> Any:
     from lm_eval.api.registry import get_model, model_registry
 
     if name not in model_registry:
-        raise UnknownNameError(f"no model named {name!r}.{did_you_mean(name, model_registry)}")
+        raise UnknownNameError(f"no model named {shown(name)}.{did_you_mean(name, model_registry)}")
     return get_model(name).create_from_arg_string(arguments, {"batch_size": batch_size})
 
 
@@ -67,11 +68,13 @@ def closed_task(name: str, metadata: dict[str, Any]) -> Any:
 
     manager = TaskManager(metadata=metadata)
     if name not in manager.all_subtasks:
-        raise UnknownNameError(f"no task named {name!r}.{did_you_mean(name, manager.all_subtasks)}")
+        raise UnknownNameError(f"no task named {shown(name)}.{did_you_mean(name, manager.all_subtasks)}")
     manager.match_tasks([name])
     task = manager.load([name])["tasks"][name]
     if not isinstance(task, FactTask) or {row["condition"] for row in task.eval_docs} != {"closed"}:
-        raise BadOptionError(f"--task {name}: want a task that asks for facts closed-book, such as lab_facts_closed or lre_closed")
+        raise BadOptionError(
+            f"--task {shortened(name)}: want a task that asks for facts closed-book, such as lab_facts_closed or lre_closed"
+        )
     return task
 
 
@@ -97,7 +100,9 @@ def known_facts(lm: Any, task: Any, *, limit: int | None = None) -> dict[str, An
     samples = found["samples"][name]
     known = [sample["doc"]["id"] for sample in samples if sample["exact_match"]]
     if not known:
-        raise NoKnownFactsError(f"{name}: the model answers none of {len(samples)} facts: there is nothing to restrict a task to")
+        raise NoKnownFactsError(
+            f"{shortened(name)}: the model answers none of {len(samples)} facts: there is nothing to restrict a task to"
+        )
     metadata = task.config.metadata or {}
     return {
         "known": known,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import BadOptionError, UnsupportedModelError
+from harness_ext.errors import BadOptionError, UnsupportedModelError, one_line, shown
 from harness_ext.extras import require_extra
 
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ def check_adapter(peft: str, revision: str | None = None) -> None:
         MissingExtraError: the library is not installed.
         BadOptionError: there is no adapter, or it is one that has no place in the weights, such as a soft prompt.
     """
-    require_extra("peft", f"peft={peft!r}")
+    require_extra("peft", f"peft={shown(peft)}")
     from peft import PeftConfig  # type: ignore[import-not-found, unused-ignore]
 
     try:
         config = PeftConfig.from_pretrained(peft, revision=revision)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise BadOptionError(f"peft={peft!r}: no adapter can be read there: {' '.join(str(error).split())}") from error
+        raise BadOptionError(f"peft={shown(peft)}: no adapter can be read there: {one_line(error)}") from error
     if config.is_prompt_learning or config.is_adaption_prompt:
         kind = getattr(config.peft_type, "value", config.peft_type)
-        raise BadOptionError(f"peft={peft!r} with sparsity above 0: {kind} cannot be merged into the weights: want LoRA or the like")
+        raise BadOptionError(f"peft={shown(peft)} with sparsity above 0: {kind} cannot be merged into the weights: want LoRA or the like")
 
 
 def merged(model: Any, peft: str) -> PreTrainedModel:
@@ -46,5 +46,5 @@ def merged(model: Any, peft: str) -> PreTrainedModel:
     try:
         plain: PreTrainedModel = model.merge_and_unload()
     except (AttributeError, NotImplementedError, ValueError) as error:
-        raise UnsupportedModelError(f"peft={peft!r}: cannot be merged into the weights: {' '.join(str(error).split())}") from error
+        raise UnsupportedModelError(f"peft={shown(peft)}: cannot be merged into the weights: {one_line(error)}") from error
     return plain

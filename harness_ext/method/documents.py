@@ -76,14 +76,16 @@ class Documents(Calibration):
         text = row.get(name) if isinstance(row, Mapping) else row
         if not isinstance(text, str):
             hint = "; calibration.chat_template=true reads messages" if isinstance(row, Mapping) and "messages" in row else ""
-            raise CalibrationError(f"{where}: want an object with the text field {name!r}, found: {_found(row)}{hint}")
+            raise CalibrationError(f"{where}: want an object with the text field {shown(name)}, found: {_found(row)}{hint}")
         return text
 
     def _messages(self, where: str, row: Any) -> Sequence[Mapping[str, Any]]:
         name = self.field or "messages"
         messages = row.get(name) if isinstance(row, Mapping) else row
         if not isinstance(messages, list) or not messages:
-            raise CalibrationError(f"{where}: calibration.chat_template=True wants an object with a list {name!r}, found: {_found(row)}")
+            raise CalibrationError(
+                f"{where}: calibration.chat_template=True wants an object with a list {shown(name)}, found: {_found(row)}"
+            )
         for message in messages:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
                 raise CalibrationError(f"{where}: want messages with 'role' and 'content', found: {shown(message)}")

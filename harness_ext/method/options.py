@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shortened, shown
 
 Self = TypeVar("Self", bound="Configurable")
 
@@ -56,10 +56,12 @@ class Configurable:
         for option, value in options.items():
             if option not in defaults:
                 takes = ", ".join(f"{name}={default!r}" for name, default in defaults.items()) or "no options"
-                raise BadOptionError(f"{cls.kind} {cls.name!r} has no option {option!r}.{did_you_mean(option, defaults)} It takes: {takes}")
+                raise BadOptionError(
+                    f"{cls.kind} {cls.name!r} has no option {shown(option)}.{did_you_mean(option, defaults)} It takes: {takes}"
+                )
             if not _is_a(value, hints[option]):
                 wanted = hints[option].__name__ if isinstance(hints[option], type) else str(hints[option]).replace("typing.", "")
-                raise BadOptionError(f"{cls.kind}.{option}={value!r}: {cls.kind} {cls.name!r} wants {wanted} here")
+                raise BadOptionError(f"{cls.kind}.{shortened(option)}={shown(value)}: {cls.kind} {cls.name!r} wants {wanted} here")
         try:
             return cls(**options)
         except BadOptionError:

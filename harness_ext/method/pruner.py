@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
-from harness_ext.errors import BadOptionError, PluginError
+from harness_ext.errors import BadOptionError, PluginError, shown
 from harness_ext.method.options import Configurable
 from harness_ext.method.sparsity import Group, Sparsity
 from harness_ext.method.statistic import Statistic
@@ -200,4 +200,4 @@ class StructuredPruner(ModelPruner):
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
-            raise BadOptionError(f"pruner.tolerance={self.tolerance!r}: want a share of the weights in [0, 1), such as 0.05")
+            raise BadOptionError(f"pruner.tolerance={shown(self.tolerance)}: want a share of the weights in [0, 1), such as 0.05")

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness_ext.errors import PluginError
+from harness_ext.errors import PluginError, shown
 from harness_ext.method.options import Configurable
 
 OURS = __name__.partition(".")[0]  # the version of this package stands in every record
@@ -59,7 +59,7 @@ def versions(cls: type[Configurable]) -> dict[str, str]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            raise PluginError(f"{cls.kind} {cls.name!r} requires the distribution {name!r}, which is not installed") from None
+            raise PluginError(f"{cls.kind} {cls.name!r} requires the distribution {shown(name)}, which is not installed") from None
     return found
 
 

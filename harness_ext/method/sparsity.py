@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from harness_ext.errors import BadOptionError, NumericalError
+from harness_ext.errors import BadOptionError, NumericalError, shown
 
 Group = Literal["row", "matrix"]
 
@@ -28,11 +28,13 @@ class Sparsity:
     def __post_init__(self) -> None:
         if self.pattern is None:
             if not 0 <= self.ratio < 1:
-                raise BadOptionError(f"sparsity={self.ratio!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
+                raise BadOptionError(f"sparsity={shown(self.ratio)}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
         elif not 0 < self.pattern[0] < self.pattern[1]:
             raise BadOptionError(f"sparsity={self}: in n:m, n zeros of every m weights, n must be between 1 and m - 1")
         elif self.ratio != self.pattern[0] / self.pattern[1]:
-            raise BadOptionError(f"sparsity={self}: the ratio of this pattern is {self.pattern[0] / self.pattern[1]:g}, not {self.ratio!r}")
+            raise BadOptionError(
+                f"sparsity={self}: the ratio of this pattern is {self.pattern[0] / self.pattern[1]:g}, not {shown(self.ratio)}"
+            )
 
     @classmethod
     def parse(cls, value: Sparsity | float | str) -> Sparsity:
@@ -50,14 +52,14 @@ class Sparsity:
             try:
                 value = float(value)
             except ValueError:
-                raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4") from None
+                raise BadOptionError(f"sparsity={shown(value)}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4") from None
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
+            raise BadOptionError(f"sparsity={shown(value)}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4")
         if value >= 1:
             percent = f"; for {value:g} percent say {value / 100:g}" if 1 < value < 100 else ""
             n, m = divmod(value, 60) if isinstance(value, int) else (0, 0)
             yaml = f". YAML reads an unquoted {n}:{m} as the base-60 number {value}: quote it" if 0 < n < m else ""
-            raise BadOptionError(f"sparsity={value!r}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4{percent}{yaml}")
+            raise BadOptionError(f"sparsity={shown(value)}: want a ratio in [0, 1) such as 0.7, or a pattern such as 2:4{percent}{yaml}")
         return cls(float(value))
 
     def __str__(self) -> str:

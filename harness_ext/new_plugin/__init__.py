@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness_ext.atomic import whole_folder, writing
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shortened, shown
 
 KINDS = ("pruner", "allocation", "calibration", "tasks")
 PREFIX = "harness-ext-"
@@ -33,7 +33,7 @@ def write(name: str, kind: str, out: Path) -> Path:
         WriteError: the disk is full, or the file system refuses.
     """
     if kind not in KINDS:
-        raise BadOptionError(f"--kind {kind}: want {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+        raise BadOptionError(f"--kind {shortened(kind)}: want {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
     check_name(name, kind, _taken(kind))
     folder = out / f"{PREFIX}{name}"
     if folder.exists():
@@ -59,12 +59,14 @@ def check_name(name: str, kind: str, taken: Collection[str]) -> None:
         near = nearest(name)
         hint = f" Did you mean {near!r}?" if near else ""
         raise BadOptionError(
-            f"new-plugin {name!r}: want a lower-case letter, then letters and digits with single dashes between them, at most {LONGEST} "
-            f"characters; the package is called {PREFIX}NAME.{hint}"
+            f"new-plugin {shown(name)}: want a lower-case letter, then letters and digits with single dashes between them, at most "
+            f"{LONGEST} characters; the package is called {PREFIX}NAME.{hint}"
         )
     own = {name, name.replace("-", "_")}
     if clash := own & set(taken):
-        raise BadOptionError(f"new-plugin {name!r}: there is a {kind.rstrip('s')} named {clash.pop()!r} already. Did you mean 'my-{name}'?")
+        raise BadOptionError(
+            f"new-plugin {shown(name)}: there is a {kind.rstrip('s')} named {shown(clash.pop())} already. Did you mean 'my-{name}'?"
+        )
 
 
 def nearest(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from harness_ext.errors import did_you_mean
+from harness_ext.errors import did_you_mean, shown
 from harness_ext.report.trials import ReportError
 
 RECALL, IN_CONTEXT = "recall", "in-context"
@@ -34,7 +34,7 @@ def abilities(tasks: Iterable[str], recall: Sequence[str] = (), in_context: Sequ
     for task in tasks:
         named = [_matches(task, recall), _matches(task, in_context)]
         if all(named):
-            raise ReportError(f"task {task!r} is named by both --recall and --in-context")
+            raise ReportError(f"task {shown(task)} is named by both --recall and --in-context")
         if named[0] or (not recall and not named[1] and _matches(task, RECALL_PATTERNS)):
             found[task] = RECALL
         elif named[1] or not in_context:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness_ext.errors import HarnessExtError
+from harness_ext.errors import HarnessExtError, shortened
 
 CHANCE_METRICS = ("acc", "acc_norm")  # what a task declares as chance is the share of items that a guess among the choices gets right
 ALL = "all"  # items, where there was no limit
@@ -216,7 +216,7 @@ def of_limit(trials: list[LoadedTrial], limit: str) -> list[LoadedTrial]:
     found = [trial for trial in trials if _limit(trial) == (limit if limit == ALL else _number(limit))]
     if not found:
         there = sorted({_limit(trial) for trial in trials})
-        raise ReportError(f"--limit {limit}: no results of that limit; there are {' and '.join(there)}")
+        raise ReportError(f"--limit {shortened(limit)}: no results of that limit; there are {' and '.join(there)}")
     return found
 
 
@@ -228,7 +228,7 @@ def _number(limit: str) -> str:
     try:
         return f"{float(limit):g}"
     except ValueError:
-        raise ReportError(f"--limit {limit}: want {ALL}, or a number of items such as 64") from None
+        raise ReportError(f"--limit {shortened(limit)}: want {ALL}, or a number of items such as 64") from None
 
 
 def _items(score: TaskScore) -> str:

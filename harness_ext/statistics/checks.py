@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness_ext.errors import HarnessExtError
+from harness_ext.errors import HarnessExtError, shown
 
 Array = NDArray[np.float64]
 
@@ -63,14 +63,14 @@ def check_aligned(one: Sequence[Hashable], other: Sequence[Hashable], names: tup
 def check_level(level: float) -> float:
     """A confidence level, such as 0.95."""
     if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0.5 <= level < 1:
-        raise StatisticsError(f"level={level!r}: want a confidence level in [0.5, 1), such as 0.95")
+        raise StatisticsError(f"level={shown(level)}: want a confidence level in [0.5, 1), such as 0.95")
     return float(level)
 
 
 def check_resamples(resamples: int, level: float) -> int:
     """How many weightings of the items to draw: enough to have one outside of an interval of that level at either end."""
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
-        raise StatisticsError(f"resamples={resamples!r}: want a whole number of at least 100, such as 2000")
+        raise StatisticsError(f"resamples={shown(resamples)}: want a whole number of at least 100, such as 2000")
     least = math.ceil(round(2 / (1 - level), 6)) - 1
     if resamples < least:
         raise StatisticsError(f"resamples={resamples}: too few for level={level:g}; want at least {least}")
@@ -80,14 +80,14 @@ def check_resamples(resamples: int, level: float) -> int:
 def check_width(width: float) -> float:
     """The width of an interval of sparsities."""
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= 1:
-        raise StatisticsError(f"width={width!r}: want a width in (0, 1], such as 0.05")
+        raise StatisticsError(f"width={shown(width)}: want a width in (0, 1], such as 0.05")
     return float(width)
 
 
 def check_chance(chance: float) -> float:
     """The score of a guess."""
     if isinstance(chance, bool) or not isinstance(chance, (int, float)) or not 0 <= chance < 1:
-        raise StatisticsError(f"chance={chance!r}: want the score of a guess, in [0, 1), such as 0.25 for four choices")
+        raise StatisticsError(f"chance={shown(chance)}: want the score of a guess, in [0, 1), such as 0.25 for four choices")
     return float(chance)
 
 
@@ -100,7 +100,7 @@ def check_above_chance(dense: float, chance: float, what: str) -> None:
 def check_drop(drop: float) -> float:
     """A relative drop, such as 0.05."""
     if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 < drop < 1:
-        raise StatisticsError(f"drop={drop!r}: want a relative drop in (0, 1), such as 0.05 for 5 %")
+        raise StatisticsError(f"drop={shown(drop)}: want a relative drop in (0, 1), such as 0.05 for 5 %")
     return float(drop)
 
 
@@ -109,17 +109,17 @@ def check_sparsities(sparsities: ArrayLike, what: str) -> Array:
     try:
         grid = np.asarray(sparsities, dtype=np.float64).reshape(-1)
     except (TypeError, ValueError):
-        raise StatisticsError(f"{what}: sparsities={sparsities!r}: want numbers in [0, 1)") from None
-    shown = ", ".join(f"{value:g}" for value in grid)
+        raise StatisticsError(f"{what}: sparsities={shown(sparsities)}: want numbers in [0, 1)") from None
+    listed = ", ".join(f"{value:g}" for value in grid)
     if len(grid) < 2:
-        raise StatisticsError(f"{what}: sparsities [{shown}]: want at least two, 0 (the dense model) among them")
+        raise StatisticsError(f"{what}: sparsities [{listed}]: want at least two, 0 (the dense model) among them")
     if not np.isfinite(grid).all() or grid.min() < 0 or grid.max() >= 1:
-        raise StatisticsError(f"{what}: sparsities [{shown}]: want ratios in [0, 1)")
+        raise StatisticsError(f"{what}: sparsities [{listed}]: want ratios in [0, 1)")
     if len(np.unique(grid)) < len(grid):
         twice = next(value for value in grid if (grid == value).sum() > 1)
         raise StatisticsError(f"{what}: the sparsity {twice:g} is there twice; want every sparsity once")
     if 0 not in grid:
-        raise StatisticsError(f"{what}: sparsities [{shown}]: the dense model (0) is missing, and drops are relative to it")
+        raise StatisticsError(f"{what}: sparsities [{listed}]: the dense model (0) is missing, and drops are relative to it")
     return grid
 
 

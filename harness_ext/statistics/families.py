@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 
-from harness_ext.errors import did_you_mean
+from harness_ext.errors import did_you_mean, shown
 from harness_ext.statistics.checks import StatisticsError
 
 
@@ -31,7 +31,7 @@ def family_weights(tasks: Sequence[str], families: Mapping[str, Hashable] | None
         raise StatisticsError(f"tasks: {repeated!r} is there {times} times; want every task once")
     for task in tasks:
         if task not in families:
-            raise StatisticsError(f"families: no family for the task {task!r}.{did_you_mean(task, list(families))}")
+            raise StatisticsError(f"families: no family for the task {shown(task)}.{did_you_mean(task, list(families))}")
     sizes = Counter(families[task] for task in tasks)
     return tuple(1 / len(sizes) / sizes[families[task]] for task in tasks)
 

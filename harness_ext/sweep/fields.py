@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
 from harness_ext.host.arguments import parse_mapping, parse_options
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.sweep.sparsities import parse_sparsities, refuse_twice
@@ -25,7 +26,7 @@ def _listed(value: Any, info: ValidationInfo) -> list[Any]:
     values = value if isinstance(value, list | tuple) else [value]
     for part in values:
         if isinstance(part, bool) or not isinstance(part, str | int | float):
-            raise BadOptionError(f"{_option(info.field_name)} {part!r}: want a name or a number, or a list of them")
+            raise BadOptionError(f"{_option(info.field_name)} {shown(part)}: want a name or a number, or a list of them")
     return list(values)
 
 
@@ -34,7 +35,7 @@ def _names(value: Any, info: ValidationInfo) -> tuple[str, ...]:
     if not names:
         raise BadOptionError(f"{option}: nothing given, so that there is nothing to do: want at least one")
     if "" in names:
-        raise BadOptionError(f"{option}: an empty name in {','.join(names)!r}")
+        raise BadOptionError(f"{option}: an empty name in {shown(','.join(names))}")
     refuse_twice(option, names)
     return names
 
@@ -42,8 +43,8 @@ def _names(value: Any, info: ValidationInfo) -> tuple[str, ...]:
 def _folders(value: Any, info: ValidationInfo) -> tuple[str, ...]:
     folders = _names(value, info)
     for folder in folders:
-        if not Path(folder).is_dir():
-            raise BadOptionError(f"{_option(info.field_name)} {folder}: no such folder")
+        if not os.path.isdir(folder):
+            raise BadOptionError(f"{_option(info.field_name)} {shortened(folder)}: no such folder")
     return folders
 
 
@@ -57,7 +58,7 @@ def _seeds(value: Any, info: ValidationInfo) -> tuple[int, ...]:
     parts = [part.strip() for text in _listed(value, info) for part in str(text).split(",")]
     for part in parts:
         if not re.fullmatch("[0-9]+", part):
-            raise BadOptionError(f"--seeds {part!r}: want whole numbers such as 0,1,2")
+            raise BadOptionError(f"--seeds {shown(part)}: want whole numbers such as 0,1,2")
     refuse_twice("--seeds", [str(int(part)) for part in parts])
     return tuple(int(part) for part in parts)
 
@@ -86,19 +87,19 @@ def _limit(value: Any, info: ValidationInfo) -> float:
     except (TypeError, ValueError):
         number = 0.0
     if isinstance(value, bool) or not number > 0 or (number >= 1 and number != int(number)):
-        raise BadOptionError(f"--limit {value}: want a number of items, or a share of them below 1")
+        raise BadOptionError(f"--limit {shortened(value)}: want a number of items, or a share of them below 1")
     return number
 
 
 def _count(value: Any, info: ValidationInfo) -> int:
     if isinstance(value, bool) or not re.fullmatch("[0-9]+", str(value)):
-        raise BadOptionError(f"{_option(info.field_name)} {value}: want a whole number such as 0 or 5")
+        raise BadOptionError(f"{_option(info.field_name)} {shortened(value)}: want a whole number such as 0 or 5")
     return int(value)
 
 
 def _batch_size(value: Any, info: ValidationInfo) -> str:
     if not re.fullmatch(r"[1-9][0-9]*|auto(:[0-9]+)?", str(value)):
-        raise BadOptionError(f"--batch-size {value}: want a number such as 16, or auto")
+        raise BadOptionError(f"--batch-size {shortened(value)}: want a number such as 16, or auto")
     return str(value)
 
 
@@ -108,14 +109,14 @@ def _device(value: Any, info: ValidationInfo) -> str:
     try:
         torch.device(value)
     except (RuntimeError, TypeError) as error:
-        raise BadOptionError(f"--device {value}: want a device such as cpu, cuda or cuda:1") from error
+        raise BadOptionError(f"--device {shortened(value)}: want a device such as cpu, cuda or cuda:1") from error
     return str(value)
 
 
 def _switches(value: Any, info: ValidationInfo) -> tuple[bool, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     if not values or not all(isinstance(part, bool) for part in values):
-        raise BadOptionError(f"{_option(info.field_name)} {value!r}: want true or false, or a list of both")
+        raise BadOptionError(f"{_option(info.field_name)} {shown(value)}: want true or false, or a list of both")
     refuse_twice(_option(info.field_name), [str(part) for part in values])
     return tuple(values)
 
@@ -213,11 +214,11 @@ def read(path: Path) -> dict[str, Any]:
     try:
         fields = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise BadOptionError(f"--config {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise BadOptionError(f"--config {shortened(path)}: {getattr(error, 'strerror', None) or error}") from error
     except YAMLError as error:
-        raise BadOptionError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from error
+        raise BadOptionError(f"--config {shortened(path)}: not YAML: {one_line(error)}") from error
     if not isinstance(fields, dict):
-        raise BadOptionError(f"--config {path}: want a mapping of fields such as 'sparsity: 0:0.9:0.1'")
+        raise BadOptionError(f"--config {shortened(path)}: want a mapping of fields such as 'sparsity: 0:0.9:0.1'")
     return {str(name): value for name, value in fields.items()}
 
 
@@ -235,7 +236,7 @@ def sweep_from(fields: Mapping[str, Any]) -> Sweep:
 
 def split(values: Iterable[Any]) -> tuple[str, ...]:
     """The names in texts that may join several with commas. A path that has a comma in its name and exists is left whole."""
-    return tuple(part.strip() for value in values for part in ([str(value)] if Path(str(value)).exists() else str(value).split(",")))
+    return tuple(part.strip() for value in values for part in ([str(value)] if os.path.exists(str(value)) else str(value).split(",")))
 
 
 def _option(name: str | None) -> str:
@@ -250,8 +251,8 @@ def _in_one_line(error: ValidationError) -> BadOptionError:
         return cause
     name, value = str(problem["loc"][0]), problem["input"]
     if problem["type"] == "extra_forbidden":
-        return BadOptionError(f"no field {name!r}.{did_you_mean(name, fields)} Fields: {', '.join(fields)}")
+        return BadOptionError(f"no field {shown(name)}.{did_you_mean(name, fields)} Fields: {', '.join(fields)}")
     if problem["type"] == "missing":
         return BadOptionError(f"{_option(name)}: nothing given: want it on the command line or in the file of --config")
     hint = did_you_mean(str(value), re.findall("'([^']+)'", str(problem.get("ctx", {}).get("expected", ""))))
-    return BadOptionError(f"{_option(name)} {value!r}: {problem['msg'].replace('Input should be', 'want')}.{hint}")
+    return BadOptionError(f"{_option(name)} {shown(value)}: {problem['msg'].replace('Input should be', 'want')}.{hint}")

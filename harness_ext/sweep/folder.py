@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 
 from harness_ext.atomic import write_file, writing
-from harness_ext.errors import BadOptionError
+from harness_ext.errors import BadOptionError, shortened
 from harness_ext.sweep.evaluation import Results, Samples
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
@@ -36,18 +36,18 @@ class Folder:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        if out.exists() and not out.is_dir():
-            raise BadOptionError(f"--out {out}: a file of that name exists: want the path of a folder")
+        if os.path.exists(out) and not os.path.isdir(out):
+            raise BadOptionError(f"--out {shortened(out)}: a file of that name exists: want the path of a folder")
         with writing(out):
             (out / TRIALS).mkdir(parents=True, exist_ok=True)
         if not os.access(out / TRIALS, os.W_OK | os.X_OK):
-            raise BadOptionError(f"--out {out}: no permission to write in it")
+            raise BadOptionError(f"--out {shortened(out)}: no permission to write in it")
         self._lock = filelock.FileLock(out / "lock", timeout=0)
         with writing(out):
             try:
                 self._lock.acquire()
             except filelock.Timeout as error:
-                raise BadOptionError(f"--out {out}: another sweep is at work in this folder") from error
+                raise BadOptionError(f"--out {shortened(out)}: another sweep is at work in this folder") from error
         self._tidy()
         records, corrupt = scan(out)
         self.records = {record.key: record for record in records}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness_ext.engine.plan import ALLOCATION, PRECISION, Plan, take_plan
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shortened
 from harness_ext.plugins import Plugins, Registry
 from harness_ext.sweep.fields import MODEL_FIELDS, Sweep
 
@@ -150,4 +150,6 @@ def _check_options(sweep: Sweep, plugins: Plugins) -> None:
             option = key.removeprefix(f"{kind}.")
             if key != option and option not in known and all(name in registry.items or kind != "pruner" for name in names):
                 takes = ", ".join(sorted(known)) or "no options"
-                raise BadOptionError(f"--option {key}: no {kind} of this sweep takes it.{did_you_mean(option, known)} They take: {takes}")
+                raise BadOptionError(
+                    f"--option {shortened(key)}: no {kind} of this sweep takes it.{did_you_mean(option, known)} They take: {takes}"
+                )

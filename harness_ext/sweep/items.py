@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean
+from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
 from harness_ext.sweep.dense import random_state, same_generators, set_seeds
 from harness_ext.sweep.fields import Sweep
@@ -84,7 +84,9 @@ class Catalogue:
         for name in self._asked:
             matches = self.manager.match_tasks([name])
             if not matches:
-                raise UnknownNameError(f"no task named {name!r}.{did_you_mean(name, self.manager.all_tasks)} lm_eval ls tasks lists them")
+                raise UnknownNameError(
+                    f"no task named {shown(name)}.{did_you_mean(name, self.manager.all_tasks)} lm_eval ls tasks lists them"
+                )
             names |= dict.fromkeys(matches)
         return list(names)
 
@@ -184,7 +186,7 @@ def make_requests(name: str, task: Any, sweep: Sweep, limit: float | None) -> No
     if shots is None or (shots and sweep.num_fewshot is not None):  # as simple_evaluate
         task.set_config(key="num_fewshot", value=sweep.num_fewshot or 0)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
-    with _task_errors(f"task {name!r}"):
+    with _task_errors(f"task {shown(name)}"):
         task.build_all_requests(limit=get_sample_size(task, limit), rank=0, world_size=1)
 
 

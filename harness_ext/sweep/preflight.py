@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import HarnessExtError
+from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import check_config, check_plan, without_weights
 from harness_ext.plugins import Plugins
@@ -37,7 +37,7 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
             if model is not None:
                 check_plan(trial.plan, model)
         except HarnessExtError as error:
-            raise type(error)(f"{trial}: {error}") from error
+            raise type(error)(f"{shortened(trial)}: {error}") from error
 
 
 def _model(plugins: Plugins, pretrained: str, place: dict[str, Any]) -> PreTrainedModel | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.errors import BadOptionError, HarnessExtError, shortened
 from harness_ext.extras import require_extra
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.dense import DenseModel
@@ -54,7 +54,7 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
         try:
             ray.init(address=address, log_to_driver=False)
         except Exception as error:  # of many kinds, some of them not Ray's own
-            raise BadOptionError(f"--address {address}: no cluster there: {' '.join(str(error).split())}") from error
+            raise BadOptionError(f"--address {shortened(address)}: no cluster there: {' '.join(str(error).split())}") from error
 
     def engine(sweep: Sweep, jobs: Sequence[Job], _: dict[str, Items], display: Display) -> Iterator[Outcome]:
         # max_calls=0: a worker with a GPU would end after each trial otherwise, and load the model again for the next
@@ -116,7 +116,7 @@ def _look(address: str | None) -> None:
         try:
             socket.create_connection((host_and_port[1], int(host_and_port[2])), timeout=10).close()
         except OSError as error:
-            raise BadOptionError(f"--address {address}: no cluster there: {error.strerror or error}") from error
+            raise BadOptionError(f"--address {shortened(address)}: no cluster there: {error.strerror or error}") from error
 
 
 def _where(error: BaseException) -> str:

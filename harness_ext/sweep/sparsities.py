@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 
-from harness_ext.errors import BadOptionError
+from harness_ext.errors import BadOptionError, shown
 from harness_ext.method.sparsity import Sparsity
 
 MOST_OF_A_RANGE = 1000
@@ -43,9 +43,10 @@ def refuse_twice(option: str, values: Sequence[str]) -> None:
 
 def _single(part: str, whole: str) -> Sparsity:
     if not re.fullmatch(rf"{NUMBER}|\d+:\d+", part.strip()):
-        within = f" in {whole!r}" if part != whole else ""
+        within = f" in {shown(whole)}" if part != whole else ""
         raise BadOptionError(
-            f"--sparsity {part.strip()!r}{within}: want a ratio such as 0.5, a pattern such as 2:4, or start:stop:step such as 0:0.9:0.1"
+            f"--sparsity {shown(part.strip())}{within}: want a ratio such as 0.5, a pattern such as 2:4, or start:stop:step such as "
+            "0:0.9:0.1"
         )
     return Sparsity.parse(part.strip())
 
@@ -55,12 +56,12 @@ def _range(part: str) -> list[Sparsity]:
     try:
         start, stop, step = (Decimal(text.strip()) for text in part.split(":"))
     except InvalidOperation:
-        raise BadOptionError(f"--sparsity {part!r}: want three numbers in start:stop:step, such as 0:0.9:0.1") from None
+        raise BadOptionError(f"--sparsity {shown(part)}: want three numbers in start:stop:step, such as 0:0.9:0.1") from None
     if not (start.is_finite() and stop.is_finite() and step.is_finite()):
-        raise BadOptionError(f"--sparsity {part!r}: want three numbers in start:stop:step, such as 0:0.9:0.1")
+        raise BadOptionError(f"--sparsity {shown(part)}: want three numbers in start:stop:step, such as 0:0.9:0.1")
     if step <= 0 or stop < start:
-        raise BadOptionError(f"--sparsity {part!r}: in start:stop:step the step must be above 0, and the stop at or above the start")
+        raise BadOptionError(f"--sparsity {shown(part)}: in start:stop:step the step must be above 0, and the stop at or above the start")
     count = int((stop - start) / step) + 1
     if count > MOST_OF_A_RANGE:
-        raise BadOptionError(f"--sparsity {part!r}: {count} values, the most is {MOST_OF_A_RANGE}: want a larger step")
+        raise BadOptionError(f"--sparsity {shown(part)}: {count} values, the most is {MOST_OF_A_RANGE}: want a larger step")
     return [Sparsity.parse(float(start + step * index)) for index in range(count)]

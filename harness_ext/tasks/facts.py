@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean
+from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks.options import LARGEST_SEED, TaskOptions, check_whole, checked, whole
 from harness_ext.tasks.scoring import comparable
 
@@ -58,7 +58,7 @@ class Fact:
 
 def _check_known(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, str):
-        raise BadOptionError(f"{name}={value!r}: want the path of a file that harness-ext known-facts wrote")
+        raise BadOptionError(f"{name}={shown(value)}: want the path of a file that harness-ext known-facts wrote")
 
 
 def _check_choices(name: str, value: Any) -> None:
@@ -106,7 +106,7 @@ def check_condition(condition: str) -> str:
     """The condition, if it is one."""
     if condition not in CONDITIONS:
         raise UnknownNameError(
-            f"no condition named {condition!r}.{did_you_mean(condition, CONDITIONS)} Conditions: {', '.join(CONDITIONS)}"
+            f"no condition named {shown(condition)}.{did_you_mean(condition, CONDITIONS)} Conditions: {', '.join(CONDITIONS)}"
         )
     return condition
 
@@ -158,11 +158,13 @@ def _row(source: _Source, index: int, condition: str, options: Options) -> dict[
     seeds = rng.randint(2**32, size=2, dtype=np.uint32)
     answers, memory, evidence = list(fact.answers), [], fact.evidence
     if condition != "closed" and not states(evidence, fact.answers):
-        raise FactError(f"{fact.id}: the evidence does not state {fact.answers[0]!r}")
+        raise FactError(f"{fact.id}: the evidence does not state {shown(fact.answers[0])}")
     if condition == "override":
         evidence = replace(evidence, fact.answers, substitute, subject=fact.subject)
         if states(evidence, fact.answers, besides=fact.subject):  # words of the substitute and of the text beside it
-            raise FactError(f"{fact.id}: with {substitute!r} in its place the evidence still states one of {', '.join(map(repr, answers))}")
+            raise FactError(
+                f"{fact.id}: with {shown(substitute)} in its place the evidence still states one of {', '.join(map(repr, answers))}"
+            )
         answers, memory = [substitute], answers
     passage = _passage(source, index, evidence, substitute, options, np.random.RandomState(seeds[:1])) if condition != "closed" else ""
     choices = _choices(fact, substitute, (objects[i] for i in order), options, np.random.RandomState(seeds[1:]))
@@ -243,7 +245,8 @@ def _substitute(fact: Fact, others: Iterable[str], *, needed: bool) -> str:
     substitute = next(suitable, "")
     if needed and not substitute:
         raise FactError(
-            f"{fact.id}: relation {fact.relation!r} has no answer to replace {fact.answers[0]!r} by: the override condition needs one"
+            f"{fact.id}: relation {shown(fact.relation)} has no answer to replace {shown(fact.answers[0])} by: the override condition "
+            "needs one"
         )
     return substitute
 
@@ -299,9 +302,9 @@ def _check_unique(facts: Sequence[Fact]) -> None:
     seen: set[str] = set()
     for fact in facts:
         if fact.id in seen:
-            raise FactError(f"two facts have the id {fact.id!r}: ids are unique")
+            raise FactError(f"two facts have the id {shown(fact.id)}: ids are unique")
         if not fact.answers or not all(map(_comparable, fact.answers)):
-            raise FactError(f"{fact.id}: answers {fact.answers!r}: want at least one, and none of them empty")
+            raise FactError(f"{fact.id}: answers {shown(fact.answers)}: want at least one, and none of them empty")
         if fact.evidence and not fact.whole and not fact.subject.strip():
             raise FactError(f"{fact.id}: evidence without a subject: sentences about others could not be told from it")
         seen.add(fact.id)
@@ -320,7 +323,7 @@ def _chosen(facts: Sequence[Fact], options: Options) -> list[int]:
     if missing:
         raise BadOptionError(
             f"facts_known={options.known}: {len(missing)} of its {len(known)} facts are not among these {len(facts)}, "
-            f"for example {min(missing)!r}: want the list of the same facts"
+            f"for example {shown(min(missing))}: want the list of the same facts"
         )
     kept = [index for index in drawn if facts[index].id in known]
     if not kept:

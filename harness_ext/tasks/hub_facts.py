@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks import facts
 from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
@@ -31,7 +32,7 @@ class HubError(FactError):
 
 def _check_rows(name: str, value: Any) -> None:
     if value is not None and (not isinstance(value, str) or not value):
-        raise BadOptionError(f"{name}={value!r}: want the path of a JSON or JSONL file")
+        raise BadOptionError(f"{name}={shown(value)}: want the path of a JSON or JSONL file")
 
 
 class HubOptions(TaskOptions):
@@ -67,11 +68,11 @@ def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
     """
     check_condition(condition)
     if data not in SETS:
-        raise UnknownNameError(f"no hub set named {data!r}.{did_you_mean(data, SETS)} Sets: {', '.join(SETS)}")
+        raise UnknownNameError(f"no hub set named {shown(data)}.{did_you_mean(data, SETS)} Sets: {', '.join(SETS)}")
     if condition != "closed" and not SETS[data].evidence:
         raise BadOptionError(f"data={data}, condition={condition}: its rows have no passage that states the answer: want closed")
     file = HubOptions.from_metadata(metadata).rows
-    if file and not Path(file).expanduser().is_file():
+    if file and not os.path.isfile(os.path.expanduser(file)):
         raise HubError(f"hub_rows={file}: no such file")
     return facts.options_of(metadata)
 
@@ -133,7 +134,7 @@ def read_rows(file: Path) -> Iterator[Mapping[str, Any]]:
         raise HubError(f"hub_rows={file}: the file is empty: want rows in JSON or JSONL")
     for place, row in _json_list(file, text) if text.lstrip().startswith("[") else _json_lines(file, text):
         if not isinstance(row, dict):
-            raise HubError(f"hub_rows={file}: {place}: want an object, found {str(row)[:80]!r}")
+            raise HubError(f"hub_rows={file}: {place}: want an object, found {shown(str(row)[:80])}")
         yield row
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness_ext.errors import did_you_mean
+from harness_ext.errors import did_you_mean, shown
 from harness_ext.tasks.facts import Fact, FactError, ask, states
 from harness_ext.tasks.scoring import comparable, normalise
 
@@ -104,7 +104,9 @@ def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
     if isinstance(views, bool) or not isinstance(views, int):
         raise RowError(f"{place}: 's_pop' is {_shown(views)}: want the monthly page views of the subject")
     if relation not in STATEMENTS:
-        raise RowError(f"{place}: no sentence for 'prop' {relation!r}.{did_you_mean(relation, STATEMENTS)} Props: {', '.join(STATEMENTS)}")
+        raise RowError(
+            f"{place}: no sentence for 'prop' {shown(relation)}.{did_you_mean(relation, STATEMENTS)} Props: {', '.join(STATEMENTS)}"
+        )
     return Fact(
         id=_id(place, row, "id"),
         relation=relation,
@@ -124,7 +126,7 @@ def parse_counterfact(number: int, row: Mapping[str, Any], words: int) -> Fact:
         raise RowError(f"{place}: 'requested_rewrite' is {_shown(asked)}: want an object with 'prompt', 'subject' and 'target_true'")
     prompt, subject, relation = (_text(place, asked, name) for name in ("prompt", "subject", "relation_id"))
     if prompt.count("{}") != 1:
-        raise RowError(f"{place}: 'prompt' is {prompt!r}: want exactly one {{}} for the subject")
+        raise RowError(f"{place}: 'prompt' is {shown(prompt)}: want exactly one {{}} for the subject")
     true = asked.get("target_true")
     answer = _text(place, true if isinstance(true, Mapping) else {}, "str")
     question = prompt.replace("{}", subject)
@@ -265,21 +267,21 @@ def _distinct(answers: list[str]) -> tuple[str, ...]:
 def _id(place: str, row: Mapping[str, Any], name: str) -> str:
     value: object = row.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
-        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a number or a text that no other row has")
+        raise RowError(f"{place}: {shown(name)} is {_shown(value)}: want a number or a text that no other row has")
     return str(value)
 
 
 def _text(place: str, row: Mapping[str, Any], name: str) -> str:
     value: object = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a text")
+        raise RowError(f"{place}: {shown(name)} is {_shown(value)}: want a text")
     return value
 
 
 def _texts(place: str, row: Mapping[str, Any], name: str) -> list[str]:
     value = row.get(name)
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
-        raise RowError(f"{place}: {name!r} is {_shown(value)}: want a list of texts")
+        raise RowError(f"{place}: {shown(name)} is {_shown(value)}: want a list of texts")
     return list(value)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
 from harness_ext.tasks.options import LARGEST_SEED, MOST_ITEMS, TaskOptions, whole
 from harness_ext.tasks.scoring import score_choices
@@ -65,7 +65,7 @@ def check_task(*, family: str, **metadata: Any) -> Options:
         BadOptionError: an unknown or impossible option.
     """
     if family not in FAMILIES:
-        raise UnknownNameError(f"no family named {family!r}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
+        raise UnknownNameError(f"no family named {shown(family)}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
     options = Options.from_metadata(metadata)
     item(family, options, 0)
     return options

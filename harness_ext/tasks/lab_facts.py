@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks.facts import Fact, Options, ask, check_condition, check_options, options_of, rows
 from harness_ext.tasks.people import People, population
 
@@ -32,7 +32,7 @@ def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
     """
     check_condition(condition)
     if people not in CROWDS:
-        raise UnknownNameError(f"no people named {people!r}.{did_you_mean(people, CROWDS)} People: {', '.join(CROWDS)}")
+        raise UnknownNameError(f"no people named {shown(people)}.{did_you_mean(people, CROWDS)} People: {', '.join(CROWDS)}")
     if people == "unseen" and condition == "closed":
         raise BadOptionError("people=unseen, condition=closed: nobody was ever told these facts: want open or override")
     options = options_of(metadata)

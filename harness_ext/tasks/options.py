@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shown
 
 Self = TypeVar("Self", bound="TaskOptions")
 MOST_ITEMS = 10**6
@@ -27,7 +27,7 @@ def check_whole(name: str, value: Any, least: int, most: int) -> None:
         BadOptionError: it is no integer from ``least`` to ``most``.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadOptionError(f"{name}={value!r}: want an integer")
+        raise BadOptionError(f"{name}={shown(value)}: want an integer")
     if not least <= value <= most:
         raise BadOptionError(f"{name}={value}: want {least} to {most}")
 
@@ -73,7 +73,7 @@ class TaskOptions:
             if name in checks:
                 checks[name](name, value)
             elif name.startswith(cls.prefix):
-                raise BadOptionError(f"no option {name!r}.{did_you_mean(name, checks)} Options: {', '.join(checks)}")
+                raise BadOptionError(f"no option {shown(name)}.{did_you_mean(name, checks)} Options: {', '.join(checks)}")
 
     @classmethod
     def from_metadata(cls: type[Self], metadata: Mapping[str, Any]) -> Self:

@@ -8,11 +8,12 @@ continues; the sentence that states a fact is the first of ``prompt_templates`` 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import BadOptionError, did_you_mean
+from harness_ext.errors import BadOptionError, did_you_mean, shown
 from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, check_options, options_of, rows
 from harness_ext.tasks.scoring import comparable
 
@@ -66,7 +67,7 @@ def _path(metadata: Mapping[str, Any]) -> Path:
         )
         raise BadOptionError(f'the lre tasks need relation files: pass --metadata \'{{"{OPTION}": "DIR-or-FILE"}}\'.{near}')
     if not isinstance(given, str) or not given:
-        raise BadOptionError(f"{OPTION}={given!r}: want the path of a relation file or of a folder with such files")
+        raise BadOptionError(f"{OPTION}={shown(given)}: want the path of a relation file or of a folder with such files")
     return Path(given).expanduser()
 
 
@@ -76,11 +77,11 @@ def read_relations(path: Path) -> list[list[Fact]]:
     Raises:
         RelationError: a path that is not there, a folder without files, two files of one name, or as for :func:`read_relation`.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(path.rglob("*.json"))
         if not files:
             raise RelationError(f"{path}: no *.json file in this folder: want relation files")
-    elif path.exists():
+    elif os.path.exists(path):
         files = [path]
     else:
         raise RelationError(f"{path}: no such file or folder: want a relation file or a folder with such files")
@@ -89,7 +90,7 @@ def read_relations(path: Path) -> list[list[Fact]]:
         facts = read_relation(file)
         name = facts[0].relation
         if name in seen:
-            raise RelationError(f"{file}: the relation {name!r} is already in {seen[name]}: names are unique")
+            raise RelationError(f"{file}: the relation {shown(name)} is already in {seen[name]}: names are unique")
         seen[name] = file
         relations.append(facts)
     return relations
@@ -107,7 +108,7 @@ def read_relation(file: Path) -> list[Fact]:
     content = _parse(file)
     name = content.get("name")
     if not isinstance(name, str) or not name.strip():
-        raise RelationError(f"{file}: want a relation's 'name', found {name!r}.{_near('name', content)}")
+        raise RelationError(f"{file}: want a relation's 'name', found {shown(name)}.{_near('name', content)}")
     asked, stated = _template(file, content, "prompt_templates_zs", "prompt_templates"), _template(file, content, "prompt_templates")
     samples = content.get("samples")
     if not isinstance(samples, list) or not samples:
@@ -162,22 +163,22 @@ def _template(file: Path, content: Mapping[str, Any], *names: str) -> str:
     templates = content.get(name)
     first = templates[0] if isinstance(templates, list) and templates else None
     if not isinstance(first, str):
-        raise RelationError(f"{file}: want a list {name!r} of texts.{_near(name, content)}")
+        raise RelationError(f"{file}: want a list {shown(name)} of texts.{_near(name, content)}")
     if first.count("{}") != 1:
-        raise RelationError(f"{file}: {name!r} begins with {first[:80]!r}: want exactly one {{}} for the subject")
+        raise RelationError(f"{file}: {shown(name)} begins with {shown(first[:80])}: want exactly one {{}} for the subject")
     return first
 
 
 def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
     """The subject and the accepted answers: ``object``, which may be a list, and ``aliases``."""
     if not isinstance(sample, dict):
-        raise RelationError(f"{file}: sample {number}: want an object with 'subject' and 'object', found {str(sample)[:80]!r}")
+        raise RelationError(f"{file}: sample {number}: want an object with 'subject' and 'object', found {shown(str(sample)[:80])}")
     given = sample.get("object")
     answers = [*(given if isinstance(given, list) else [given]), *(sample.get("aliases") or [])]
     for key, values in (("subject", [sample.get("subject")]), ("object", answers)):
         for value in values or [None]:
             if not isinstance(value, str) or not comparable(value):
-                raise RelationError(f"{file}: sample {number}: {key!r} is {value!r}: want a text.{_near(key, sample)}")
+                raise RelationError(f"{file}: sample {number}: {key!r} is {shown(value)}: want a text.{_near(key, sample)}")
             if len(value) > LONGEST_TEXT:
                 raise RelationError(f"{file}: sample {number}: {key!r} has {len(value):,} characters: want at most {LONGEST_TEXT:,}")
     return sample["subject"].strip(), [answer.strip() for answer in answers]

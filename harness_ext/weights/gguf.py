@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def find(folder: str, gguf_file: str, revision: str | None = None) -> Path:
 
     place = Path(folder)
     if place.is_dir():
-        if (place / gguf_file).is_file():
+        if os.path.isfile(place / gguf_file):
             return place / gguf_file
         others = sorted(path.name for path in place.glob("*.gguf"))
         raise BadOptionError(f"gguf_file={shown(gguf_file)}: no such file in {folder}; it has {', '.join(others) or 'no .gguf file'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 
 from harness_ext.atomic import whole_folder, writing
 from harness_ext.engine.layers import LinearLayer, find_blocks
-from harness_ext.errors import BadOptionError
+from harness_ext.errors import BadOptionError, one_line, shortened
 from harness_ext.method.sparsity import Sparsity
 
 if TYPE_CHECKING:
@@ -79,17 +80,17 @@ def load_masks(path: str | Path) -> dict[str, torch.Tensor]:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise BadOptionError(f"{file}: not a file of masks: harness-ext prune --masks-only writes them")
+                raise BadOptionError(f"{shortened(file)}: not a file of masks: harness-ext prune --masks-only writes them")
             shapes: dict[str, list[int]] = json.loads(metadata["shapes"])
             for name, shape in shapes.items():
                 packed, size = opened.get_tensor(name), math.prod(shape)
                 if packed.dtype != torch.uint8 or packed.numel() != (size + 7) // 8:
-                    raise BadOptionError(f"{file}: {name} has {packed.numel()} values of {packed.dtype} for {size} bits")
+                    raise BadOptionError(f"{shortened(file)}: {name} has {packed.numel()} values of {packed.dtype} for {size} bits")
                 masks[name] = torch.from_numpy(np.unpackbits(packed.numpy(), count=size).astype(bool)).view(shape)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         if isinstance(error, BadOptionError):
             raise
-        raise BadOptionError(f"{file}: masks cannot be read: {' '.join(str(error).split())}") from error
+        raise BadOptionError(f"{shortened(file)}: masks cannot be read: {one_line(error)}") from error
     return masks
 
 
@@ -100,7 +101,7 @@ def find_masks(path: str | Path) -> Path:
         BadOptionError: there is none.
     """
     file = Path(path).expanduser()
-    file = file / FILE if file.is_dir() else file
-    if not file.is_file():
-        raise BadOptionError(f"{path}: no file of masks there: harness-ext prune --masks-only writes {FILE}")
+    file = file / FILE if os.path.isdir(file) else file
+    if not os.path.isfile(file):
+        raise BadOptionError(f"{shortened(path)}: no file of masks there: harness-ext prune --masks-only writes {FILE}")
     return file

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness_ext import Allocation, BadOptionError, LayerShape, PruningMethod, Sparsity, rounding_slack
+from harness_ext import Allocation, BadOptionError, LayerShape, PruningMethod, Sparsity, one_line, rounding_slack, shown
 
 SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -44,13 +45,13 @@ class Listed(Allocation):
 
     @property
     def _option(self) -> str:
-        return f"allocation.path={self.path!r}"
+        return f"allocation.path={shown(self.path)}"
 
     def _entries(self) -> list[Sparsity] | dict[str, Sparsity]:
         if not self.path:
             raise BadOptionError("allocation=list wants allocation.path=FILE, a JSON or YAML file")
         file = Path(self.path)
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise BadOptionError(f"{self._option}: no such file")
         if file.suffix not in SUFFIXES:
             raise BadOptionError(f"{self._option}: want a file of JSON or YAML, with one of the suffixes {', '.join(SUFFIXES)}")
@@ -138,7 +139,7 @@ def _read(file: Path) -> Any:
             _unique([(key.value, None) for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"not YAML ({reason})" + ("; quote keys that begin with *" if "alias" in reason else "")) from error
     except RecursionError as error:
         raise ValueError("nested too deep") from error

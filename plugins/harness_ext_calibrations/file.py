@@ -54,6 +54,6 @@ class File(Documents):
         if not isinstance(row, dict):
             name = self.field or ("messages" if self.chat_template else "text")
             raise CalibrationError(
-                f"{shortened(self.path)}:{number}: want an object with the text field {name!r}, found: {type(row).__name__}"
+                f"{shortened(self.path)}:{number}: want an object with the text field {shown(name)}, found: {type(row).__name__}"
             )
         return row

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness_ext import BadOptionError, Sparsity, UnknownNameError
+from harness_ext import BadOptionError, Sparsity, UnknownNameError, one_line, shown
 from harness_ext_llmcompressor.isolation import llmcompressor
 
 
@@ -27,10 +28,12 @@ def modifier_named(name: str) -> type[Any]:
         return able[name]
     others, available = _all(), ", ".join(sorted(able))
     if name in others:
-        raise UnknownNameError(f"pruner.modifier={name!r}: {_idle(others[name])}. Want {available}{_ours(name)}")
+        raise UnknownNameError(f"pruner.modifier={shown(name)}: {_idle(others[name])}. Want {available}{_ours(name)}")
     near = next((other for other in able if other in name.replace("-", "").lower()), None)
     advice = f" Did you mean {near!r}?" if near else ""
-    raise UnknownNameError(f"pruner.modifier={name!r}: llm-compressor has no such modifier for pruning.{advice} Available: {available}")
+    raise UnknownNameError(
+        f"pruner.modifier={shown(name)}: llm-compressor has no such modifier for pruning.{advice} Available: {available}"
+    )
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -51,13 +54,13 @@ def build(name: str, options: Mapping[str, Any], sparsity: Sparsity, targets: li
     chosen = modifier_named(name)
     for option, value in options.items():
         if option not in chosen.model_fields:
-            raise BadOptionError(f"pruner.{option}={value!r}: {chosen.__name__} of llm-compressor has no such argument")
+            raise BadOptionError(f"pruner.{option}={shown(value)}: {chosen.__name__} of llm-compressor has no such argument")
     structure = {"mask_structure": str(sparsity)} if sparsity.pattern else {}
     ratio = math.nextafter(sparsity.ratio, 1)  # since it computes int(0.29 * 100), which is 28
     try:
         return chosen(targets=targets, sparsity=ratio, **structure, **options)
     except ValueError as error:  # pydantic's is one
-        raise BadOptionError(f"pruner.modifier={name!r}: {' '.join(str(error).split())}") from error
+        raise BadOptionError(f"pruner.modifier={shown(name)}: {one_line(error)}") from error
 
 
 def read_recipe(path: Path) -> list[Any]:
@@ -70,8 +73,8 @@ def read_recipe(path: Path) -> list[Any]:
         BadOptionError: there is no such file, llm-compressor cannot read it, it has no modifier, or one of another kind than those for
             pruning in one shot, or one with a sparsity profile.
     """
-    what = f"pruner.recipe={str(path)!r}"
-    if not path.is_file():
+    what = f"pruner.recipe={shown(str(path))}"
+    if not os.path.isfile(path):
         raise BadOptionError(f"{what}: there is no such file")
     from llmcompressor.recipe import Recipe
 
@@ -79,7 +82,7 @@ def read_recipe(path: Path) -> list[Any]:
         try:
             modifiers = list(Recipe.create_instance(str(path)).modifiers)
         except Exception as error:  # of pydantic, yaml, json and its own
-            raise BadOptionError(f"{what}: llm-compressor cannot read it: {' '.join(str(error).split())}") from error
+            raise BadOptionError(f"{what}: llm-compressor cannot read it: {one_line(error)}") from error
     if not modifiers:
         raise BadOptionError(f"{what}: want a recipe with at least one modifier, in a group *_modifiers of a stage *_stage")
     able = names()
@@ -91,11 +94,11 @@ def read_recipe(path: Path) -> list[Any]:
             )
         if modifier.sparsity_profile:
             raise BadOptionError(
-                f"{what}: sparsity_profile={modifier.sparsity_profile!r} fails in llm-compressor: "
+                f"{what}: sparsity_profile={shown(modifier.sparsity_profile)} fails in llm-compressor: "
                 f"use pruner={_short(kind)},allocation={modifier.sparsity_profile}"
             )
         if not isinstance(modifier.sparsity, float):
-            raise BadOptionError(f"{what}: want for the sparsity of {kind.__name__} a ratio, not {modifier.sparsity!r}")
+            raise BadOptionError(f"{what}: want for the sparsity of {kind.__name__} a ratio, not {shown(modifier.sparsity)}")
     return modifiers
 
 

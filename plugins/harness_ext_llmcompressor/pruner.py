@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,7 @@ from harness_ext import (
     UnsupportedModelError,
     find_blocks,
     rounding_slack,
+    shown,
 )
 from harness_ext_llmcompressor import isolation, modifiers, oneshot
 
@@ -58,9 +60,9 @@ class LLMCompressor(ModelPruner):
             raise BadOptionError(f"pruner.dampening_frac={self.dampening_frac}: want a fraction of the mean diagonal above 0, such as 0.01")
         if self.recipe and self._given():
             option, value = next(iter(self._given().items()))
-            raise BadOptionError(f"pruner.{option}={value!r}: goes with pruner.modifier; in a recipe it stands in the file")
-        if self.recipe and not self._path.is_file():
-            raise BadOptionError(f"pruner.recipe={self.recipe!r}: there is no such file")
+            raise BadOptionError(f"pruner.{option}={shown(value)}: goes with pruner.modifier; in a recipe it stands in the file")
+        if self.recipe and not os.path.isfile(self._path):
+            raise BadOptionError(f"pruner.recipe={shown(self.recipe)}: there is no such file")
         isolation.require()
         if self.recipe:
             modifiers.read_recipe(self._path)
@@ -130,7 +132,7 @@ class LLMCompressor(ModelPruner):
 
     def _check_recipe(self, expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer], sparsity: Sparsity) -> None:
         """Compares what a recipe would remove with what was asked for."""
-        what, sizes = f"pruner.recipe={self.recipe!r}", {layer.name: layer.weight.numel() for layer in layers}
+        what, sizes = f"pruner.recipe={shown(self.recipe)}", {layer.name: layer.weight.numel() for layer in layers}
         if not expected:
             raise BadOptionError(f"{what}: its targets match no layer; the layers are {layers[0].name} to {layers[-1].name}")
         if other := next((name for name in expected if name not in sizes), None):

@@ -27,6 +27,7 @@ from harness_ext import (
     UnsupportedModelError,
     find_blocks,
     one_line,
+    shown,
 )
 from harness_ext_pruners.backbone import read, tokens_for
 from harness_ext_pruners.shares import nearest
@@ -100,7 +101,7 @@ class Depth(StructuredPruner):
             BadOptionError: as :meth:`prune_model`.
         """
         if modules != "all":
-            raise BadOptionError(f"modules={modules!r}: pruner 'depth' takes whole decoder blocks out: want all")
+            raise BadOptionError(f"modules={shown(modules)}: pruner 'depth' takes whole decoder blocks out: want all")
         sizes = [_size(block) for block in find_blocks(model)]
         if sparsity.pattern:
             ratio = 1 / len(sizes)

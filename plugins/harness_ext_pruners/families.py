@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from harness_ext import BadOptionError, DecoderBlock, LinearLayer, UnsupportedModelError
+from harness_ext import BadOptionError, DecoderBlock, LinearLayer, UnsupportedModelError, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,7 +78,7 @@ def parts_of(model: PreTrainedModel, blocks: list[DecoderBlock], modules: str) -
             "want depth, or a pruner that zeroes weights"
         )
     if config.model_type not in FAMILIES:
-        raise UnsupportedModelError(f"model type {config.model_type!r}: pruner 'width' knows {', '.join(FAMILIES)}")
+        raise UnsupportedModelError(f"model type {shown(config.model_type)}: pruner 'width' knows {', '.join(FAMILIES)}")
     family, parts = FAMILIES[config.model_type], []
     if modules == "attention" and not family.attention:
         able = ", ".join(name for name, other in FAMILIES.items() if other.attention)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks, load_masks, rounding_slack
+from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks, load_masks, rounding_slack, shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,10 +68,12 @@ class Stored(ModelPruner):
         for name, mask in masks.items():
             if name not in shapes:
                 raise BadOptionError(
-                    f"pruner.path={self.path!r}: a mask of {name}: this model's layers are {layers[0].name} to {layers[-1].name}"
+                    f"pruner.path={shown(self.path)}: a mask of {name}: this model's layers are {layers[0].name} to {layers[-1].name}"
                 )
             if tuple(mask.shape) != shapes[name]:
-                raise BadOptionError(f"pruner.path={self.path!r}: the mask of {name} is {tuple(mask.shape)}, the weight {shapes[name]}")
+                raise BadOptionError(
+                    f"pruner.path={shown(self.path)}: the mask of {name} is {tuple(mask.shape)}, the weight {shapes[name]}"
+                )
 
     def _check_sparsity(self, masks: Mapping[str, torch.Tensor], layers: list[LinearLayer], sparsity: Sparsity, dense: int) -> None:
         """Compares the zeros of the masks with the ratio. ``dense`` of them may have been in the dense weights, and an allocation may

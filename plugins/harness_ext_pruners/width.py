@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from harness_ext import BadOptionError, DecoderBlock, LinearLayer, NumericalError, Sparsity, StructuredPruner, find_blocks, lowest
+from harness_ext import BadOptionError, DecoderBlock, LinearLayer, NumericalError, Sparsity, StructuredPruner, find_blocks, lowest, shown
 from harness_ext_pruners.backbone import read, tokens_for
 from harness_ext_pruners.families import FAMILIES, Part, keep, layers_of, parts_of, widths_allowed
 from harness_ext_pruners.moments import Moments
@@ -139,7 +139,7 @@ def _check(sparsity: Sparsity, modules: str) -> None:
     if sparsity.pattern:
         raise BadOptionError(f"sparsity={sparsity}: pruner 'width' takes whole heads and channels out: want a ratio such as 0.25")
     if modules not in ("all", "attention", "ffn"):
-        raise BadOptionError(f"modules={modules!r}: pruner 'width' takes whole heads and channels out: want all, attention or ffn")
+        raise BadOptionError(f"modules={shown(modules)}: pruner 'width' takes whole heads and channels out: want all, attention or ffn")
 
 
 def _spread(units: torch.Tensor, size: int) -> torch.Tensor:

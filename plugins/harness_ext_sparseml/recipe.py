@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 import yaml  # type: ignore[import-untyped]
 
-from harness_ext import BadOptionError, LinearLayer, ModelPruner, Sparsity, find_blocks, rounding_slack
+from harness_ext import BadOptionError, LinearLayer, ModelPruner, Sparsity, find_blocks, one_line, rounding_slack, shown
 from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 from harness_ext_sparseml.modifiers import gradients, zeros
 
@@ -37,9 +37,9 @@ class SparseMLRecipe(SparseMLMethod, ModelPruner):
         try:
             text = self._text
             if not TAG.search(text) and not isinstance(yaml.safe_load(text), dict):
-                raise BadOptionError(f"pruner.recipe={self.recipe!r}: want a YAML file with stages or modifiers")
+                raise BadOptionError(f"pruner.recipe={shown(self.recipe)}: want a YAML file with stages or modifiers")
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BadOptionError(f"pruner.recipe={self.recipe!r}: {' '.join(str(error).split())}") from error
+            raise BadOptionError(f"pruner.recipe={shown(self.recipe)}: {one_line(error)}") from error
         super().__post_init__()
 
     @property
@@ -69,7 +69,7 @@ class SparseMLRecipe(SparseMLMethod, ModelPruner):
     def _check_others(self, before: Mapping[str, int], after: Mapping[str, int]) -> None:
         if name := next((name for name in {**before, **after} if before.get(name) != after.get(name)), None):
             raise BadOptionError(
-                f"pruner.recipe={self.recipe!r} changed {name}, which is not the weight of a linear layer of the decoder: "
+                f"pruner.recipe={shown(self.recipe)} changed {name}, which is not the weight of a linear layer of the decoder: "
                 "name the decoder's layers in the recipe, such as params: ['re:.*layers.*proj.weight']"
             )
 
@@ -79,7 +79,7 @@ class SparseMLRecipe(SparseMLMethod, ModelPruner):
         slack = rounding_slack(len(layers), asked)
         if asked - slack <= now <= asked + slack + dense:
             return
-        left = f"pruner.recipe={self.recipe!r} left {now} zeros in the {total} weights of the linear layers of the decoder"
+        left = f"pruner.recipe={shown(self.recipe)} left {now} zeros in the {total} weights of the linear layers of the decoder"
         if now == dense:
             raise BadOptionError(
                 f"sparsity={sparsity}: {left}, as many as before. In SparseML 1.8 the one-shot MagnitudePruningModifier, and SparseGPT and "

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from harness_ext import BadOptionError, UnknownNameError
+from harness_ext import BadOptionError, UnknownNameError, one_line, shown
 
 
 class Method(NamedTuple):
@@ -70,7 +70,7 @@ def method_named(name: str) -> Method:
     if name == "global_unstructured":
         advice = " Pruner 'magnitude' with allocation=global does this."
     raise UnknownNameError(
-        f"pruner.method={name!r}: torch.nn.utils.prune has no such method for one weight.{advice} It has: {', '.join(found)}"
+        f"pruner.method={shown(name)}: torch.nn.utils.prune has no such method for one weight.{advice} It has: {', '.join(found)}"
     )
 
 
@@ -86,18 +86,18 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     method = method_named(name)
     for option in options:
         if option not in method.wants:
-            raise BadOptionError(f"pruner.{option}={options[option]!r}: {name} of torch takes {_words(method.wants)}")
+            raise BadOptionError(f"pruner.{option}={shown(options[option])}: {name} of torch takes {_words(method.wants)}")
     if missing := [option for option in method.wants if option not in options]:
         known = {"dim": "0 for whole rows (outputs) or 1 for whole columns (inputs)", "n": "the norm, such as 2"}
         raise BadOptionError(f"pruner.method={name} wants pruner.{missing[0]}: {known.get(missing[0], 'see torch.nn.utils.prune')}")
     if options.get("dim", 0) not in (0, 1):
-        raise BadOptionError(f"pruner.dim={options['dim']!r}: want 0 for whole rows (outputs) or 1 for whole columns (inputs)")
+        raise BadOptionError(f"pruner.dim={shown(options['dim'])}: want 0 for whole rows (outputs) or 1 for whole columns (inputs)")
     try:
         with torch.random.fork_rng(devices=[]):
             method.mask(torch.ones(4, 4), 2, options)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        given = ", ".join(f"pruner.{option}={value!r}" for option, value in options.items())
-        raise BadOptionError(f"{given}: {name} of torch does not take this: {' '.join(str(error).split())}") from error
+        given = ", ".join(f"pruner.{option}={shown(value)}" for option, value in options.items())
+        raise BadOptionError(f"{given}: {name} of torch does not take this: {one_line(error)}") from error
 
 
 def _words(options: tuple[str, ...]) -> str:
