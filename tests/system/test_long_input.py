@@ -129,7 +129,7 @@ def test_sweep_command(kind: str, option: str, tmp_path: Path) -> None:
 @long_kinds
 @pytest.mark.parametrize(
     ("words"),
-    [["report"], ["known-facts", "--out", "x.json", "--metadata"], ["new-plugin"]],
+    [["report"], ["known-facts", "--out", "x.json", "--metadata"]],
     ids=" ".join,
 )  # fmt: skip
 def test_other_commands(kind: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
