@@ -272,7 +272,7 @@ def test_it_prunes_with_a_calibration_source_as_every_pruner_does() -> None:
         calibration_options={"samples": 2, "length": 32},
     )  # fmt: skip
     record = apply(plan, lab_model(), lab_tokenizer())
-    assert record["calibration"] | {"digest": ""} == {"samples": 2, "length": 32, "digest": ""}
+    assert record["calibration"] | {"digest": ""} == {"samples": 2, "length": 32, "digest": "", "bos": True}
     assert record["achieved_sparsity"] == pytest.approx(0.5, rel=1e-3)
 
 
