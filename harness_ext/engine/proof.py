@@ -69,7 +69,7 @@ def _prove(placement: Placement, blocks: list[DecoderBlock], sequences: torch.Te
                     f"{name} cannot be walked block by block: what {block.name} computes depends on more than what it is called with, "
                     "or on what the model makes of the results of earlier blocks"
                 )
-            if not _alike(walk.hidden[3][:1], hidden):
+            if not _alike(_first_sequence(walk.hidden[3], hidden), hidden):
                 raise UnsupportedModelError(
                     f"{name} cannot be calibrated in batches: what {block.name} computes for a sequence depends on the other sequences"
                 )
@@ -175,6 +175,18 @@ class _Uses:
 def _lengths(hidden: torch.Tensor) -> torch.Tensor:
     lengths: torch.Tensor = torch.linalg.vector_norm(hidden.float(), dim=-1, keepdim=True)
     return lengths
+
+
+def _first_sequence(batch: torch.Tensor, alone: torch.Tensor) -> torch.Tensor:
+    """The part of ``batch`` that belongs to its first sequence. Sequences go along the dimension in which it differs from ``alone``: the
+    hidden states of Gemma 3n have four streams in front of it.
+
+    Args:
+        batch: [..., sequences, ..., features].
+        alone: the same for one sequence.
+    """
+    longer = [dim for dim, (size, single) in enumerate(zip(batch.shape, alone.shape, strict=True)) if size != single]
+    return batch.narrow(longer[0], 0, alone.shape[longer[0]]) if longer else batch
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:

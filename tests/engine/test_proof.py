@@ -228,7 +228,17 @@ def check_masks(dense: Model, pruned: Model, ids: torch.Tensor) -> None:
             assert torch.equal(getattr(pruned.blocks[number], name).weight, weight), (number, name)
 
 
-WALKED = [ReturnsValue, ReturnsPair, WritesIntoDictionary, AppendsToList, ReturnsList, ByKeyword, Copied]
+class Streams(Block):
+    """Several streams in front of the sequences, as in Gemma 3n: hidden states are [streams, sequences, tokens, features]."""
+
+    def forward(self, states):
+        return self.compute(states)
+
+    def turn(self, states, memory):
+        return self(states if self.number else torch.stack([states, -2 * states, torch.sin(states)]))
+
+
+WALKED = [ReturnsValue, ReturnsPair, WritesIntoDictionary, AppendsToList, ReturnsList, ByKeyword, Copied, Streams]
 
 
 @pytest.mark.parametrize("samples", [1, 4, 5])  # in batches of two, the last of them smaller
