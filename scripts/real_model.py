@@ -1,0 +1,177 @@
+"""Writes docs/real-model.md from the sweeps of scripts/real_model.sh.
+
+python scripts/real_model.py runs/real --page docs/real-model.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import jinja2
+import typer
+from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
+
+from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity
+from harness_ext.statistics.disparity import range_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+SWEEPS = ("pruning", "modules")
+DROP = 0.05
+IN_CONTEXT = (READING, OVERRIDE, WORDS)
+LOOKS = (
+    ("#0072B2", "o", "-"),
+    ("#D55E00", "s", "--"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", "-"),
+    ("#555555", "P", "--"),
+)
+
+
+def told(estimate: Estimate) -> str:
+    """``0.53 (0.44 to 0.61)``."""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def curves(results: Results, way: Way) -> dict[str, Any]:
+    """The curve of each ability that was measured and is above chance in the dense model."""
+    found = {}
+    for ability, scores in results.abilities.items():
+        try:
+            curve = scores.curve(way, ability)
+        except StatisticsError:  # not above chance: nothing to lose
+            continue
+        if curve is not None:
+            found[ability] = curve
+    return found
+
+
+def score_rows(results: Results) -> list[list[str]]:
+    """A row for the dense model and for each way and sparsity: the mean score of each ability with its interval, and perplexity."""
+    names = list(results.abilities)
+    dense = ["dense", "", "0", *(f"{sum(scores.dense.values()) / len(scores.dense):.2f}" for scores in results.abilities.values())]
+    rows = [[*dense, mean(results.perplexity.get((None, 0.0), []))]]
+    ways = list(dict.fromkeys(way for scores in results.abilities.values() for way in scores.pruned))
+    for way in ways:
+        drawn = {}
+        for name, scores in results.abilities.items():
+            try:
+                curve = scores.curve(way, name)
+            except StatisticsError:
+                continue
+            if curve is not None:
+                summary = ability_curve([curve])
+                drawn[name] = dict(zip(summary.sparsities, summary.scores, strict=True))
+        grid = sorted({ratio for scores in results.abilities.values() for ratio in scores.pruned.get(way, {})})
+        for ratio in grid:
+            cells = [told(drawn[name][ratio]) if ratio in drawn.get(name, {}) else plain(results, name, way, ratio) for name in names]
+            rows.append([way.pruner, way.modules, f"{ratio:g}", *cells, mean(results.perplexity.get((way, ratio), []))])
+    return rows
+
+
+def plain(results: Results, ability: str, way: Way, ratio: float) -> str:
+    """The mean of an ability whose dense score is not above chance, without an interval."""
+    scores = results.abilities[ability]
+    by_seed = scores.pruned.get(way, {}).get(ratio, {})
+    values = [by_item[item] for by_item in by_seed.values() for item in scores.dense]
+    return f"{sum(values) / len(values):.2f}" if values else "-"
+
+
+def mean(values: list[float]) -> str:
+    return f"{sum(values) / len(values):.1f}" if values else "-"
+
+
+def critical_rows(results: Results, ways: list[Way]) -> list[list[str]]:
+    """The critical sparsity of each ability with each method, in sparsity and with its interval."""
+    rows = []
+    for way in ways:
+        for ability, curve in curves(results, way).items():
+            critical = ability_critical([curve], drop=DROP, corrected=True)
+            rows.append([way.pruner, ability, critical.cell_words(), critical.interval_words()])
+    return rows
+
+
+def disparity_rows(results: Results, ways: list[Way]) -> list[list[str]]:
+    """For each method and ability in context, where recall and the ability fail, how much later the ability does, and what is shown."""
+    rows = []
+    for way in ways:
+        measured = curves(results, way)
+        for ability in IN_CONTEXT:
+            if RECALL in measured and ability in measured:
+                finding = disparity([measured[RECALL]], [measured[ability]], drop=DROP, corrected=True, names=(RECALL, ability))
+                ends = [finding.recall.interval_words(), finding.in_context.interval_words(), range_words(finding.low, finding.high)]
+                rows.append([way.pruner, ability, *ends, finding.finding.replace("in-context", ability)])
+    return rows
+
+
+def draw(results: Results, ways: list[Way], path: Path) -> None:
+    """Scores corrected for chance against sparsity, a panel for each method."""
+    import matplotlib
+    from matplotlib.figure import Figure as Canvas
+
+    figure: Figure = Canvas(figsize=(max(3.4 * len(ways), 5.0), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(ways), squeeze=False, sharey=True)[0]
+    with matplotlib.rc_context({"font.size": 10}):
+        for panel, way in zip(panels, ways, strict=True):
+            for (ability, curve), (colour, marker, line) in zip(curves(results, way).items(), LOOKS, strict=False):
+                summary = ability_curve([curve], corrected=True)
+                low = [score.value if score.low is None else score.low for score in summary.scores]
+                high = [score.value if score.high is None else score.high for score in summary.scores]
+                panel.fill_between(summary.sparsities, low, high, color=colour, alpha=0.15, linewidth=0)
+                values = [score.value for score in summary.scores]
+                panel.plot(summary.sparsities, values, color=colour, marker=marker, linestyle=line, markersize=5, label=ability)
+            panel.set(title=way.pruner, xlabel="sparsity", ylim=(-0.1, 1.05))
+            panel.axhline(0, color="#555555", linewidth=0.8)
+            panel.grid(color="#dddddd")
+        panels[0].set_ylabel("score corrected for chance")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def equal_rows(results: Results) -> list[list[str]]:
+    """Attention beside FFN where about as many weights were removed: the two sparsities, the weights, and the abilities kept."""
+    rows = []
+    for (attention, ratio), removed in sorted(results.zeros.items(), key=lambda entry: entry[1]):
+        if attention.modules != "attention":
+            continue
+        for (ffn, other), also in results.zeros.items():
+            if ffn == Way(attention.pruner, "ffn") and abs(also - removed) <= 0.03 * removed:
+                for way, sparsity in ((attention, ratio), (ffn, other)):
+                    cells = [plain(results, ability, way, sparsity) for ability in (RECALL, *IN_CONTEXT)]
+                    rows.append([way.modules, f"{sparsity:g}", f"{results.zeros[way, sparsity] / 1e6:.1f} M", *cells])
+    return rows
+
+
+def main(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/real_model.sh.")],
+    page: Annotated[Path, typer.Option(help="The page to write; the figure goes beside it.")],
+) -> None:
+    results = read([folder / name for name in SWEEPS if (folder / name / "trials").is_dir()])
+    all_ways = {way for scores in results.abilities.values() for way in scores.pruned}
+    ways = sorted((way for way in all_ways if way.modules == "all"), key=lambda way: way.pruner)
+    figure = page.with_suffix(".png")
+    draw(results, ways, figure)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "real_model"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    text = environment.get_template("real-model.md.j2").render(
+        results=results, ways=ways, names=list(results.abilities), rows=score_rows(results), critical=critical_rows(results, ways),
+        disparities=disparity_rows(results, ways), equal=equal_rows(results), figure=figure.name, drop=round(100 * DROP),
+        items={name: len(scores.dense) for name, scores in results.abilities.items()},
+        chance={name: scores.chance for name, scores in results.abilities.items()},
+        seeds=results.seeds(),
+    )  # fmt: skip
+    page.write_text(text, encoding="utf-8")
+    print(f"{page}: {results.trials} trials")
+
+
+if __name__ == "__main__":
+    typer.run(main)

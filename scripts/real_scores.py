@@ -1,0 +1,124 @@
+"""The item scores of the sweeps of scripts/real_model.sh, by ability, as curves over sparsities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness_ext.statistics import Curve
+from harness_ext.sweep import TrialRecord, load
+
+RECALL, READING, OVERRIDE, LOOKUP, WORDS, SHUFFLED = "recall", "reading", "override", "lookup", "words", "shuffled words"
+ABILITIES = {
+    "lre_closed_4shot": RECALL,
+    "lre_open_2shot": READING,
+    "lre_override_2shot": OVERRIDE,
+    "kv_4": LOOKUP,
+    "icl_words": WORDS,
+    "icl_words_shuffled": SHUFFLED,
+}
+"""The ability of each task. Override asks only for the facts that the dense model recalls: only these can mislead it."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of pruning: method and kind of layer."""
+
+    pruner: str
+    modules: str = "all"
+
+
+@dataclass
+class Scores:
+    """The scores of one ability, 0 or 1 for each item, and the chance of a right guess."""
+
+    chance: float
+    dense: dict[Any, float] = field(default_factory=dict)
+    pruned: dict[Way, dict[float, dict[int, dict[Any, float]]]] = field(default_factory=dict)
+    """By way, sparsity, calibration seed and item."""
+
+    def curve(self, way: Way, name: str) -> Curve | None:
+        """The curve over all sparsities that have the same calibration seeds as most; None where there is none.
+
+        Raises:
+            StatisticsError: the dense model is not above chance.
+        """
+        cells = self.pruned.get(way, {})
+        if not cells:
+            return None
+        seeds = sorted(max((set(by_seed) for by_seed in cells.values()), key=len))
+        grid = sorted(ratio for ratio, by_seed in cells.items() if set(seeds) <= set(by_seed))
+        items = list(self.dense)
+        values = [
+            [[self.dense[item] for item in items], *([cells[ratio][seed][item] for item in items] for ratio in grid)] for seed in seeds
+        ]
+        return Curve(name, [0.0, *grid], np.array(values), items, self.chance)
+
+
+@dataclass
+class Results:
+    """Everything that the page is made from."""
+
+    abilities: dict[str, Scores]
+    perplexity: dict[tuple[Way | None, float], list[float]]
+    """By way (None: dense) and sparsity, one value a calibration seed."""
+    zeros: dict[tuple[Way, float], int]
+    """How many weights are zero in the pruned linear layers."""
+    trials: int
+    minutes: float
+
+    def seeds(self) -> int:
+        """The largest number of calibration seeds in a cell."""
+        cells = [by_ratio for scores in self.abilities.values() for by_ratio in scores.pruned.values()]
+        return max((len(by_seed) for by_ratio in cells for by_seed in by_ratio.values()), default=0)
+
+
+def read(folders: Iterable[Path]) -> Results:
+    """The scores in sweep folders.
+
+    Raises:
+        ValueError: no dense model among the trials.
+    """
+    records = [record for folder in folders for record in load(folder)]
+    dense = [record for record in records if record.is_dense]
+    if not dense:
+        raise ValueError("no trial of the dense model")
+    abilities: dict[str, Scores] = {}
+    for record in sorted(records, key=lambda record: not record.is_dense):
+        for task in record.tasks:
+            rows = [row for row in record.samples(task) if row["filter"] == "none"]
+            scores = abilities.setdefault(ABILITIES[task], Scores(float(np.mean([1 / len(row["filtered_resps"]) for row in rows]))))
+            by_item = {row.get("id", row["doc_id"]): float(row["acc"]) for row in rows}
+            if record.is_dense:
+                scores.dense.update(by_item)
+            else:
+                cells = scores.pruned.setdefault(way_of(record), {}).setdefault(record.ratio, {})
+                cells[record.seed or 0] = by_item
+    if RECALL in abilities and OVERRIDE in abilities:
+        recalled = {item for item, right in abilities[RECALL].dense.items() if right}
+        kept = abilities[OVERRIDE].dense
+        abilities[OVERRIDE].dense = {item: right for item, right in kept.items() if item in recalled}
+    return Results(
+        abilities,
+        _perplexities(records),
+        {(way_of(record), record.ratio): record.parameters - record.nonzero for record in records if not record.is_dense},
+        len(records),
+        sum(sum(record.seconds.values()) for record in records) / 60,
+    )
+
+
+def way_of(record: TrialRecord) -> Way:
+    return Way(record.pruner or "", record.modules or "all")
+
+
+def _perplexities(records: Iterable[TrialRecord]) -> dict[tuple[Way | None, float], list[float]]:
+    values: dict[tuple[Way | None, float], list[float]] = {}
+    for record in records:
+        if "perplexity" in record.results:
+            key = (None, 0.0) if record.is_dense else (way_of(record), record.ratio)
+            values.setdefault(key, []).append(float(record.results["perplexity"]["token_perplexity,none"]))
+    return values

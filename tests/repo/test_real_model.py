@@ -1,0 +1,100 @@
+"""The page on a real model: what it says of simulated sweeps whose truth is known, and that its grids are sweeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_folders import write_trial
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import real_model
+from real_scores import OVERRIDE, RECALL, Way, read
+
+from harness_ext.sweep.fields import read as read_fields
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+ITEMS, CHOICES = 200, 16
+DENSE = {"lre_closed_4shot": 0.7, "lre_open_2shot": 0.95, "lre_override_2shot": 0.9, "icl_words": 0.88}
+
+
+def scores(task: str, ratio: float) -> list[int]:
+    """An item of recall is lost between 0.1 and 0.3, one of the other tasks between 0.5 and 0.7."""
+    rng = np.random.default_rng(sorted(DENSE).index(task))
+    dense, lost_at = rng.random(ITEMS) < DENSE[task], rng.uniform(0.1, 0.3, ITEMS) + (0.0 if "closed" in task else 0.4)
+    return (dense & (lost_at > ratio)).astype(int).tolist()
+
+
+def answers() -> dict[str, list[dict[str, object]]]:
+    choices = {task: 2 if task == "icl_words" else CHOICES for task in DENSE}
+    return {task: [{"id": f"{task[:3]}{item}", "filtered_resps": [0] * count} for item in range(ITEMS)] for task, count in choices.items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real")
+    options = {"answers": answers(), "pretrained": "smollm2-135m"}
+    write_trial(folder / "pruning", {task: scores(task, 0.0) for task in DENSE}, **options)
+    for seed in (0, 1):
+        for ratio in (0.1, 0.2, 0.4, 0.6):
+            write_trial(
+                folder / "pruning", {task: scores(task, ratio) for task in DENSE}, f"{ratio:g}", pruner="wanda", seed=seed, **options
+            )
+    return folder
+
+
+def test_override_asks_for_the_facts_that_the_dense_model_recalls(folder: Path) -> None:
+    found = read([folder / "pruning"])
+    assert set(found.abilities[OVERRIDE].dense) == {item for item, right in found.abilities[RECALL].dense.items() if right}
+    assert found.abilities[RECALL].chance == 1 / CHOICES
+    assert found.seeds() == 2
+
+
+def test_the_curve_is_the_mean_over_items_and_seeds(folder: Path) -> None:
+    curve = read([folder / "pruning"]).abilities[RECALL].curve(Way("wanda"), RECALL)
+    assert curve.sparsities == (0.0, 0.1, 0.2, 0.4, 0.6)
+    expected = [np.mean(scores("lre_closed_4shot", ratio)) for ratio in curve.sparsities]
+    assert np.mean(curve.values, axis=(0, 2)).tolist() == pytest.approx(expected)
+
+
+def test_the_page_finds_the_split_that_is_there(folder: Path) -> None:
+    page = folder / "page.md"
+    subprocess.run([sys.executable, str(SCRIPTS / "real_model.py"), str(folder), "--page", str(page)], check=True)
+    text = page.read_text(encoding="utf-8")
+    for ability in ("reading", "override"):
+        assert any(f"{ability} outlasts recall" in line for line in text.splitlines()), ability
+    assert page.with_suffix(".png").stat().st_size < 300_000
+    dense = next(line for line in text.splitlines() if line.startswith("| dense"))
+    assert all(f"{np.mean(scores(task, 0.0)):.2f}" in dense for task in DENSE if "override" not in task)
+
+
+def test_an_ability_at_chance_has_no_critical_sparsity(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    values = (rng.random(ITEMS) < 1 / CHOICES / 2).astype(int).tolist()
+    for ratio in ("0", "0.5"):
+        write_trial(tmp_path / "pruning", {"lre_closed_4shot": values}, ratio, answers=answers())
+    found = read([tmp_path / "pruning"])
+    assert real_model.curves(found, Way("magnitude")) == {}
+    assert real_model.score_rows(found)[1][3] == f"{np.mean(values):.2f}"
+
+
+def test_no_dense_model_is_said(tmp_path: Path) -> None:
+    write_trial(tmp_path / "pruning", {"lre_closed_4shot": [1] * ITEMS}, "0.5", answers=answers())
+    with pytest.raises(ValueError, match="dense"):
+        read([tmp_path / "pruning"])
+
+
+@pytest.mark.parametrize("grid", sorted((SCRIPTS / "real_model").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_grid_is_a_sweep(grid: Path) -> None:
+    assert read_fields(grid)["pretrained"] == "smollm2-135m"
+
+
+@pytest.mark.parametrize("words", [[], ["--slow", "relations"], ["a", "b", "c"]])
+def test_the_script_says_how_it_is_called(words: list[str]) -> None:
+    ran = subprocess.run(["bash", str(SCRIPTS / "real_model.sh"), *words], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("usage:")
