@@ -7,22 +7,40 @@ every literal occurrence of the answer gives way to another answer of the same r
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean, shown
-from harness_ext.tasks.options import LARGEST_SEED, TaskOptions, check_whole, checked, whole
-from harness_ext.tasks.scoring import comparable
+from harness_ext.tasks.fact_options import OPTION_NAMES, Options, check_options, known_ids, options_of
+from harness_ext.tasks.shots import choose
+from harness_ext.tasks.substitution import contradicts, replace, spelling, states
+
+__all__ = [
+    "CONDITIONS",
+    "OPTION_NAMES",
+    "Fact",
+    "FactError",
+    "Options",
+    "ask",
+    "check_condition",
+    "check_options",
+    "check_shots_and_form",
+    "contradicts",
+    "join",
+    "known_ids",
+    "options_of",
+    "replace",
+    "rows",
+    "states",
+]
 
 CONDITIONS = ("closed", "open", "override")
+_QUESTION = "Question: "
 
 
 class FactError(HarnessExtError):
@@ -38,6 +56,7 @@ class Fact:
         relation: Facts of one relation have answers of one type: distractors, choices and substitutes come from the same relation.
         subject: What the fact is about.
         question: The closed-book prompt up to the answer, which follows after a space.
+        question_form: The same as a question, where ``question`` is the beginning of a sentence and there is one.
         answers: All accepted answers; the first is the one that ``evidence`` states.
         evidence: A text that states the answer: a sentence, or a passage if ``whole``.
         whole: The evidence is a passage of its own and needs no distractors around it.
@@ -49,57 +68,12 @@ class Fact:
     relation: str
     subject: str
     question: str
+    question_form: str = ""
     answers: tuple[str, ...]
     evidence: str = ""
     whole: bool = False
     objects: tuple[str, ...] = ()
     extra: Mapping[str, Any] | None = None
-
-
-def _check_known(name: str, value: Any) -> None:
-    if value is not None and not isinstance(value, str):
-        raise BadOptionError(f"{name}={shown(value)}: want the path of a file that harness-ext known-facts wrote")
-
-
-def _check_choices(name: str, value: Any) -> None:
-    check_whole(name, value, 0, 10**5)
-    if value == 1:
-        raise BadOptionError(f"{name}=1: want 0 (no ranking) or at least 2")
-
-
-class Options(TaskOptions):
-    """The options of the fact tasks, with the prefix ``facts_``.
-
-    Attributes:
-        items: How many facts, drawn with the seed; 0 is all.
-        choices: How many answers of the relation are ranked at most, the right one and the substitute included; 0 is no ranking.
-        distractors: Sentences around the one that states the fact: others about the subject, up to half, and others of the relation.
-        seed: Other facts, passages, substitutes and choices.
-        known: A file written by ``harness-ext known-facts``; of the facts drawn, the others are left out.
-    """
-
-    prefix: ClassVar[str] = "facts_"
-    items: int = whole(0, 0, 10**7)
-    choices: int = checked(16, _check_choices)
-    distractors: int = whole(5, 0, 1000)
-    seed: int = whole(0, 0, LARGEST_SEED)
-    known: str | None = checked(None, _check_known)
-
-
-OPTION_NAMES = Options.names()
-check_options = Options.check_metadata
-
-
-def options_of(metadata: Mapping[str, Any]) -> Options:
-    """The options among a task's metadata; names without the prefix are somebody else's. A list of known facts is read.
-
-    Raises:
-        BadOptionError: an unknown or impossible option.
-    """
-    options = Options.from_metadata(metadata)
-    if options.known is not None:
-        known_ids(options.known)
-    return options
 
 
 def check_condition(condition: str) -> str:
@@ -117,14 +91,14 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
     Returns:
         For each fact: ``id``, ``relation``, ``subject``, ``condition``, ``prompt``, ``answers`` (what the prompt asks for: of an override
         item the substitute), ``memory`` (of an override item what was replaced, else empty), ``choices`` and in them the indices
-        ``target`` and ``memory_target`` (-1 where there are none), ``leaks`` (the subject states an answer: Mexico City is in Mexico), and
-        the fact's extra columns.
+        ``target`` and ``memory_target`` (-1 where there are none), ``leaks`` (the subject states an answer: Mexico City is in Mexico), with
+        exemplars ``shots`` (their ids), and the fact's extra columns.
 
     Raises:
         FactError: no facts, two with one id, an empty answer, evidence that does not state the
-            answer, or no possible substitute.
+            answer, no possible substitute, or too few facts for the exemplars.
         UnknownNameError: an unknown condition.
-        BadOptionError: a list of known facts that is not one, or not of these facts.
+        BadOptionError: a list of known facts that is not one, or not of these facts; facts that cannot be asked in the form.
     """
     check_condition(condition)
     _check_unique(facts)
@@ -133,20 +107,41 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
     return [_row(source, index, condition, options) for index in chosen]
 
 
+def check_shots_and_form(facts: Sequence[Fact], options: Options) -> None:
+    """Checks what is quick to check before a model is loaded: the form, and whether each relation has more facts than exemplars.
+
+    Raises:
+        BadOptionError: facts that cannot be asked in the form.
+        FactError: too few facts for the exemplars.
+    """
+    counts = Counter(fact.relation for fact in facts)
+    for fact in {fact.relation: fact for fact in facts}.values():
+        _prompt(fact, options)
+        if counts[fact.relation] <= options.shots:
+            raise _too_few(fact, counts[fact.relation], counts[fact.relation] - 1, options)
+
+
+def _too_few(fact: Fact, facts: int, possible: int, options: Options) -> FactError:
+    return FactError(
+        f"relation {shown(fact.relation)} has {facts} facts, of which {max(possible, 0)} can be exemplars for {shown(fact.id)} "
+        f"(other subjects with other answers): want at least facts_shots={options.shots}"
+    )
+
+
 class _Source:
     """Facts, looked up by relation and by subject."""
 
     def __init__(self, facts: Sequence[Fact]):
         self.facts = facts
-        relations: dict[str, list[int]] = {}
+        self.relations: dict[str, list[int]] = {}
         self.sentences: dict[str, list[int]] = {}
         self.subjects: dict[str, list[int]] = {}
         for index, fact in enumerate(facts):
-            relations.setdefault(fact.relation, []).append(index)
+            self.relations.setdefault(fact.relation, []).append(index)
             if fact.evidence and not fact.whole:
                 self.sentences.setdefault(fact.relation, []).append(index)
                 self.subjects.setdefault(fact.subject, []).append(index)
-        self.objects = {name: _objects([facts[i] for i in members]) for name, members in relations.items()}
+        self.objects = {name: _objects([facts[i] for i in members]) for name, members in self.relations.items()}
 
 
 def _row(source: _Source, index: int, condition: str, options: Options) -> dict[str, Any]:
@@ -156,86 +151,120 @@ def _row(source: _Source, index: int, condition: str, options: Options) -> dict[
     order = rng.permutation(len(objects))
     substitute = _substitute(fact, (objects[i] for i in order), needed=condition == "override")
     seeds = rng.randint(2**32, size=2, dtype=np.uint32)
-    answers, memory, evidence = list(fact.answers), [], fact.evidence
-    if condition != "closed" and not states(evidence, fact.answers):
-        raise FactError(f"{fact.id}: the evidence does not state {shown(fact.answers[0])}")
-    if condition == "override":
-        evidence = replace(evidence, fact.answers, substitute, subject=fact.subject)
-        if states(evidence, fact.answers, besides=fact.subject):  # words of the substitute and of the text beside it
-            raise FactError(
-                f"{fact.id}: with {shown(substitute)} in its place the evidence still states one of {', '.join(map(repr, answers))}"
-            )
-        answers, memory = [substitute], answers
-    passage = _passage(source, index, evidence, substitute, options, np.random.RandomState(seeds[:1])) if condition != "closed" else ""
+    hidden = tuple(filter(str.strip, (*fact.answers, substitute, fact.subject)))
+    shots = _shots(source, index, hidden, options)
+    subjects = {source.facts[i].subject for i in (index, *shots)}
+    texts = [_shot(source, index, shot, condition, hidden, subjects, options) for shot in shots]
+    passage, answer = _told(source, index, substitute, condition, options, np.random.RandomState(seeds[:1]), subjects=subjects)
     choices = _choices(fact, substitute, (objects[i] for i in order), options, np.random.RandomState(seeds[1:]))
+    override = condition == "override"
     return {
         "id": fact.id,
         "relation": fact.relation,
         "subject": fact.subject,
         "condition": condition,
-        "prompt": join(passage, fact.question),
-        "answers": answers,
-        "memory": memory,
+        "prompt": _joined([*texts, join(passage, _prompt(fact, options))]),
+        "answers": [answer] if override else list(fact.answers),
+        "memory": list(fact.answers) if override else [],
         "choices": choices,
-        "target": choices.index(answers[0]) if choices else -1,
-        "memory_target": choices.index(memory[0]) if choices and memory else -1,
+        "target": choices.index(answer) if choices else -1,
+        "memory_target": choices.index(fact.answers[0]) if choices and override else -1,
         "leaks": states(fact.subject, fact.answers),
+        **({"shots": [source.facts[i].id for i in shots]} if shots else {}),
         **(fact.extra or {}),
     }
 
 
+def _told(
+    source: _Source,
+    index: int,
+    substitute: str,
+    condition: str,
+    options: Options,
+    rng: np.random.RandomState,
+    *,
+    subjects: Set[str],
+    hidden: tuple[str, ...] = (),
+) -> tuple[str, str]:
+    """The passage of a condition, and the answer that it states; for ``subjects`` and ``hidden`` see :func:`_passage`."""
+    fact, evidence = source.facts[index], source.facts[index].evidence
+    if condition == "closed":
+        return "", fact.answers[0]
+    if not states(evidence, fact.answers):
+        raise FactError(f"{fact.id}: the evidence does not state {shown(fact.answers[0])}")
+    if condition == "override":
+        evidence = replace(evidence, fact.answers, substitute, subject=fact.subject)
+        if states(evidence, fact.answers, besides=fact.subject):  # words of the substitute and of the text beside it
+            raise FactError(
+                f"{fact.id}: with {shown(substitute)} in its place the evidence still states one of {', '.join(map(repr, fact.answers))}"
+            )
+    passage = _passage(source, index, evidence, substitute, options, rng, subjects=subjects, hidden=hidden)
+    return passage, substitute if condition == "override" else fact.answers[0]
+
+
+def _shots(source: _Source, index: int, hidden: tuple[str, ...], options: Options) -> list[int]:
+    """The facts that are exemplars of an item, the same in all conditions."""
+    if not options.shots:
+        return []
+    fact, members = source.facts[index], source.relations[source.facts[index].relation]
+    order = np.random.RandomState([options.seed, 0x5407, index]).permutation(len(members))
+    shots = choose(
+        source.facts, fact, (members[i] for i in order), options.shots, lambda shot: bool(_instead(source, index, shot, hidden, options))
+    )
+    if len(shots) < options.shots:
+        raise _too_few(fact, len(members), len(shots), options)
+    return shots
+
+
+def _shot(source: _Source, index: int, shot: int, condition: str, hidden: tuple[str, ...], subjects: Set[str], options: Options) -> str:
+    """An exemplar with its answer; after a passage of the item's own condition, which states nothing about the item."""
+    fact, substitute = source.facts[shot], _instead(source, index, shot, hidden, options)
+    if condition == "override" and not substitute:
+        raise FactError(
+            f"{fact.id}: relation {shown(fact.relation)} has no answer to replace {shown(fact.answers[0])} by as an exemplar for "
+            f"{shown(source.facts[index].id)}: the override condition needs one"
+        )
+    rng = np.random.RandomState([options.seed, 0x5407, index, shot, 1])
+    passage, answer = _told(source, shot, substitute, condition, options, rng, subjects=subjects, hidden=hidden)
+    return f"{join(passage, _prompt(fact, options))} {answer}"
+
+
+def _instead(source: _Source, index: int, shot: int, hidden: tuple[str, ...], options: Options) -> str:
+    """What replaces the answer of an exemplar: none of the ``hidden`` texts; or an empty string."""
+    fact, objects = source.facts[shot], source.objects[source.facts[shot].relation]
+    order = np.random.RandomState([options.seed, 0x5407, index, shot]).permutation(len(objects))
+    substitute = _substitute(fact, (objects[i] for i in order if contradicts(objects[i], hidden)), needed=False)
+    told = replace(fact.evidence, fact.answers, substitute, subject=fact.subject)
+    return "" if states(told, hidden) or states(told, fact.answers, besides=fact.subject) else substitute
+
+
+def _joined(texts: Sequence[str]) -> str:
+    """Exemplars and a prompt: an empty line between texts of several lines, else a new line."""
+    return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts)
+
+
+def _prompt(fact: Fact, options: Options) -> str:
+    """The closed-book prompt in the form of the options."""
+    is_question = fact.question.startswith(_QUESTION)
+    if options.form == "question" and not is_question:
+        if not fact.question_form:
+            raise BadOptionError(f"facts_form=question: the relation {shown(fact.relation)} has no question, only a sentence")
+        return fact.question_form
+    if options.form == "sentence" and is_question:
+        raise BadOptionError(f"facts_form=sentence: the relation {shown(fact.relation)} has no sentence, only a question")
+    return fact.question
+
+
 def ask(question: str) -> str:
     """A question as a closed-book prompt."""
-    return f"Question: {question}\nAnswer:"
+    return f"{_QUESTION}{question}\nAnswer:"
 
 
 def join(passage: str, question: str) -> str:
     """A passage before a closed-book prompt."""
     if not passage:
         return question
-    return f"Context: {passage}\n{question}" if question.startswith("Question: ") else f"{passage} {question}"
-
-
-def contradicts(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer is another one than those accepted: neither holds the other as words."""
-    words = f" {_comparable(answer)} "
-    return bool(words.strip()) and not any(words in (other := f" {_comparable(right)} ") or other in words for right in accepted)
-
-
-_comparable = lru_cache(maxsize=2**16)(comparable)
-
-
-def replace(passage: str, answers: Sequence[str], substitute: str, *, subject: str = "") -> str:
-    """The passage with every literal occurrence of an answer replaced; of overlapping answers the longest counts.
-
-    An answer inside the subject stays (Mexico City is in Peru), or the question would ask for somebody else. A subject that is an answer
-    itself stays but for the last time (the capital of Singapore is Lima).
-    """
-    found = list(_pattern((*answers, *filter(str.strip, [subject]))).finditer(passage))
-    kept = [match for match in found if _same(match[0], subject)]
-    if any(_same(answer, subject) for answer in answers):
-        kept = kept[:-1]
-    for match in reversed(found):
-        if match not in kept:
-            passage = passage[: match.start()] + substitute + passage[match.end() :]
-    return passage
-
-
-def states(passage: str, answers: Sequence[str], *, besides: str = "") -> bool:
-    """Whether an answer occurs literally, as whole words in any case and with any white space between them; not inside ``besides``."""
-    rest = _pattern((besides,)).sub("\0", passage) if besides.strip() else passage
-    return _pattern(tuple(answers)).search(rest) is not None
-
-
-def _same(text: str, other: str) -> bool:
-    return text.casefold().split() == other.casefold().split()
-
-
-@lru_cache(maxsize=2**14)
-def _pattern(answers: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted(answers, key=lambda answer: (-len(answer), answer))
-    literally = (r"\s+".join(map(re.escape, answer.split())) for answer in longest_first)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(literally)})(?!\w)", re.IGNORECASE)
+    return f"Context: {passage}\n{question}" if question.startswith(_QUESTION) else f"{passage} {question}"
 
 
 def _substitute(fact: Fact, others: Iterable[str], *, needed: bool) -> str:
@@ -251,8 +280,21 @@ def _substitute(fact: Fact, others: Iterable[str], *, needed: bool) -> str:
     return substitute
 
 
-def _passage(source: _Source, index: int, evidence: str, substitute: str, options: Options, rng: np.random.RandomState) -> str:
-    """The sentence that states the fact among sentences that hold neither its answers nor the substitute."""
+def _passage(
+    source: _Source,
+    index: int,
+    evidence: str,
+    substitute: str,
+    options: Options,
+    rng: np.random.RandomState,
+    *,
+    subjects: Set[str],
+    hidden: tuple[str, ...],
+) -> str:
+    """The sentence that states the fact among sentences that hold neither its answers, nor the substitute, nor a text of ``hidden``.
+
+    Sentences about ``subjects``, the fact's own among them, are left out, but for other facts about the fact's own subject.
+    """
     fact = source.facts[index]
     if fact.whole:
         return evidence
@@ -260,15 +302,17 @@ def _passage(source: _Source, index: int, evidence: str, substitute: str, option
     about = _shuffled(rng, [other for other in source.subjects[fact.subject] if source.facts[other].relation != fact.relation])[:most]
     related = source.sentences[fact.relation]
     sentences: list[str] = []
-    subjects = {fact.subject}
+    named = tuple(filter(str.strip, sorted(subjects)))
+    met = set(subjects)
     for place, other in enumerate(chain(about, (related[i] for i in rng.permutation(len(related))))):
         if len(sentences) == options.distractors:
             break
         stated, subject = source.facts[other].evidence, source.facts[other].subject
-        new = place < len(about) or (subject not in subjects and not states(stated, (fact.subject,)))
-        if new and not states(stated, fact.answers, besides=fact.subject) and not (substitute and states(stated, (substitute,))):
+        new = place < len(about) or (subject not in met and not states(stated, named))
+        unwanted = (*hidden, *filter(None, [substitute]))
+        if new and not states(stated, fact.answers, besides=fact.subject) and not (unwanted and states(stated, unwanted)):
             sentences.append(stated)
-            subjects.add(subject)
+            met.add(subject)
     sentences.insert(int(rng.randint(len(sentences) + 1)), evidence)
     return " ".join(sentences)
 
@@ -288,7 +332,7 @@ def _objects(facts: Sequence[Fact]) -> list[str]:
     """The answers of a relation, one spelling each, in the order of the facts."""
     seen: dict[str, str] = {}
     for answer in (answer for fact in facts for answer in (fact.objects or fact.answers[:1])):
-        seen.setdefault(_comparable(answer), answer)
+        seen.setdefault(spelling(answer), answer)
     return list(seen.values())
 
 
@@ -303,7 +347,7 @@ def _check_unique(facts: Sequence[Fact]) -> None:
     for fact in facts:
         if fact.id in seen:
             raise FactError(f"two facts have the id {shown(fact.id)}: ids are unique")
-        if not fact.answers or not all(map(_comparable, fact.answers)):
+        if not fact.answers or not all(map(spelling, fact.answers)):
             raise FactError(f"{fact.id}: answers {shown(fact.answers)}: want at least one, and none of them empty")
         if fact.evidence and not fact.whole and not fact.subject.strip():
             raise FactError(f"{fact.id}: evidence without a subject: sentences about others could not be told from it")
@@ -331,19 +375,3 @@ def _chosen(facts: Sequence[Fact], options: Options) -> list[int]:
             f"facts_known={options.known}: none of its {len(known)} facts is among the {len(drawn)} drawn (facts_items, facts_seed)"
         )
     return kept
-
-
-def known_ids(path: str) -> set[str]:
-    """The ids in a list of known facts.
-
-    Raises:
-        BadOptionError: a file that cannot be read, or that ``harness-ext known-facts`` did not write.
-    """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BadOptionError(f"facts_known={path}: cannot be read: {error}") from error
-    ids = content.get("known") if isinstance(content, dict) else None
-    if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
-        raise BadOptionError(f"facts_known={path}: want a JSON object with a non-empty list 'known', as harness-ext known-facts writes it")
-    return set(ids)

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness_ext.errors import did_you_mean, shown
-from harness_ext.tasks.facts import Fact, FactError, ask, states
+from harness_ext.tasks.facts import Fact, FactError, ask
 from harness_ext.tasks.scoring import comparable, normalise
+from harness_ext.tasks.substitution import states
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUESTION_WORDS = ("who", "whom", "whose", "when", "where", "which", "what", "why", "how")

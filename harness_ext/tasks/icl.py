@@ -1,8 +1,8 @@
-"""In-context learning of functions: the items behind the ``icl_*`` tasks.
+"""In-context learning of functions and of categories of words: the items behind the ``icl_*`` tasks.
 
 After Jin et al. (arXiv 2310.04680): each item draws a function of its own, shows ``exemplars`` labelled points and asks for the label of
 one more. Labels are balanced in the exemplars and over the queries, so that a constant, the commonest label and the last label all
-score ``1 / labels``.
+score ``1 / labels``. The items of words are made in :mod:`harness_ext.tasks.words`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,29 @@ from numpy.typing import NDArray
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks.functions import FAMILIES, draw_labelled_points
-from harness_ext.tasks.options import LARGEST_SEED, MOST_ITEMS, TaskOptions, whole
+from harness_ext.tasks.options import LARGEST_SEED, MOST_ITEMS, TaskOptions, checked, whole
 from harness_ext.tasks.scoring import score_choices
+from harness_ext.tasks.words import WORD_FAMILIES, check_enough, read_categories, word_item
 
 if TYPE_CHECKING:
     import datasets
 
 process_results = score_choices
+KNOWN_FAMILIES = (*FAMILIES, *WORD_FAMILIES)
+
+
+def _check_categories(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise BadOptionError(f"{name}={shown(value)}: want the path of a JSON file with the words of each category")
 
 
 class Options(TaskOptions):
-    """The options of the ICL tasks, with the prefix ``icl_``."""
+    """The options of the ICL tasks, with the prefix ``icl_``.
+
+    Attributes:
+        dimensions, low, high: of the points of functions; words have none.
+        categories: A JSON file with the words of each category, in place of the package's own.
+    """
 
     prefix: ClassVar[str] = "icl_"
     items: int = whole(2048, 1, MOST_ITEMS)
@@ -36,6 +48,7 @@ class Options(TaskOptions):
     low: int = whole(0, -(10**6), 10**6)  # so that every sum of the networks stays within 64 bits
     high: int = whole(9, -(10**6), 10**6)
     seed: int = whole(0, 0, LARGEST_SEED)
+    categories: str | None = checked(None, _check_categories)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,9 +77,13 @@ def check_task(*, family: str, **metadata: Any) -> Options:
     Raises:
         BadOptionError: an unknown or impossible option.
     """
-    if family not in FAMILIES:
-        raise UnknownNameError(f"no family named {shown(family)}.{did_you_mean(family, FAMILIES)} Families: {', '.join(FAMILIES)}")
+    if family not in KNOWN_FAMILIES:
+        raise UnknownNameError(
+            f"no family named {shown(family)}.{did_you_mean(family, KNOWN_FAMILIES)} Families: {', '.join(KNOWN_FAMILIES)}"
+        )
     options = Options.from_metadata(metadata)
+    if family in WORD_FAMILIES:
+        check_enough(read_categories(options.categories), options.labels, options.exemplars)
     item(family, options, 0)
     return options
 
@@ -75,7 +92,7 @@ def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the ICL tasks.
 
     Args:
-        family: ``linear``, ``nn`` or ``tree``; set in the task's YAML.
+        family: ``linear``, ``nn``, ``tree``, ``words`` or ``words_shuffled``; set in the task's YAML.
         metadata: the task's metadata with lm-eval's model arguments mixed in; those that do not begin with ``icl_`` are ignored, so that
             a dense and a pruned model get the same items.
 
@@ -93,7 +110,13 @@ def item(family: str, options: Options, index: int) -> dict[str, Any]:
 
     Returns:
         ``prompt``, ``choices`` (all labels as text), ``target`` (the index of the right one) and the ``points`` and ``labels`` behind them.
+        Of words as :func:`harness_ext.tasks.words.word_item`.
     """
+    if family in WORD_FAMILIES:
+        return word_item(
+            read_categories(options.categories), labels=options.labels, exemplars=options.exemplars, seed=options.seed, index=index,
+            shuffled=family == "words_shuffled",
+        )  # fmt: skip
     rng = np.random.RandomState([options.seed, sorted(FAMILIES).index(family), options.labels, index])
     points, labels = draw_labelled_points(
         family, rng, dimensions=options.dimensions, exemplars=options.exemplars, labels=options.labels, low=options.low, high=options.high,

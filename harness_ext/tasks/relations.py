@@ -2,7 +2,8 @@
 
 A file is an object with ``name``, templates with one ``{}`` for the subject, and ``samples`` of ``subject`` and ``object``; a folder is
 searched for such files. The closed-book prompt is the first of ``prompt_templates_zs`` (or else of ``prompt_templates``), which the answer
-continues; the sentence that states a fact is the first of ``prompt_templates`` with the object.
+continues; the sentence that states a fact is the first of ``prompt_templates`` with the object. ``question`` asks for the object; the ten
+published relations below need none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, shown
-from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, check_options, options_of, rows
+from harness_ext.tasks.facts import Fact, FactError, Options, ask, check_condition, check_options, check_shots_and_form, options_of, rows
 from harness_ext.tasks.scoring import comparable
 
 if TYPE_CHECKING:
@@ -24,6 +25,20 @@ OPTION = "relations"
 LARGEST_FILE = 64 * 2**20  # bytes
 LONGEST_TEXT = 1000  # characters of a subject or an object
 MOST_REPEATED = 0.1
+
+# Questions for published relations, by name: their files have none.
+QUESTIONS = {
+    "city in country": "In which country is {}?",
+    "company hq": "In which city are the headquarters of {}?",
+    "country capital city": "What is the capital of {}?",
+    "country currency": "What is the official currency of {}?",
+    "country language": "Which language do most people in {} speak?",
+    "landmark on continent": "On which continent is {}?",
+    "person occupation": "What is the occupation of {}?",
+    "plays pro sport": "Which sport does {} play?",
+    "product by company": "Which company created {}?",
+    "star constellation name": "Which constellation is {} part of?",
+}
 
 __all__ = ["check_options", "check_task", "load", "read_relation", "read_relations"]
 
@@ -40,12 +55,13 @@ def check_task(*, condition: str, **metadata: Any) -> Options:
         metadata: ``relations``, a file or folder, and the ``facts_*`` options; other names are ignored.
 
     Raises:
-        BadOptionError: no ``relations``, or an unknown or impossible option.
+        BadOptionError: no ``relations``, an unknown or impossible option, or questions of a relation that has none.
         RelationError: a file that cannot be read as a relation.
+        FactError: a relation with too few facts for the exemplars.
     """
     check_condition(condition)
     options = options_of(metadata)
-    read_relations(_path(metadata))
+    check_shots_and_form([fact for relation in read_relations(_path(metadata)) for fact in relation], options)
     return options
 
 
@@ -110,6 +126,7 @@ def read_relation(file: Path) -> list[Fact]:
     if not isinstance(name, str) or not name.strip():
         raise RelationError(f"{file}: want a relation's 'name', found {shown(name)}.{_near('name', content)}")
     asked, stated = _template(file, content, "prompt_templates_zs", "prompt_templates"), _template(file, content, "prompt_templates")
+    question = _question(file, content) if "question" in content else QUESTIONS.get(name, "")
     samples = content.get("samples")
     if not isinstance(samples, list) or not samples:
         raise RelationError(f"{file}: want a list 'samples' with at least one subject and object.{_near('samples', content)}")
@@ -132,6 +149,7 @@ def read_relation(file: Path) -> list[Fact]:
             relation=name,
             subject=subject,
             question=asked.replace("{}", subject),
+            question_form=ask(question.replace("{}", subject)) if question else "",
             answers=_distinct(answers),
             evidence=f"{stated.replace('{}', subject)} {answers[0]}.",
         )
@@ -167,6 +185,13 @@ def _template(file: Path, content: Mapping[str, Any], *names: str) -> str:
     if first.count("{}") != 1:
         raise RelationError(f"{file}: {shown(name)} begins with {shown(first[:80])}: want exactly one {{}} for the subject")
     return first
+
+
+def _question(file: Path, content: Mapping[str, Any]) -> str:
+    question = content["question"]
+    if not isinstance(question, str) or question.count("{}") != 1:
+        raise RelationError(f"{file}: 'question' is {shown(str(question)[:80])}: want a text with exactly one {{}} for the subject")
+    return question.strip()
 
 
 def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:

@@ -1,0 +1,85 @@
+"""The options of the fact tasks, and the list of known facts that one of them names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from harness_ext.errors import BadOptionError, did_you_mean, shown
+from harness_ext.tasks.options import LARGEST_SEED, TaskOptions, check_whole, checked, whole
+
+FORMS = ("sentence", "question")
+MOST_SHOTS = 1000
+
+
+def _check_known(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise BadOptionError(f"{name}={shown(value)}: want the path of a file that harness-ext known-facts wrote")
+
+
+def _check_choices(name: str, value: Any) -> None:
+    check_whole(name, value, 0, 10**5)
+    if value == 1:
+        raise BadOptionError(f"{name}=1: want 0 (no ranking) or at least 2")
+
+
+def _check_form(name: str, value: Any) -> None:
+    if value is not None and value not in FORMS:
+        raise BadOptionError(f"{name}={shown(value)}: want {' or '.join(FORMS)}.{did_you_mean(str(value), FORMS)}")
+
+
+class Options(TaskOptions):
+    """The options of the fact tasks, with the prefix ``facts_``.
+
+    Attributes:
+        items: How many facts, drawn with the seed; 0 is all.
+        choices: How many answers of the relation are ranked at most, the right one and the substitute included; 0 is no ranking.
+        distractors: Sentences around the one that states the fact: others about the subject, up to half, and others of the relation.
+        seed: Other facts, passages, substitutes and choices.
+        known: A file written by ``harness-ext known-facts``; of the facts drawn, the others are left out.
+        shots: Exemplars in the prompt: other facts of the relation, with their answers.
+        form: ``sentence`` (a sentence to be continued) or ``question``; by default as the source of the facts asks.
+    """
+
+    prefix: ClassVar[str] = "facts_"
+    items: int = whole(0, 0, 10**7)
+    choices: int = checked(16, _check_choices)
+    distractors: int = whole(5, 0, 1000)
+    seed: int = whole(0, 0, LARGEST_SEED)
+    known: str | None = checked(None, _check_known)
+    shots: int = whole(0, 0, MOST_SHOTS)
+    form: str | None = checked(None, _check_form)
+
+
+OPTION_NAMES = Options.names()
+check_options = Options.check_metadata
+
+
+def options_of(metadata: Mapping[str, Any]) -> Options:
+    """The options among a task's metadata; names without the prefix are somebody else's. A list of known facts is read.
+
+    Raises:
+        BadOptionError: an unknown or impossible option.
+    """
+    options = Options.from_metadata(metadata)
+    if options.known is not None:
+        known_ids(options.known)
+    return options
+
+
+def known_ids(path: str) -> set[str]:
+    """The ids in a list of known facts.
+
+    Raises:
+        BadOptionError: a file that cannot be read, or that ``harness-ext known-facts`` did not write.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BadOptionError(f"facts_known={path}: cannot be read: {error}") from error
+    ids = content.get("known") if isinstance(content, dict) else None
+    if not isinstance(ids, list) or not ids or not all(isinstance(name, str) for name in ids):
+        raise BadOptionError(f"facts_known={path}: want a JSON object with a non-empty list 'known', as harness-ext known-facts writes it")
+    return set(ids)

@@ -1,0 +1,56 @@
+"""Exemplars before a question about a fact: other facts of its relation, which say nothing about the fact that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from harness_ext.tasks.substitution import contradicts, spelling, states
+
+if TYPE_CHECKING:
+    from harness_ext.tasks.facts import Fact
+
+
+def suitable(shot: Fact, asked: Fact) -> bool:
+    """Whether a fact can stand before a question about another one: it has neither its subject nor an answer of it, and states neither."""
+    if spelling(shot.subject) == spelling(asked.subject) != "":
+        return False
+    texts = (shot.question, shot.evidence, *shot.answers)
+    told = (*asked.answers, *filter(str.strip, [asked.subject]))
+    return all(contradicts(answer, asked.answers) for answer in shot.answers) and not any(states(text, told) for text in texts)
+
+
+def choose(facts: Sequence[Fact], asked: Fact, order: Iterable[int], count: int, can_be_overridden: Callable[[int], bool]) -> list[int]:
+    """The indices of the exemplars, the same in all conditions.
+
+    Args:
+        facts: all facts.
+        asked: the fact that is asked for; it is in none of the exemplars.
+        order: candidates of the same relation, in random order.
+        count: the number of exemplars.
+        can_be_overridden: whether the passage of a fact can state another answer.
+
+    Returns:
+        At most ``count`` indices. Facts that can be overridden come first, and of these the facts with an answer that no exemplar before
+        them has.
+    """
+    first: list[int] = []
+    later: list[int] = []
+    last: list[int] = []
+    used: set[str] = set()
+    for index in order:
+        if len(first) == count:
+            break
+        if suitable(facts[index], asked):
+            answer = spelling(facts[index].answers[0])
+            if answer in used:
+                later.append(index)
+            elif can_be_overridden(index):
+                first.append(index)
+                used.add(answer)
+            else:
+                last.append(index)
+    if len(first) < count:
+        repeated = [index for index in later if can_be_overridden(index)]
+        last = [*repeated, *last, *(index for index in later if index not in repeated)]
+    return [*first, *last][:count]
