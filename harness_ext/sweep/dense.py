@@ -7,6 +7,8 @@ import dataclasses
 import gc
 import json
 import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy
@@ -14,6 +16,7 @@ import torch
 
 from harness_ext.engine.plan import Plan
 from harness_ext.engine.run import apply
+from harness_ext.engine.terminal import progress
 from harness_ext.errors import HarnessExtError
 from harness_ext.host.model import PrunedHFLM, default_batch_size
 from harness_ext.method.calibration import Calibration
@@ -27,17 +30,43 @@ class RestoreError(HarnessExtError):
     """The dense weights were not restored bit for bit."""
 
 
-class _Quiet(PrunedHFLM):
-    """Without lm-eval's progress bars, which would overwrite the bar of the sweep."""
+class _InSweep(PrunedHFLM):
+    """Shows the progress of requests below the bar of the sweep, or in the log. lm-eval's own bars would overwrite that bar."""
+
+    cache_hook: Any
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().loglikelihood(requests, disable_tqdm=True)
+        with self._counted("scoring answers", requests):
+            return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        with self._counted("scoring texts", requests):
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> Any:
-        return super().generate_until(requests, disable_tqdm=True)
+        with self._counted("writing answers", requests):
+            return super().generate_until(requests, disable_tqdm=True)
+
+    @contextmanager
+    def _counted(self, title: str, requests: Sequence[Any]) -> Iterator[None]:
+        hook = self.cache_hook
+        with progress(title, len(requests)) as advance:
+            self.cache_hook = _Counting(hook, advance)
+            try:
+                yield
+            finally:
+                self.cache_hook = hook
+
+
+class _Counting:
+    """The hook that lm-eval calls with each answer."""
+
+    def __init__(self, hook: Any, advance: Callable[[], None]) -> None:
+        self._hook, self._advance = hook, advance
+
+    def add_partial(self, *answered: Any) -> None:
+        self._hook.add_partial(*answered)
+        self._advance()
 
 
 class DenseModel:
@@ -91,7 +120,7 @@ class DenseModel:
         set_seeds()
         arguments = {"pretrained": self._pretrained, "sparsity": 0, **self._sweep.of_model()}
         beside = {"batch_size": self._sweep.batch_size or 1, "device": self._sweep.device}
-        self.lm = _Quiet.create_from_arg_obj(arguments, beside)
+        self.lm = _InSweep.create_from_arg_obj(arguments, beside)
         self._random = random_state()
         self._digest: str = self.lm.pruning_record["dense_digest"]
         self._dense_weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.lm.model.state_dict().items()}

@@ -1,7 +1,8 @@
-"""The progress bar of a sweep, with the time left. It is shown on standard error if that is a terminal."""
+"""The progress of a sweep, with the time left: a bar on standard error if that is a terminal, else a line in the log for each trial."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from typing import Any
 from harness_ext.engine import ranks
 from harness_ext.engine.terminal import nested
 
+log = logging.getLogger(__name__)
+
 
 class Display:
     """Counts finished trials, and estimates the time left from their costs."""
 
-    def __init__(self, costs: dict[str, float], bar: Any = None) -> None:
-        self._costs, self._bar = costs, bar
+    def __init__(self, costs: dict[str, float], bar: Any = None, *, lines: bool = False) -> None:
+        self._costs, self._bar, self._lines = costs, bar, lines
         self._total, self._finished, self._began = sum(costs.values()), 0.0, time.monotonic()
         self._count = 0
         self._task = bar.add_task("", total=len(costs), left=self.left) if bar else None
@@ -25,6 +28,8 @@ class Display:
         """A trial has begun."""
         if self._bar:
             self._bar.update(self._task, description=title)
+        elif self._lines:
+            log.info("trial %d of %d (%s left): %s", self._count + 1, len(self._costs), clock(self.left()), title)
 
     def end(self, key: str) -> None:
         """A trial has succeeded or failed."""
@@ -53,7 +58,7 @@ def shown(costs: dict[str, float]) -> Iterator[Display]:
         costs: of the trials, by their keys.
     """
     if not sys.stderr.isatty() or not costs or not ranks.is_first():
-        yield Display(costs)
+        yield Display(costs, lines=ranks.is_first())
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn

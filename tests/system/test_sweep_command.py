@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -170,6 +171,8 @@ def test_standard_error_has_the_log_alone_where_there_is_no_terminal_and_no_git(
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path, env=environment)
     assert "magnitude: sparsity 0.25 asked, 0.2500 achieved" in done.stderr
     assert "fatal" not in done.stderr
+    assert re.search(r"trial 1 of 1 \(-:--:-- left\): .*magnitude.*0\.25", done.stderr)
+    assert re.search(r"scoring answers: \d+ steps", done.stderr)
     summary, following = done.stdout.splitlines()[-2:]
     assert summary == f"{copy}: 2 trials: 1 done, 1 done before, 0 failed; 1 more in this folder are of other settings"
     assert following == f"Next: harness-ext report {copy}"
