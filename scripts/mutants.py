@@ -11,6 +11,7 @@ found by its text, so that it still applies when the file moves.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,22 @@ import yaml
 
 SOURCES = ("harness_ext", "plugins")
 LEFT_OUT = (".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", "docs/site")
-PASSED = 0  # exit code of pytest
+PASSED = "0"  # exit code of pytest
+FORKS = """
+import json, os, sys
+import pytest, torch, transformers.models.llama.modeling_llama
+
+for line in sys.stdin:
+    output, words = json.loads(line)
+    if not (process := os.fork()):
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, 1), os.dup2(file, 2)
+        for name in [name for name in sys.modules if name.split(".")[0].startswith("harness_ext")]:
+            del sys.modules[name]  # may have been imported from the tree without the mutant
+        code = pytest.main(words)
+        sys.stdout.flush(), sys.stderr.flush(), os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -107,25 +123,53 @@ def test_files(copy: Path, names: Iterable[str]) -> list[str]:
     return sorted(str(path.relative_to(copy)) for path in (copy / "tests").rglob("test_*.py") if path.name in wanted)
 
 
-def failures(copy: Path, python: str, files: list[str], *options: str) -> list[str]:
-    """The names of the tests that fail; an error in a module counts as a failure of all of it.
+class Server:
+    """Runs pytest in forks of a process that has imported the libraries, which takes longer than most tests.
 
-    Raises:
-        SystemExit: pytest could not run.
+    Args:
+        copy: the tree to test.
+        python: of an environment with its dependencies.
     """
-    command = [python, "-m", "pytest", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *options, *files]
-    run = subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
-    lines = [line.split(" - ")[0].split(maxsplit=1)[1] for line in run.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if run.returncode != PASSED and not lines:
-        raise SystemExit(f"pytest {' '.join(files)} ended with {run.returncode}: {(run.stdout + run.stderr)[-2000:]}")
-    return lines
+
+    def __init__(self, copy: Path, python: str) -> None:
+        self._output = copy.parent / "pytest.txt"
+        # Bytecode that is checked by the text, since a mutant may have the time and the size of its file
+        subprocess.run([python, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", *SOURCES], cwd=copy, check=True)
+        self._process = subprocess.Popen(
+            [python, "-c", FORKS], cwd=copy, env=environment(copy), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def failures(self, tests: Iterable[str], *options: str) -> list[str]:
+        """The names of the tests that fail; an error in a module counts as a failure of all of it.
+
+        Args:
+            tests: files, or names of tests.
+            options: for pytest.
+
+        Raises:
+            SystemExit: pytest could not run.
+        """
+        words = ["-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *options, *tests]
+        if self._process.stdin is None or self._process.stdout is None:
+            raise SystemExit("no pipes to the process that runs pytest")
+        self._process.stdin.write(json.dumps([str(self._output), words]) + "\n")
+        self._process.stdin.flush()
+        code, output = self._process.stdout.readline().strip(), self._output.read_text(encoding="utf-8")
+        lines = [line.split(" - ")[0].split(maxsplit=1)[1] for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        if code != PASSED and not lines:
+            raise SystemExit(f"pytest {' '.join(words)} ended with {code}: {output[-2000:]}")
+        return lines
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
 
 
-def judge(copy: Path, python: str, mutant: Mutant, options: list[str]) -> Outcome:
+def judge(server: Server, copy: Path, mutant: Mutant, broken: set[str]) -> Outcome:
     """Applies a mutant, runs its tests until one fails, and takes it back.
 
     Args:
-        options: for pytest.
+        broken: tests to leave out, since they fail without a mutant.
     """
     place = find(copy, mutant)
     if place is None:
@@ -134,11 +178,29 @@ def judge(copy: Path, python: str, mutant: Mutant, options: list[str]) -> Outcom
     text, began = path.read_text(encoding="utf-8"), time.perf_counter()
     path.write_text(text.replace(old, new), encoding="utf-8")
     try:
-        failed = failures(copy, python, test_files(copy, mutant.tests), "-x", *options)
+        failed = server.failures(test_files(copy, mutant.tests), "-x", *(f"--deselect={name}" for name in sorted(broken)))
     finally:
         path.write_text(text, encoding="utf-8")
     result = "caught" if failed else "survived"
     return Outcome(mutant, str(path.relative_to(copy)), result, time.perf_counter() - began, failed[0] if failed else "")
+
+
+def judge_all(server: Server, copy: Path, mutants: list[Mutant]) -> list[Outcome]:
+    """The outcome of each mutant. A test that fails without a mutant as well is left out, and says so."""
+    broken: set[str] = set()
+    outcomes: dict[str, Outcome] = {}
+    while left := [mutant for mutant in mutants if mutant.name not in outcomes]:
+        for mutant in left:
+            outcome = outcomes[mutant.name] = judge(server, copy, mutant, broken)
+            print(f"{outcome.result:9} {outcome.seconds:5.1f} s  {mutant.name}  {outcome.by}", flush=True)
+        failed = sorted({outcomes[mutant.name].by for mutant in left} - {""})
+        for name in server.failures(failed) if failed else []:
+            if name in broken:
+                raise SystemExit(f"{name} fails without a mutant, and cannot be left out")
+            print(f"left out, since it fails without a mutant: {name}", flush=True)
+            broken.add(name)
+        outcomes = {name: outcome for name, outcome in outcomes.items() if outcome.by not in broken}
+    return [outcomes[mutant.name] for mutant in mutants]
 
 
 def table(outcomes: list[Outcome]) -> str:
@@ -162,15 +224,9 @@ def main() -> int:
         check_import(copy, arguments.python)
         for mutant in chosen:
             find(copy, mutant)  # stops where a text is ambiguous
-        every = test_files(copy, {name for mutant in chosen for name in mutant.tests})
-        broken = failures(copy, arguments.python, every)
-        for name in broken:
-            print(f"left out, since it fails without a mutant: {name}", flush=True)
-        options = [f"--deselect={name}" for name in broken]
-        outcomes = []
-        for mutant in chosen:
-            outcomes.append(judge(copy, arguments.python, mutant, options))
-            print(f"{outcomes[-1].result:9} {outcomes[-1].seconds:5.1f} s  {mutant.name}  {outcomes[-1].by}", flush=True)
+        server = Server(copy, arguments.python)
+        outcomes = judge_all(server, copy, chosen)
+        server.close()
     if arguments.table:
         arguments.table.write_text(table(outcomes), encoding="utf-8")
     counts = {result: sum(outcome.result == result for outcome in outcomes) for result in sorted({o.result for o in outcomes})}

@@ -72,6 +72,7 @@ class Hessian(Statistic):
         self.products = torch.zeros(in_features, in_features, dtype=dtype, device=device)
         """``sum x x^T``. Only the upper triangle is defined."""
         self._factors: dict[float, InverseFactor] = {}
+        self._factored_tokens = 0
 
     def update(self, inputs: torch.Tensor) -> None:
         self.tokens += len(inputs)
@@ -96,11 +97,14 @@ class Hessian(Statistic):
 
     def inverse_factor(self, damping: float) -> InverseFactor:
         """The factor of the damped inverse of ``matrix``, with 1 on the diagonal for dead inputs. It is computed once for all layers that
-        share this statistic. Do not write into it.
+        share this statistic, and again after more tokens. Do not write into it.
 
         Raises:
             NumericalError: as :func:`harness_ext.inverse_factor`.
         """
+        if self._factored_tokens != self.tokens:
+            self._factors.clear()
+            self._factored_tokens = self.tokens
         if damping not in self._factors:
             scale = 2 / max(1, self.tokens)
             # Factorise the unscaled sum and scale the factor: a scaled copy of the sum would double the memory of a block.

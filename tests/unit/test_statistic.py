@@ -36,8 +36,25 @@ def test_the_hessian_is_that_of_the_output_error():
     torch.testing.assert_close(change @ matrix @ change / 2, (INPUTS.double() @ change).square().mean(), rtol=1e-5, atol=0)
 
 
+def results(statistic):
+    """All that can be read from a statistic, by its name."""
+    names = [name for name, value in vars(type(statistic)).items() if isinstance(value, property)]
+    values = {name: getattr(statistic, name) for name in names}
+    if isinstance(statistic, Hessian):
+        values |= {f"inverse_factor({damping})": statistic.inverse_factor(damping).upper for damping in (0.01, 0.1)}
+    return values
+
+
 @pytest.mark.parametrize(("kind", "result"), [(ChannelNorms, "norms"), (Hessian, "matrix")])
 class TestBoth:
+    def test_reading_between_batches_changes_nothing(self, kind, result):
+        statistic = measured(kind, INPUTS[:10])
+        results(statistic)
+        statistic.update(INPUTS[10:])
+        expected = results(measured(kind, INPUTS[:10], INPUTS[10:]))
+        for name, value in results(statistic).items():
+            assert value.equal(expected[name]), name
+
     def test_batches_add_up(self, kind, result):
         whole, parts = measured(kind, INPUTS), measured(kind, INPUTS[:10], INPUTS[10:11], INPUTS[11:])
         assert whole.tokens == parts.tokens == 37
