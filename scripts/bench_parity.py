@@ -1,6 +1,7 @@
 """Compares SparseGPT and Wanda, layer by layer on the same weights and inputs, with the code that their authors published.
 
 python scripts/bench_parity.py --sparsegpt DIR --wanda DIR   # clones of IST-DASLab/sparsegpt and locuslab/wanda
+python scripts/bench_parity.py --sparsegpt DIR --wanda DIR --pretrained smollm2-135m --sparsity 0.5   # on real weights, whole runs as well
 
 Both lose different weights in places, and each place is put down to a cause, by replaying each one's own course in float64:
 
@@ -28,6 +29,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForC
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from parity_of_models import HEADER, Whole, compare_whole, real_model, table
 from public_reference import finishers, load_sparsegpt, load_wanda, wanda_mask
 
 from harness_ext import ChannelNorms, Hessian, Pruned, Pruner, Sparsity, find_blocks
@@ -122,9 +124,11 @@ class Replay:
 
     def advance(self, start: int, stop: int) -> None:
         """Removes what the mask removes from these columns, and updates those to their right."""
+        errors = torch.zeros_like(self.weight[:, start:stop])
         for j in range(start, stop):
-            error = self.weight[:, j] * self.mask[:, j] / self.upper[j, j]
-            self.weight[:, j:] -= error[:, None] * self.upper[j, j:]
+            errors[:, j - start] = self.weight[:, j] * self.mask[:, j] / self.upper[j, j]
+            self.weight[:, j:stop].addr_(errors[:, j - start], self.upper[j, j:stop], alpha=-1)
+        self.weight[:, stop:].addmm_(errors, self.upper[start:stop, stop:], alpha=-1)
 
 
 def inverse_upper(hessian: torch.Tensor) -> torch.Tensor:
@@ -287,11 +291,15 @@ def main(
     wanda: Annotated[Path, typer.Option(help="A clone of locuslab/wanda.")],
     sparsity: Annotated[str, typer.Option(help="Ratios or patterns, with commas.")] = "0.5,0.7,2:4,4:8",
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 32,
+    pretrained: Annotated[str, typer.Option(help="A registered name or a folder: real weights and text instead of the two models.")] = "",
+    windows: Annotated[int, typer.Option(help="With --pretrained: windows of 2,048 tokens for the perplexity.")] = 8,
 ) -> None:
     wrappers = {"sparsegpt": load_sparsegpt(sparsegpt), "wanda": load_wanda(wanda)}
     header = ["model", "method", "sparsity", "agreement", "different", *CAUSES, "furthest rounding", "error ours/published: mean", "max"]
-    rows, unexplained = [header, ["---"] * len(header)], 0
-    for model_name, (model, ids) in models(samples).items():
+    rows, unexplained = [header], 0
+    runs: list[Whole] = []
+    real = real_model(pretrained, samples, windows) if pretrained else None
+    for model_name, (model, ids) in ({pretrained: (real.model, real.calibration)} if real else models(samples)).items():
         layers = inputs_of_layers(model, ids)
         for method, wrapper in wrappers.items():
             for asked in sparsity.split(","):
@@ -302,7 +310,15 @@ def main(
                 figures = [f"{sum(ratios) / len(ratios):.5f}", f"{max(ratios):.5f}"]
                 place = [model_name, method, asked, f"{found['agreement']:.6f}", str(found["different"])]
                 rows.append([*place, *counts, f"{found['furthest']:.1e}", *figures])
-    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    print(table(rows), flush=True)
+    if real:
+        del layers  # gigabytes of inputs
+        runs = [
+            compare_whole(real, method, asked, wrapper, finishers(Sparsity.parse(asked))[method])
+            for method, wrapper in wrappers.items()
+            for asked in sparsity.split(",")
+        ]
+        print(f"\n{table([HEADER, *(run.row() for run in runs)])}")
     if unexplained:
         print(f"\n{unexplained} places without an explanation.")
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from public_reference import finishers, load_sparsegpt, load_wanda, prune_opt
+from public_reference import finishers, load_sparsegpt, load_wanda, prune_as_published
 
 import harness_ext
 
@@ -145,7 +145,7 @@ def time_ours(dense: Any, pruner: str, sparsity: str, ids: torch.Tensor, true_se
 
 def time_reference(dense: Any, pruner: str, sparsity: str, ids: torch.Tensor, wrapper: Any) -> Timed:
     model = copy.deepcopy(dense)
-    seconds = prune_opt(model, ids, wrapper, finishers(harness_ext.Sparsity.parse(sparsity))[pruner])
+    seconds = prune_as_published(model, ids, wrapper, finishers(harness_ext.Sparsity.parse(sparsity))[pruner])
     return seconds, linear_weights(model)
 
 

@@ -86,10 +86,14 @@ def finishers(sparsity: Sparsity) -> dict[str, Finish]:
 
 
 @torch.no_grad()
-def prune_opt(model: Any, input_ids: torch.Tensor, wrapper: Any, finish: Finish) -> dict[str, float]:
-    """Prunes an OPT model as the authors' drivers do: each block sees the sequences one by one, before and after it is pruned.
+def prune_as_published(model: Any, input_ids: torch.Tensor, wrapper: Any, finish: Finish) -> dict[str, float]:
+    """Prunes a model as the authors' drivers do: each block sees the sequences one by one, before and after it is pruned.
+
+    Their drivers of OPT and of Llama differ only in where the blocks are, and in what a block is called with besides hidden states, which
+    is taken here from the model's own call.
 
     Args:
+        model: whose blocks are in ``model.decoder.layers``, as those of OPT, or in ``model.layers``, as those of Llama.
         input_ids: int64 [samples, length].
         wrapper: the class that is told the inputs of a layer.
         finish: prunes a layer.
@@ -98,7 +102,7 @@ def prune_opt(model: Any, input_ids: torch.Tensor, wrapper: Any, finish: Finish)
         seconds in all, and of the two forward passes and of the pruning.
     """
     began = time.perf_counter()
-    blocks = model.model.decoder.layers
+    blocks = (model.model.decoder if hasattr(model.model, "decoder") else model.model).layers
     inputs, how = _inputs_of_first_block(model, blocks, input_ids)
     outputs = torch.zeros_like(inputs)
     seconds = {"first pass": 0.0, "pruning": 0.0, "second pass": 0.0}

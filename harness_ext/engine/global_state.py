@@ -1,14 +1,17 @@
-"""Restores global state that other people's code may change: environment variables and random generators."""
+"""Restores global state: environment variables, random generators, and how precisely torch multiplies."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -46,3 +49,41 @@ def kept_generators(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Has torch multiply float32 numbers as such within the context, not rounded to TensorFloat32 or bfloat16, and restores what the caller
+    had set. Where torch has settings for each backend (from 2.9 on) they are restored too; the older ones cannot be read if both were used.
+    """
+    precision, cudnn = _readable(torch.get_float32_matmul_precision), _readable(lambda: torch.backends.cudnn.allow_tf32)
+    backends = [place for place in _float32_settings() if hasattr(place, "fp32_precision")]
+    before = [place.fp32_precision for place in backends]
+    if precision is not None:
+        torch.set_float32_matmul_precision("highest")
+    if cudnn is not None:
+        torch.backends.cudnn.allow_tf32 = False
+    for place in backends:
+        place.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
+        if cudnn is not None:
+            torch.backends.cudnn.allow_tf32 = cudnn
+        for place, value in zip(backends, before, strict=True):
+            place.fp32_precision = value
+
+
+def _float32_settings() -> list[Any]:
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    names = ("matmul", "conv", "rnn")
+    return [getattr(backend, name) for backend in (cuda, cudnn, mkldnn) for name in names if hasattr(backend, name)]
+
+
+def _readable(read: Callable[[], T]) -> T | None:
+    """A setting, or None where torch refuses to tell it because it was set by other means."""
+    with suppress(RuntimeError):
+        return read()
+    return None

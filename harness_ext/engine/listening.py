@@ -41,15 +41,20 @@ class Reading:
 
     def __init__(self, layer: LinearLayer, statistics: list[Statistic], dtype: torch.dtype) -> None:
         self.layer, self.statistics, self.dtype = layer, statistics, dtype
-        self.tokens, self.finite = 0, True
+        self.tokens, self.finite = 0, torch.tensor(True, device=layer.stored.device)
 
     def update(self, inputs: torch.Tensor) -> None:
         """Adds a batch, [..., in_features] of any floating dtype."""
-        tokens = inputs.reshape(-1, self.layer.in_features).to(self.dtype)
-        self.tokens += len(tokens)
-        for statistic in self.statistics if len(tokens) else ():
-            if not statistic.additive and not tokens.isfinite().all():  # the others show it in what they add up
-                self.finite = False
+        rows = inputs.reshape(-1, self.layer.in_features)
+        self.tokens += len(rows)
+        wide = None
+        for statistic in self.statistics if len(rows) else ():
+            if type(statistic).reads_any_dtype():
+                tokens = rows
+            else:
+                tokens = wide = rows.to(self.dtype) if wide is None else wide
+            if not statistic.additive:  # the others show it in what they add up
+                self.finite &= tokens.isfinite().all()
             blame = f"statistic {type(statistic).__qualname__} broke its contract on {self.layer.name}"
             with checks.untouched([tokens], "the inputs that it was given", blame):
                 statistic.update(tokens)
@@ -66,7 +71,7 @@ class Reading:
                 statistic.check()
             except (NumericalError, PluginError) as error:
                 raise type(error)(f"{self.layer.name}: {error}") from error
-        if not ranks.all_true(self.finite):
+        if not ranks.all_true(bool(self.finite)):
             raise NumericalError(f"{self.layer.name}: the input has NaN or infinite values")
         return self.statistics, sum(ranks.gather(self.tokens))
 

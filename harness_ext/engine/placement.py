@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
 from harness_ext.engine.layers import DecoderBlock
+from harness_ext.engine.upload import Upload
 from harness_ext.errors import NumericalError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Placement:
 
 class OneBlockOnDevice(Placement):
     """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes.
+    The next block is brought there meanwhile.
 
     Args:
         model: on the CPU.
@@ -84,8 +86,11 @@ class OneBlockOnDevice(Placement):
     def __init__(self, model: PreTrainedModel, blocks: list[DecoderBlock], device: torch.device) -> None:
         super().__init__(model)
         self._device = device
-        self._blocks = {id(block.module) for block in blocks}
+        self._modules = [block.module for block in blocks]
+        self._numbers = {id(module): number for number, module in enumerate(self._modules)}
         self._home: torch.device = model.device
+        self._held: dict[int, bool] = {}  # blocks in place -> whether their weights are changed
+        self._upload = Upload(device, copy=True)
 
     @property
     def device(self) -> torch.device:
@@ -97,18 +102,42 @@ class OneBlockOnDevice(Placement):
         try:
             yield
         finally:
+            self._upload.close()
             self._move_rest(self._home)
 
     @contextmanager
     def loaded(self, block: DecoderBlock, *, write: bool) -> Iterator[None]:
-        block.module.to(self._device)
+        number = self._numbers[id(block.module)]
+        if number in self._held:
+            self._held[number] |= write
+            yield
+            return
+        tensors = _tensors(block.module)
+        at_home = {name: tensor.data for name, tensor in tensors.items()}
+        copies = self._upload.take(number, lambda: at_home)
+        for name, tensor in tensors.items():
+            tensor.data = copies.pop(name)
+        self._look_ahead(number + 1, tensors)
+        self._held[number] = write
         try:
             yield
         finally:
-            block.module.to(self._home)
+            write = self._held.pop(number)
+            for name, tensor in tensors.items():
+                if write or not isinstance(tensor, torch.nn.Parameter):
+                    at_home[name].copy_(tensor.data)
+                tensor.data = at_home[name]
+
+    def _look_ahead(self, number: int, held: Mapping[str, torch.Tensor]) -> None:
+        """Has a block brought to the device, unless it shares a tensor with the one that is there now, which may change."""
+        if number == len(self._modules):
+            return
+        tensors = _tensors(self._modules[number])
+        if not {id(tensor) for tensor in tensors.values()} & {id(tensor) for tensor in held.values()}:
+            self._upload.start(number, lambda: {name: tensor.data for name, tensor in tensors.items()})
 
     def _move_rest(self, device: torch.device) -> None:
-        inside = {id(p) for m in self.model.modules() if id(m) in self._blocks for p in [*m.parameters(), *m.buffers()]}
+        inside = {id(p) for m in self.model.modules() if id(m) in self._numbers for p in [*m.parameters(), *m.buffers()]}
         for module in self.model.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
@@ -117,3 +146,8 @@ class OneBlockOnDevice(Placement):
                             tensor.data = tensor.data.to(device)
                         else:
                             tensors[name] = tensor.to(device)
+
+
+def _tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters and buffers of a module by name, each once."""
+    return dict([*module.named_parameters(), *module.named_buffers()])

@@ -12,6 +12,7 @@ from harness_ext.engine import checks, ranks, record
 from harness_ext.engine.coverage import check_coverage, dense_parts
 from harness_ext.engine.experts import visible_products
 from harness_ext.engine.fit import check_fit
+from harness_ext.engine.global_state import full_float32
 from harness_ext.engine.layer_sparsities import choose_sparsities
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.layerwise import kinds_of, prune_blocks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@full_float32()
 def apply(
     plan: Plan,
     model: PreTrainedModel,

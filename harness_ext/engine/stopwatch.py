@@ -14,7 +14,8 @@ class Stopwatch:
     """Adds up seconds by part. The time of a nested part counts for the inner part alone.
 
     Args:
-        device: a CUDA device is synchronised when the part changes, so that queued work counts for the part that queued it.
+        device: of a CUDA device, the work that was queued for it is awaited when the part changes, so that it counts for the part that
+            queued it. Copies on other streams go on.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -35,7 +36,7 @@ class Stopwatch:
 
     def _book(self) -> None:
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            torch.cuda.current_stream(self._device).synchronize()
         now = time.perf_counter()
         if self._parts:
             self.seconds[self._parts[-1]] += now - self._since

@@ -176,7 +176,7 @@ class Walk:
         Raises:
             NumericalError: the output has NaN or infinite values; names the block.
         """
-        finite, block = True, self.blocks[index]
+        block, sums = self.blocks[index], []
         with self.stopwatch("forward"), torch.no_grad():
             for batch, carried in enumerate(self._carried):
                 result = self._result(index, batch, again=False)
@@ -186,13 +186,15 @@ class Walk:
                         carried[Source(index, path)] = tensor.clone() if tensor is output else tensor
                 for source in [source for source in carried if self.route.last_use[source] <= index]:
                     del carried[source]
-                # A sum is read faster than every element. It is not finite if an element is not; a sum that overflows is looked at again.
-                finite = finite and (not check or bool(output.sum().isfinite() or output.isfinite().all()))
+                if check:
+                    sums.append(output.sum())
                 if output.dtype == self.hidden[batch].dtype and output.shape == self.hidden[batch].shape:
                     self.hidden[batch].copy_(output)  # in place: the allocator would keep freed tensors of this size and double the peak
                 else:
                     self.hidden[batch] = output.clone()
         give_back()
+        # A sum is read faster than every element. It is not finite if an element is not; where a sum overflows all are looked at again.
+        finite = not sums or bool(torch.stack(sums).isfinite().all()) or all(bool(hidden.isfinite().all()) for hidden in self.hidden)
         if check and not ranks.all_true(finite):
             raise NumericalError(f"{block.name}: the output has NaN or infinite values")
 

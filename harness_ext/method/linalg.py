@@ -11,6 +11,8 @@ from harness_ext.errors import NumericalError
 MAX_RETRIES = 6
 ESCALATION = 10.0
 LEAF = 192  # columns of a triangle; smaller triangles cost more time in small products than halving saves
+LEAF_ON_DEVICE = 2048  # where a small product takes less time than its start
+HALVES = (torch.bfloat16, torch.float16)
 
 PART = 2**20  # elements moved at once
 
@@ -33,15 +35,31 @@ def add_gram(products: torch.Tensor, inputs: torch.Tensor) -> None:
 
     Args:
         products: [n, n].
-        inputs: [tokens, n] of the same dtype.
+        inputs: [tokens, n] of the same dtype, or of another one where :func:`multiplies_as_they_are` says so.
     """
-    if len(products) <= LEAF:
-        products.addmm_(inputs.T, inputs)
+    if len(products) <= (LEAF if products.device.type == "cpu" else LEAF_ON_DEVICE):
+        _add_product(products, inputs, inputs)
         return
     middle = len(products) // 2
-    products[:middle, middle:].addmm_(inputs[:, :middle].T, inputs[:, middle:])
+    _add_product(products[:middle, middle:], inputs[:, :middle], inputs[:, middle:])
     add_gram(products[:middle, :middle], inputs[:, :middle])
     add_gram(products[middle:, middle:], inputs[:, middle:])
+
+
+def multiplies_as_they_are(inputs: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether the device multiplies bfloat16 or float16 inputs as they are and adds their products up in ``dtype``, which is float32.
+
+    A product of two such numbers is exact in float32: nothing is lost against a product of inputs that were converted before.
+    """
+    return inputs.is_cuda and inputs.dtype in HALVES and dtype == torch.float32 and hasattr(torch.ops.aten.mm, "dtype")
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Adds ``left^T right`` to ``total`` in place."""
+    if left.dtype == total.dtype:
+        total.addmm_(left.T, right)
+    else:
+        total += torch.mm(left.T, right, out_dtype=total.dtype)
 
 
 def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor | None = None) -> InverseFactor:

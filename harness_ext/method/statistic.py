@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from harness_ext.errors import NumericalError
-from harness_ext.method.linalg import InverseFactor, add_gram, inverse_factor
+from harness_ext.method.linalg import InverseFactor, add_gram, inverse_factor, multiplies_as_they_are
 
 
 class Statistic(ABC):
@@ -23,6 +23,8 @@ class Statistic(ABC):
     additive: ClassVar[tuple[str, ...]] = ()
     """The names of the tensors that add up over tokens. Several processes each see a share of the tokens and add these tensors up.
     A statistic that names none cannot be measured by several processes."""
+    any_dtype: ClassVar[bool] = False
+    """Whether ``update`` of this very class takes inputs in the dtype of the model. It is not inherited by a class that overrides it."""
 
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.in_features, self.device, self.dtype = in_features, device, dtype
@@ -31,6 +33,11 @@ class Statistic(ABC):
     @abstractmethod
     def update(self, inputs: torch.Tensor) -> None:
         """Adds a batch of inputs, ``dtype`` [tokens, in_features]. Do not write into it, and add its length to ``tokens``."""
+
+    @classmethod
+    def reads_any_dtype(cls) -> bool:
+        """Whether ``update`` takes inputs in the dtype of the model: what the class says that defines it."""
+        return next(bool(base.__dict__.get("any_dtype")) for base in cls.__mro__ if "update" in base.__dict__)
 
     def check(self) -> None:
         """Called after the last batch.
@@ -66,6 +73,7 @@ class Hessian(Statistic):
     """The Hessian of the layer-wise output error, ``2/n sum x x^T`` over ``n`` tokens (SparseGPT, arXiv 2301.00774, section 3)."""
 
     additive: ClassVar[tuple[str, ...]] = ("products",)
+    any_dtype: ClassVar[bool] = True
 
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(in_features, device, dtype)
@@ -75,8 +83,9 @@ class Hessian(Statistic):
         self._factored_tokens = 0
 
     def update(self, inputs: torch.Tensor) -> None:
+        """Adds a batch of inputs, [tokens, in_features] of any floating dtype. Their products are added up in ``dtype``."""
         self.tokens += len(inputs)
-        add_gram(self.products, inputs)
+        add_gram(self.products, inputs if multiplies_as_they_are(inputs, self.dtype) else inputs.to(self.dtype))
 
     @property
     def matrix(self) -> torch.Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar
@@ -16,6 +16,7 @@ from harness_ext.atomic import whole_file, writing
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.memory import give_back
 from harness_ext.engine.placement import Placement
+from harness_ext.engine.upload import Upload
 from harness_ext.weights.export import save_generation_settings
 from harness_ext.weights.skeleton import build, compute, place
 from harness_ext.weights.weight_files import INDEX, WeightFiles, stored_dtype
@@ -28,7 +29,7 @@ REST = -1  # the place of what is outside the decoder blocks, where a block has 
 
 class Shards(Placement):
     """A model whose decoder blocks are in files, what is outside them in memory. At most two blocks are in memory at once: the one that
-    is held, and the next, which a thread reads meanwhile.
+    is held, and the next, which a thread reads, and brings to the device, meanwhile.
 
     Use it as a context, or call :meth:`close`.
     """
@@ -45,8 +46,7 @@ class Shards(Placement):
             self._places[self._place_of(source.aliases[name])].append(name)
         self._held: dict[int, bool] = {}  # blocks in place -> whether they are to be written
         self._written: set[int] = set()
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next block")
-        self._ahead: tuple[int, Future[dict[str, torch.Tensor]]] | None = None
+        self._upload = Upload(device, copy=False)
 
     @classmethod
     def open(
@@ -99,9 +99,10 @@ class Shards(Placement):
             self._held[number] |= write
             yield
             return
-        self._place(number, self._take(number))
+        self._place(number, self._upload.take(number, partial(self._read, number)))
         give_back()
-        self._look_ahead(number + 1)
+        if number + 1 < len(self._blocks) and number + 1 not in self._held:
+            self._upload.start(number + 1, partial(self._read, number + 1))
         self._held[number] = write
         try:
             yield
@@ -151,8 +152,7 @@ class Shards(Placement):
 
     def close(self) -> None:
         """Ends the thread that reads ahead."""
-        self._ahead = None
-        self._reader.shutdown(cancel_futures=True)
+        self._upload.close()
 
     def __enter__(self) -> Shards:
         return self
@@ -164,18 +164,6 @@ class Shards(Placement):
         """The block that holds a tensor. What several blocks share is outside of them all."""
         owners = {next((number for name, number in self._number.items() if alias.startswith(f"{name}.")), REST) for alias in aliases}
         return owners.pop() if len(owners) == 1 else REST
-
-    def _take(self, number: int) -> dict[str, torch.Tensor]:
-        if self._ahead and self._ahead[0] == number:
-            future = self._ahead[1]
-            self._ahead = None
-            return future.result()
-        return self._read(number)
-
-    def _look_ahead(self, number: int) -> None:
-        if number < len(self._blocks) and number not in self._held and (self._ahead is None or self._ahead[0] != number):
-            self._ahead = None  # one block at most
-            self._ahead = number, self._reader.submit(self._read, number)
 
     def _read(self, number: int, only: str | None = None) -> dict[str, torch.Tensor]:
         """The tensors of a block, in host memory: from its new file if it was written, else from the source."""

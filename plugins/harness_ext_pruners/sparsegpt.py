@@ -128,8 +128,9 @@ def _eliminate(
 
 
 def _chosen(group: torch.Tensor, sparsity: Sparsity, importance: torch.Tensor) -> torch.Tensor:
-    """The mask of one group of a pattern, bool [m, rows]."""
-    return sparsity.mask((group.square() * importance).T).T
+    """The mask of one group of a pattern, bool [m, rows]. A weight that is not finite is found when the layer is done: to look for it here
+    would wait for the device at each group."""
+    return lowest((group.square() * importance).T, sparsity.removed_of(len(group))).T
 
 
 def _solve(strip: torch.Tensor, mask: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:

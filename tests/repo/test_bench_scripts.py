@@ -72,7 +72,7 @@ def test_the_authors_loop_shows_each_layer_each_sequence_as_the_model_itself_doe
     ids = torch.randint(0, 97, (3, 10), generator=torch.Generator().manual_seed(0))
     Recorder.seen = []
     pruned = []
-    seconds = public_reference.prune_opt(opt, ids, Recorder, lambda wrapper, layer: pruned.append(layer))
+    seconds = public_reference.prune_as_published(opt, ids, Recorder, lambda wrapper, layer: pruned.append(layer))
     inputs: dict[nn.Module, list[torch.Tensor]] = {}
     layers = [module for module in opt.model.decoder.layers.modules() if isinstance(module, nn.Linear)]
     hooks = [layer.register_forward_pre_hook(lambda m, args: inputs.setdefault(m, []).append(args[0])) for layer in layers]
@@ -99,7 +99,7 @@ def test_the_second_block_of_the_authors_loop_is_fed_by_the_pruned_first():
         layer.bias.data.zero_()
 
     Recorder.seen = []
-    public_reference.prune_opt(model, ids, Recorder, zero)
+    public_reference.prune_as_published(model, ids, Recorder, zero)
     first, second = (block.self_attn.q_proj for block in model.model.decoder.layers)
     given = dict(Recorder.seen)
     hidden = untouched.model.decoder(ids, use_cache=False, output_hidden_states=True).hidden_states[0]

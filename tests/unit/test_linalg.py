@@ -7,7 +7,8 @@ import pytest
 import torch
 from refusals import raises_line
 
-from harness_ext import NumericalError, inverse_factor
+from harness_ext import Hessian, NumericalError, inverse_factor
+from harness_ext.method import linalg, statistic
 
 
 def positive_definite(size, seed=0, dtype=torch.float64):
@@ -87,3 +88,53 @@ def test_a_matrix_that_is_not_finite_is_an_error(value):
     matrix[1, 2] = value
     with raises_line(NumericalError, "NaN or infinite"):
         inverse_factor(matrix, 0.01)
+
+
+class TestNarrowProducts:
+    """On CUDA, inputs of 16 bits are multiplied as they are. The CPU has no such ``mm``: it is replaced by what it computes."""
+
+    @pytest.fixture
+    def narrow(self, monkeypatch):
+        asked, mm = [], torch.mm
+
+        def exact(left, right, out_dtype=None):
+            asked.append((left.dtype, right.dtype, out_dtype))
+            return mm(left.to(out_dtype), right.to(out_dtype))
+
+        monkeypatch.setattr(torch, "mm", exact)
+        monkeypatch.setattr(statistic, "multiplies_as_they_are", lambda inputs, dtype: inputs.dtype in linalg.HALVES)
+        return asked
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("width", [5, 400])
+    def test_add_up_in_float32_to_what_converted_inputs_do(self, narrow, dtype, width):
+        batches = [torch.randn(60, width, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(3)]
+        sums = [Hessian(width, torch.device("cpu")) for _ in range(2)]
+        for batch in batches:
+            sums[0].update(batch)
+            sums[1].update(batch.float())
+        assert set(narrow) == {(dtype, dtype, torch.float32)}
+        assert sums[0].tokens == sums[1].tokens == 180
+        exact = sum(batch.double().T @ batch.double() for batch in batches)
+        for found in sums:
+            torch.testing.assert_close(found.matrix.double(), exact / 90, rtol=1e-5, atol=1e-5)
+
+    def test_are_not_made_where_the_device_cannot_or_more_is_asked_for(self):
+        inputs = torch.ones(2, 3, dtype=torch.bfloat16)
+        assert not linalg.multiplies_as_they_are(inputs, torch.float32)
+        for dtype in (torch.float32, torch.float64):
+            found = Hessian(3, torch.device("cpu"), dtype)
+            found.update(inputs)
+            assert found.products.dtype == dtype
+            assert found.products.triu().equal(torch.full((3, 3), 2, dtype=dtype).triu())
+
+    @pytest.mark.gpu
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+    @pytest.mark.parametrize("width", [5, 5000])
+    def test_of_a_gpu_are_those_of_float64(self, dtype, width):
+        inputs = torch.randn(3000, width, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+        assert linalg.multiplies_as_they_are(inputs, torch.float32)
+        found = Hessian(width, torch.device("cuda"))
+        found.update(inputs)
+        exact = inputs.double().T @ inputs.double() * 2 / 3000
+        torch.testing.assert_close(found.matrix.double(), exact, rtol=1e-4, atol=1e-4)

@@ -148,3 +148,15 @@ class TestSparseGPT:
     def test_options_out_of_range_are_refused(self, options):
         with raises_line(BadOptionError, f"pruner.{next(iter(options))}="):
             SparseGPT(**options)
+
+
+@pytest.mark.parametrize("asked", ["0.5", "0.3", "2:4", "4:8"])
+def test_no_column_waits_for_the_device(asked):
+    """Tensors on the meta device have no values: whatever asks for one fails there, as it would wait on another device."""
+    sparsity = Sparsity.parse(asked)
+    weights = [torch.empty(rows, 320, device="meta") for rows in (24, 8)]
+    upper, dead = torch.empty(320, 320, device="meta"), torch.empty(320, dtype=torch.bool, device="meta")
+    pruned = SparseGPT()._sweep(weights, [sparsity, sparsity], upper, dead)
+    assert [weight.shape for weight in pruned] == [(24, 320), (8, 320)]
+    with pytest.raises(RuntimeError):
+        bool(dead.any())

@@ -129,3 +129,17 @@ def test_the_dtype_is_the_one_that_was_asked_for(kind, result, dtype):
 def test_a_statistic_of_ones_own_must_say_how_it_is_updated():
     with pytest.raises(TypeError, match="update"):
         Statistic(3, torch.device("cpu"))
+
+
+class Overridden(Hessian):
+    def update(self, inputs):
+        super().update(inputs)
+
+
+class Renamed(Hessian):
+    """Changes nothing about ``update``."""
+
+
+@pytest.mark.parametrize(("kind", "any_dtype"), [(Hessian, True), (Renamed, True), (Overridden, False), (ChannelNorms, False)])
+def test_inputs_of_any_dtype_are_for_the_class_that_says_so_and_not_for_one_that_overrides_it(kind, any_dtype):
+    assert kind.reads_any_dtype() is any_dtype
