@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
-from harness_ext.commands.perplexity import perplexity
+from harness_ext.commands import perplexity as perplexity_command
 from harness_ext.commands.told import told as _told
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
@@ -281,6 +281,15 @@ def sweep(
     gen_kwargs: Annotated[
         Texts, typer.Option("--gen_kwargs", "--gen-kwargs", help="Generation arguments, as for lm_eval, such as temperature=0.")
     ] = None,
+    perplexity: Annotated[
+        Text, typer.Option(help="Text file, or wikitext2 or c4 from the hub: also measure the perplexity on it, as harness-ext perplexity.")
+    ] = None,
+    perplexity_window: Annotated[
+        Text, typer.Option("--perplexity_window", "--perplexity-window", help="Tokens in a window. Default: 2048, or what the model takes.")
+    ] = None,
+    perplexity_bos: Annotated[
+        Text, typer.Option("--perplexity_bos", "--perplexity-bos", help="BOS tokens: text, window or none. Default: text.")
+    ] = None,
     batch_size: Annotated[
         Text,
         typer.Option("--batch_size", "--batch-size", help="Batch size: a number or auto. Default: chosen by the size of the model."),
@@ -386,4 +395,4 @@ def _registers(row: dict[str, Any]) -> str:
     return "\n".join(parts) or "nothing"
 
 
-app.command()(perplexity)
+app.command()(perplexity_command.perplexity)

@@ -48,9 +48,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.window is not None and (isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 2):
-            raise BadOptionError(f"--window {shown(self.window)}: want at least 2 tokens")
+            raise BadOptionError(f"window={shown(self.window)}: want at least 2 tokens")
         if self.bos not in BOS:
-            raise BadOptionError(f"--bos {shown(self.bos)}: want {', '.join(BOS)}.{did_you_mean(str(self.bos), BOS)}")
+            raise BadOptionError(f"bos={shown(self.bos)}: want {', '.join(BOS)}.{did_you_mean(str(self.bos), BOS)}")
 
     def window_for(self, model: PreTrainedModel) -> int:
         """Tokens in a window for this model.
@@ -63,7 +63,7 @@ class Protocol:
         """
         limit = longest(model)
         if self.window is not None and limit is not None and self.window > limit:
-            raise BadOptionError(f"--window {self.window}: the model takes at most {limit} tokens")
+            raise BadOptionError(f"window={self.window}: the model takes at most {limit} tokens")
         return self.window or min(limit or WINDOW, WINDOW)
 
 
@@ -130,12 +130,12 @@ def windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int, bos: str
     """
     first = tokenizer.bos_token_id if bos == "window" else None
     if bos == "window" and first is None:
-        raise BadOptionError("--bos window: the tokenizer has no BOS token")
+        raise BadOptionError("bos='window': the tokenizer has no BOS token")
     ids = torch.tensor(tokenizer(text, add_special_tokens=bos == "text", verbose=False)["input_ids"], dtype=torch.int64)
     size = window - (first is not None)
     count = len(ids) // size
     if not count:
-        raise ShortTextError(f"the text has {len(ids)} tokens, fewer than one window of {size}: want a longer text, or a smaller --window")
+        raise ShortTextError(f"the text has {len(ids)} tokens, fewer than one window of {size}: want a longer text, or a smaller window")
     count = min(count, most or count)
     cut = ids[: count * size].view(count, size)
     if first is not None:

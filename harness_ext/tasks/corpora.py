@@ -52,9 +52,9 @@ def read(name: str) -> Corpus:
         TextError: it is empty, not UTF-8, or cannot be read.
     """
     check(name)
-    path = Path(name).expanduser()
+    path = os.path.expanduser(name)
     if os.path.isfile(path):
-        text, most = _of_file(path), None
+        text, most = _of_file(Path(path)), None
     else:
         try:
             text, most = FROM_THE_HUB[name]()
@@ -73,11 +73,11 @@ def check(name: str) -> None:
     Raises:
         BadOptionError: no such file, and none of :data:`FROM_THE_HUB`.
     """
-    path = Path(name).expanduser()
+    path = os.path.expanduser(name)
     if os.path.isdir(path):
         raise BadOptionError(f"text {shown(name)}: a folder: want a text file, {' or '.join(FROM_THE_HUB)}")
     if not os.path.isfile(path) and name not in FROM_THE_HUB:
-        hint = did_you_mean(name, FROM_THE_HUB)
+        hint = did_you_mean(name.lower(), FROM_THE_HUB)
         raise BadOptionError(f"text {shown(name)}: no such file: want a text file, {' or '.join(FROM_THE_HUB)}.{hint}")
 
 
