@@ -160,7 +160,7 @@ def _check_checkpoints(base: PreTrainedModel, ids: torch.Tensor, folder: Path) -
     arguments = {"pruner": "wanda", "sparsity": 0.5, "calibration": ids[:8], "dense_limit": LIMIT}
     for out, stream in (("whole", False), ("stream", True)):
         with contextlib.redirect_stderr(io.StringIO()):
-            run(PruneJob(str(folder / "dense"), folder / out, arguments, device="cpu", stream=stream))
+            run(PruneJob(pretrained=str(folder / "dense"), out=folder / out, arguments=arguments, device="cpu", stream=stream))
     loaded = {name: _load(folder / name) for name in ("dense", "whole", "stream")}
     in_memory = loaded.pop("dense")
     harness_ext.prune(in_memory, pruner="wanda", sparsity=0.5, calibration=ids[:8], dense_limit=LIMIT)

@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
+from harness_ext.commands import perplexity as perplexity_command
+from harness_ext.commands.told import told as _told
+
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045
 
@@ -194,8 +197,8 @@ def prune(
     try:
         arguments = {name: value for name, value in given.items() if value is not None} | parse_options(option or [])
         job = prune_command.PruneJob(
-            pretrained, out, arguments, dtype=dtype, device=device, masks_only=masks_only, stream=stream, force=force, revision=revision,
-            trust_remote_code=trust_remote_code, gguf_file=gguf_file,
+            pretrained=pretrained, out=out, arguments=arguments, dtype=dtype, device=device, masks_only=masks_only, stream=stream,
+            force=force, revision=revision, trust_remote_code=trust_remote_code, gguf_file=gguf_file,
         )  # fmt: skip
         record = prune_command.run(job)
     except (HarnessExtError, OSError) as error:
@@ -277,6 +280,15 @@ def sweep(
     ] = None,
     gen_kwargs: Annotated[
         Texts, typer.Option("--gen_kwargs", "--gen-kwargs", help="Generation arguments, as for lm_eval, such as temperature=0.")
+    ] = None,
+    perplexity: Annotated[
+        Text, typer.Option(help="Text file, or wikitext2 or c4 from the hub: also measure the perplexity on it, as harness-ext perplexity.")
+    ] = None,
+    perplexity_window: Annotated[
+        Text, typer.Option("--perplexity_window", "--perplexity-window", help="Tokens in a window. Default: 2048, or what the model takes.")
+    ] = None,
+    perplexity_bos: Annotated[
+        Text, typer.Option("--perplexity_bos", "--perplexity-bos", help="BOS tokens: text, window or none. Default: text.")
     ] = None,
     batch_size: Annotated[
         Text,
@@ -383,8 +395,4 @@ def _registers(row: dict[str, Any]) -> str:
     return "\n".join(parts) or "nothing"
 
 
-def _told(error: Exception) -> str:
-    """One line on an error; what a file system says is shortened, since it repeats the path."""
-    from harness_ext.errors import HarnessExtError, one_line
-
-    return f"{type(error).__name__}: {error if isinstance(error, HarnessExtError) else one_line(error)}"
+app.command()(perplexity_command.perplexity)

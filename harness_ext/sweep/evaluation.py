@@ -14,6 +14,7 @@ from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.items import Items
+from harness_ext.sweep.text import TASK, add, measure
 
 Results = dict[str, Any]
 Samples = dict[str, list[dict[str, Any]]]
@@ -50,11 +51,15 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
         for rows in samples.values():
             rows.sort(key=lambda row: int(row["doc_id"]))  # lm-eval puts those of one process after those of another
         _describe(results, sweep, trial)
+        of_text = {TASK: add(results, sweep, items.text, measure(sweep, items.text, model.lm))} if items.text else {}
+        measured = time.perf_counter()
         tracker.general_config_tracker.model_source = MODEL
         tracker.save_results_aggregated(results=results, samples=samples)  # completes the results
+    digests = {**items.digests_of(results["task_hashes"]), **of_text}
     parameters = sum(parameter.numel() for parameter in model.lm.model.parameters())
     seconds = {"pruning": round(pruned - began, 3), "evaluation": round(evaluated - pruned, 3)}
-    return results, samples, {"items": items.digests_of(results["task_hashes"]), "parameters": parameters, "seconds": seconds}
+    seconds |= {"perplexity": round(measured - evaluated, 3)} if items.text else {}
+    return results, samples, {"items": digests, "parameters": parameters, "seconds": seconds}
 
 
 def command(sweep: Sweep, trial: TrialSpec) -> str:

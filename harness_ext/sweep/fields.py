@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from harness_ext.engine.perplexity import BOS, Protocol
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
 from harness_ext.host.arguments import parse_mapping, parse_options
@@ -167,6 +168,10 @@ class Sweep(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
     revision: Text | None = None
     trust_remote_code: bool = False
+    perplexity: Text | None = None
+    """A text file, or a name of the hub's, on which each trial measures its perplexity as well."""
+    perplexity_window: Annotated[int, BeforeValidator(_count)] | None = None
+    perplexity_bos: str = BOS[0]
     out: Text | None = None
     """The folder for the records."""
 
@@ -176,6 +181,10 @@ class Sweep(BaseModel):
             raise BadOptionError("calibration.seed is given twice: by --seeds and as an option")
         if self.fewshot_as_multiturn and not self.apply_chat_template:
             raise BadOptionError("--fewshot_as_multiturn true: goes with --apply_chat_template")
+        for name in ("perplexity_window", "perplexity_bos"):
+            if self.perplexity is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise BadOptionError(f"--{name} {getattr(self, name)}: goes with --perplexity")
+        Protocol(self.perplexity_window, self.perplexity_bos)
         for name in self.model_args:
             if name == "resume":
                 raise BadOptionError("--model_args resume: a sweep keeps whole trials, and no checkpoints of the pruning")

@@ -50,12 +50,15 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
         raise UnsupportedModelError(f"--pretrained {pretrained}: not on the hub, or it cannot be reached: {reason}") from error
 
 
-def settings(sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str]) -> dict[str, Any]:
+def settings(
+    sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str], perplexity: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Everything that decides the scores of a trial, as JSON values. The path of a model's folder is not part of it.
 
     Args:
         model: as :func:`model_identity` gives it.
         items: a digest of each task's items, in the order of the tasks.
+        perplexity: what decides the perplexity of the trial, if it is measured.
     """
     plan = trial.plan.describe() if not trial.is_dense else {"sparsity": "0"}
     evaluation, model_args = sweep.evaluation(), dict(sweep.model_args)
@@ -78,6 +81,7 @@ def settings(sweep: Sweep, trial: TrialSpec, model: str, items: Mapping[str, str
         **processes,
         **({"evaluation": evaluation} if evaluation else {}),
         **({"model_args": model_args} if model_args else {}),
+        **({"perplexity": dict(perplexity)} if perplexity else {}),
     }
 
 

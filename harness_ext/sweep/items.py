@@ -15,6 +15,7 @@ from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, 
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
 from harness_ext.sweep.dense import random_state, same_generators, set_seeds
 from harness_ext.sweep.fields import Sweep
+from harness_ext.tasks.corpora import Corpus
 
 
 class TaskError(HarnessExtError):
@@ -124,12 +125,16 @@ class Items:
     Making tasks and their requests may draw from the global random generators. Such tasks are made anew for each trial, which then asks
     what a process of its own would ask.
 
+    Args:
+        text: what trials measure their perplexity on, if they do.
+
     Raises:
         TaskError: a task cannot be made.
     """
 
-    def __init__(self, catalogue: Catalogue, pretrained: str, sweep: Sweep) -> None:
+    def __init__(self, catalogue: Catalogue, pretrained: str, sweep: Sweep, text: Corpus | None = None) -> None:
         self.catalogue, self._pretrained = catalogue, pretrained
+        self.text = text
         set_seeds()
         before = random_state()
         self._made = catalogue.load(pretrained)

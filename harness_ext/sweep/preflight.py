@@ -28,11 +28,11 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
     for trial in trials:
         if trial.is_dense:
             continue
-        place = {name: trial.arguments[name] for name in OF_CONFIGURATION if trial.arguments.get(name)}
+        place = place_of(trial)
         key = json.dumps([trial.pretrained, place], sort_keys=True, default=str)
         try:
             if key not in models:
-                models[key] = _model(plugins, trial.pretrained, place)
+                models[key] = skeleton(plugins, trial.pretrained, place)
             model = models[key]
             if model is not None:
                 check_plan(trial.plan, model)
@@ -40,7 +40,12 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
             raise type(error)(f"{shortened(trial)}: {error}") from error
 
 
-def _model(plugins: Plugins, pretrained: str, place: dict[str, Any]) -> PreTrainedModel | None:
+def place_of(trial: TrialSpec) -> dict[str, Any]:
+    """Where transformers finds the configuration of the trial's model."""
+    return {name: trial.arguments[name] for name in OF_CONFIGURATION if trial.arguments.get(name)}
+
+
+def skeleton(plugins: Plugins, pretrained: str, place: dict[str, Any]) -> PreTrainedModel | None:
     """A model without weights; None where its configuration cannot be read, which loading the model will say."""
     from transformers import AutoConfig
 

@@ -25,6 +25,7 @@ from harness_ext.sweep.grid import trial_from
 from harness_ext.sweep.identity import model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.run import Engine, Job, Outcome
+from harness_ext.sweep.text import identity, text_of
 
 _last: dict[str, tuple[DenseModel, Items, str]] = {}  # what this worker process loaded for its last trial
 RETRIES = 5  # of a trial whose node or process is lost
@@ -84,15 +85,15 @@ def work(sweep: Sweep, arguments: Mapping[str, Any], expected: Mapping[str, Any]
         if expected["threads"]:
             torch.set_num_threads(expected["threads"])  # Ray sets them to the CPUs of a trial; they decide the last bits of a score
         trial = trial_from(arguments, Plugins())
-        model, items, identity = _prepared(sweep, trial.pretrained)
-        here = settings(sweep, trial, identity, items.digests)
+        dense, items, model = _prepared(sweep, trial.pretrained)
+        here = settings(sweep, trial, model, items.digests, identity(sweep, items.text) if items.text else None)
         if different := sorted(name for name in expected if name not in LOCAL and here[name] != expected[name]):
             name = different[0]
             return None, None, {}, f"this node would run another trial: its {name} is {here[name]}, not {expected[name]}"
         try:
-            return *run_trial(sweep, trial, model, items), ""
+            return *run_trial(sweep, trial, dense, items), ""
         except Exception:
-            model.after_failure()
+            dense.after_failure()
             raise
     except Exception as error:  # an error may be of a class that the driver cannot load
         return None, None, {}, f"{type(error).__name__}: {' '.join(str(error).split())} ({_where(error)})"
@@ -103,9 +104,8 @@ def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:
     name = f"{pretrained} {sweep}"
     if name not in _last:
         _last.clear()
-        items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path), pretrained, sweep)
-        identity = model_identity(Plugins(), pretrained, sweep.revision)
-        _last[name] = DenseModel(sweep, pretrained), items, identity
+        items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path), pretrained, sweep, text_of(sweep))
+        _last[name] = DenseModel(sweep, pretrained), items, model_identity(Plugins(), pretrained, sweep.revision)
     return _last[name]
 
 

@@ -22,6 +22,7 @@ from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.preflight import check_models
 from harness_ext.sweep.processes import held
 from harness_ext.sweep.records import TrialRecord
+from harness_ext.sweep.text import check_text, identity, text_of
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,9 @@ class Checked:
         plugins = Plugins()
         self.trials = trials(sweep, plugins)
         check_models(plugins, self.trials)
+        self.text = text_of(sweep)
+        if self.text:
+            check_text(plugins, sweep, self.text, self.trials)
         self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
         self._identities = {name: model_identity(plugins, name, sweep.revision) for name in sweep.pretrained}
 
@@ -91,7 +95,8 @@ class Checked:
         Args:
             digests: of the items of each task.
         """
-        return settings(self.sweep, trial, self._identities[trial.pretrained], digests)
+        of_text = identity(self.sweep, self.text) if self.text else None
+        return settings(self.sweep, trial, self._identities[trial.pretrained], digests, of_text)
 
     def size(self, pretrained: str) -> tuple[int, int]:
         """The parameters of a model and the tokens that it takes; zeros if that cannot be told."""
@@ -110,7 +115,7 @@ class Prepared(Checked):
         self.items: dict[str, Items] = {}
         for name in sweep.pretrained:
             first = next(iter(self.items.values()), None)
-            self.items[name] = first if first and not first.depends_on_model else Items(self.catalogue, name, sweep)
+            self.items[name] = first if first and not first.depends_on_model else Items(self.catalogue, name, sweep, self.text)
         jobs: dict[str, Job] = {}
         for trial in self.trials:
             items = self.items[trial.pretrained]
