@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperCommand
 
+from harness_ext.commands import compare
+
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045
 
@@ -358,6 +360,9 @@ def report(
     for gap in made.gaps:
         typer.echo(f"not computed: {gap}", err=True)
     typer.echo(str(made.page))
+
+
+app.command(epilog=compare.EPILOG)(compare.compare)
 
 
 @app.command()
