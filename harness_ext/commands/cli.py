@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperCommand
 
-from harness_ext.commands import compare
+from harness_ext.commands import compare, methods, plugin_list
+from harness_ext.commands.examples import add_examples
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045
@@ -18,65 +17,20 @@ Texts = Optional[list[str]]  # noqa: UP045
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"lm-eval-pruned {metadata.version('lm-eval-pruned')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
     """Pruned-model experiments with lm-evaluation-harness: lm_eval --model pruned-hf --model_args sparsity=0.7 --tasks icl_linear"""
     from harness_ext.engine.terminal import show_log
 
     show_log()
-
-
-@app.command()
-def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
-    from harness_ext.plugins import Plugins
-
-    found = Plugins()
-    rows = [
-        {
-            "plugin": origin.entry_point,
-            "distribution": origin.distribution,
-            "version": origin.version,
-            "pruners": [name for name, (_, of) in found.pruners.items.items() if of == origin],
-            "calibrations": [name for name, (_, of) in found.calibrations.items.items() if of == origin],
-            "allocations": [name for name, (_, of) in found.allocations.items.items() if of == origin],
-            "models": [name for name, (_, of) in found.models.items.items() if of == origin],
-            "tasks": [str(folder) for folder, of in found.task_folders if of == origin],
-        }
-        for origin in found.origins.values()
-    ]
-    broken = [
-        {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
-        for b in found.broken
-    ]
-    console = Console(markup=False, emoji=False)
-    if json:
-        console.print_json(data={"plugins": rows, "not loaded": broken})
-        return
-    table = Table(title="Plugins")
-    for column in ("plugin", "distribution", "registers"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(str(row["plugin"]), f"{row['distribution']} {row['version']}", _registers(row))
-    console.print(table)
-    if broken:
-        table = Table(title="Not loaded")
-        for column in ("plugin", "distribution", "why"):
-            table.add_column(column, overflow="fold")
-        for entry in broken:
-            table.add_row(entry["plugin"], f"{entry['distribution']} {entry['version']}", entry["reason"])
-        console.print(table)
-
-
-@app.command()
-def models() -> None:
-    """List the short model names that pretrained= accepts, and their folders."""
-    from harness_ext.plugins import Plugins
-
-    plugins = Plugins()
-    for name, (path, origin) in plugins.models.items.items():
-        missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
-        typer.echo(f"{name}\t{path}\t({origin}){missing}")
 
 
 @app.command()
@@ -362,7 +316,8 @@ def report(
     typer.echo(str(made.page))
 
 
-app.command(epilog=compare.EPILOG)(compare.compare)
+for command in (compare.compare, plugin_list.plugins, plugin_list.models, methods.pruners, methods.allocations, methods.calibrations):
+    app.command()(command)
 
 
 @app.command()
@@ -383,13 +338,11 @@ def new_plugin(
     typer.echo(f"{folder}: pip install -e '{folder}[test]' && pytest {folder}")
 
 
-def _registers(row: dict[str, Any]) -> str:
-    parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
-    return "\n".join(parts) or "nothing"
-
-
 def _told(error: Exception) -> str:
     """One line on an error; what a file system says is shortened, since it repeats the path."""
     from harness_ext.errors import HarnessExtError, one_line
 
     return f"{type(error).__name__}: {error if isinstance(error, HarnessExtError) else one_line(error)}"
+
+
+add_examples(app)

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from harness_ext.report.compare import Compared
 
 WIDTH = 200  # of tables in a file or a pipe
-EPILOG = (
-    "Examples: harness-ext compare runs/sparsegpt runs/wanda; "
-    "harness-ext compare runs/first:pruner=wanda runs/first:pruner=sparsegpt --csv wanda_sparsegpt.csv"
-)
 
 
 def compare(
