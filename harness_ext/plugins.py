@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, requires
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -18,6 +20,8 @@ from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, d
 from harness_ext.hookspecs import NAME
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
+from harness_ext.method.listing import missing
+from harness_ext.method.options import Configurable
 from harness_ext.method.pruner import PruningMethod
 from harness_ext.method.source_code import check_requires
 
@@ -68,13 +72,29 @@ class Registry(Generic[T]):
         """The item of that name and its origin.
 
         Raises:
-            UnknownNameError: there is none. The message has the nearest name, all names, and the plugins that failed to load.
+            UnknownNameError: there is none. The message has the nearest name, all names, what is not installed, and the plugins that failed
+                to load.
         """
         if name in self.items:
             return self.items[name]
-        available = ", ".join(sorted(self.items)) or "none"
+        absent = self.not_installed()
+        here = [other for other in self.items if other not in absent]
+        hint = did_you_mean(name, here) or did_you_mean(name, absent)
+        available = ", ".join(sorted(here)) or "none"
+        by_command: dict[str, list[str]] = {}
+        for other, command in sorted(absent.items()):
+            by_command.setdefault(command, []).append(other)
+        available += "".join(f". Not installed: {', '.join(others)} ({command})" for command, others in by_command.items())
         failed = f". Not loaded: {'; '.join(map(str, self.broken))}" if self.broken else ""
-        raise UnknownNameError(f"no {self.kind} named {shown(name)}.{did_you_mean(name, self.items)} Available: {available}{failed}")
+        raise UnknownNameError(f"no {self.kind} named {shown(name)}.{hint} Available: {available}{failed}")
+
+    def not_installed(self) -> dict[str, str]:
+        """The methods that need a library which is not installed, and what to do about it."""
+        found = {}
+        for name, (item, origin) in self.items.items():
+            if isinstance(item, type) and issubclass(item, Configurable) and (absent := missing(item)):
+                found[name] = how_to_install(origin.distribution, absent)
+        return found
 
 
 class Plugins:
@@ -150,6 +170,20 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
     named = {(dist.metadata["Name"], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
     for key in sorted(named, key=lambda key: (key[0] != "lm-eval-pruned", key)):
         yield named[key]
+
+
+def how_to_install(distribution: str, absent: Sequence[str]) -> str:
+    """The command that brings distributions that a plugin needs: an extra of the plugin's distribution, if it declares them in one."""
+    try:
+        declared = requires(distribution) or []
+    except PackageNotFoundError:
+        declared = []
+    words = []
+    for name in absent:
+        pattern = re.compile(rf"{re.sub('[-_.]+', '[-_.]+', name)}\b(?![-_.]).*extra\s*==\s*['\"]([^'\"]+)['\"]", re.IGNORECASE)
+        extra = next((match[1] for line in declared if (match := pattern.match(line))), None)
+        words.append(f"'{distribution}[{extra}]'" if extra else shlex.quote(name))
+    return f"pip install {' '.join(dict.fromkeys(words))}"
 
 
 def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:

@@ -12,6 +12,7 @@ from typing import Any
 from typer.main import get_command
 
 from harness_ext.commands.cli import app
+from harness_ext.commands.examples import EXAMPLES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 HEAD = """# Command line
@@ -40,7 +41,8 @@ def _section(name: str, command: Any) -> str:
     rows = [_row(f"`{_usage(argument)}`", argument) for argument in arguments]
     rows += [_row(", ".join(f"`{spelling}`" for spelling in option.opts), option) for option in options]
     table = "\n".join(["| option | meaning | default |", "|---|---|---|", *rows]) if rows else "No options."
-    return f"## {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n{table}\n"
+    examples = "\n".join(EXAMPLES[name])
+    return f"## {name}\n\n{command.help}\n\n```text\n{usage}\n```\n\n{table}\n\nExamples:\n\n```text\n{examples}\n```\n"
 
 
 def _usage(argument: Any) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperCommand
 
+from harness_ext.commands import compare, methods, plugin_list
 from harness_ext.commands import perplexity as perplexity_command
-from harness_ext.commands.told import told as _told
+from harness_ext.commands.errors import told
+from harness_ext.commands.examples import add_examples
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045
@@ -19,65 +19,20 @@ Texts = Optional[list[str]]  # noqa: UP045
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib import metadata
+
+        typer.echo(f"lm-eval-pruned {metadata.version('lm-eval-pruned')}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
     """Pruned-model experiments with lm-evaluation-harness: lm_eval --model pruned-hf --model_args sparsity=0.7 --tasks icl_linear"""
     from harness_ext.engine.terminal import show_log
 
     show_log()
-
-
-@app.command()
-def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
-    from harness_ext.plugins import Plugins
-
-    found = Plugins()
-    rows = [
-        {
-            "plugin": origin.entry_point,
-            "distribution": origin.distribution,
-            "version": origin.version,
-            "pruners": [name for name, (_, of) in found.pruners.items.items() if of == origin],
-            "calibrations": [name for name, (_, of) in found.calibrations.items.items() if of == origin],
-            "allocations": [name for name, (_, of) in found.allocations.items.items() if of == origin],
-            "models": [name for name, (_, of) in found.models.items.items() if of == origin],
-            "tasks": [str(folder) for folder, of in found.task_folders if of == origin],
-        }
-        for origin in found.origins.values()
-    ]
-    broken = [
-        {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
-        for b in found.broken
-    ]
-    console = Console(markup=False, emoji=False)
-    if json:
-        console.print_json(data={"plugins": rows, "not loaded": broken})
-        return
-    table = Table(title="Plugins")
-    for column in ("plugin", "distribution", "registers"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(str(row["plugin"]), f"{row['distribution']} {row['version']}", _registers(row))
-    console.print(table)
-    if broken:
-        table = Table(title="Not loaded")
-        for column in ("plugin", "distribution", "why"):
-            table.add_column(column, overflow="fold")
-        for entry in broken:
-            table.add_row(entry["plugin"], f"{entry['distribution']} {entry['version']}", entry["reason"])
-        console.print(table)
-
-
-@app.command()
-def models() -> None:
-    """List the short model names that pretrained= accepts, and their folders."""
-    from harness_ext.plugins import Plugins
-
-    plugins = Plugins()
-    for name, (path, origin) in plugins.models.items.items():
-        missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
-        typer.echo(f"{name}\t{path}\t({origin}){missing}")
 
 
 @app.command()
@@ -108,7 +63,7 @@ def known_facts(
         found = listing.known_facts(listing.load_model(model, model_args, batch_size), asked, limit=limit)
         listing.write(found, out)
     except (HarnessExtError, OSError) as error:
-        typer.echo(f"{_told(error)}", err=True)
+        typer.echo(told(error), err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{out}: {len(found['known'])} of {found['asked']} facts known")
 
@@ -202,7 +157,7 @@ def prune(
         )  # fmt: skip
         record = prune_command.run(job)
     except (HarnessExtError, OSError) as error:
-        typer.echo(f"{_told(error)}", err=True)
+        typer.echo(told(error), err=True)
         raise typer.Exit(1) from error
     typer.echo(prune_command.summary(record, out))
 
@@ -322,7 +277,7 @@ def sweep(
 
         code = sweep_command.sweep(fields, config, dry_run=dry_run, engine=engine, address=address, share=share)
     except (HarnessExtError, OSError) as error:
-        typer.echo(f"{_told(error)}", err=True)
+        typer.echo(told(error), err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         typer.echo("interrupted; finished trials are kept, and the same command resumes with the others", err=True)
@@ -365,11 +320,15 @@ def report(
 
         made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, resamples=resamples)
     except (HarnessExtError, OSError) as error:
-        typer.echo(f"{_told(error)}", err=True)
+        typer.echo(told(error), err=True)
         raise typer.Exit(1) from error
     for gap in made.gaps:
         typer.echo(f"not computed: {gap}", err=True)
     typer.echo(str(made.page))
+
+
+for command in (compare.compare, plugin_list.plugins, plugin_list.models, methods.pruners, methods.allocations, methods.calibrations):
+    app.command()(command)
 
 
 @app.command()
@@ -385,14 +344,10 @@ def new_plugin(
     try:
         folder = skeleton.write(name, kind, out)
     except (HarnessExtError, OSError) as error:
-        typer.echo(f"{_told(error)}", err=True)
+        typer.echo(told(error), err=True)
         raise typer.Exit(1) from error
     typer.echo(f"{folder}: pip install -e '{folder}[test]' && pytest {folder}")
 
 
-def _registers(row: dict[str, Any]) -> str:
-    parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
-    return "\n".join(parts) or "nothing"
-
-
 app.command()(perplexity_command.perplexity)
+add_examples(app)

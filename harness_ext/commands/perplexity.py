@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from harness_ext.commands.told import errors_in_one_line
+from harness_ext.commands.errors import errors_in_one_line
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045

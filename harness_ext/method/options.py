@@ -27,6 +27,8 @@ class Configurable:
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of distributions whose version changes what the method computes, such as ``("sparseml",)``. Their versions become part of the
     fingerprint."""
+    paper: ClassVar[str] = ""
+    """A link to the paper, for ``harness-ext pruners``. By default the arXiv numbers in the docstring of the class or of its module."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -19,6 +19,7 @@ from harness_ext.statistics.curves import Curve, isotonic
 from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.methods import MethodDifference, PairedScores, ability_difference, task_difference
 from harness_ext.statistics.models import ModelsDisparity, disparity_over_models
 from harness_ext.statistics.multiplicity import holm, p_value
 from harness_ext.statistics.pairs import Accuracy, Comparison, Flips, McNemar, Scores, accuracy, compare, flips, mcnemar
@@ -37,14 +38,17 @@ __all__ = [
     "Flips",
     "Labels",
     "McNemar",
+    "MethodDifference",
     "ModelsDisparity",
     "OverSeeds",
+    "PairedScores",
     "Result",
     "Scores",
     "Spread",
     "StatisticsError",
     "ability_critical",
     "ability_curve",
+    "ability_difference",
     "accuracy",
     "balanced_accuracy",
     "compare",
@@ -62,4 +66,5 @@ __all__ = [
     "over_seeds",
     "p_value",
     "sparsities_to_add",
+    "task_difference",
 ]

@@ -39,7 +39,10 @@ def test_the_json_list_has_every_plugin_and_all_that_it_registers() -> None:
     found, plugins = Plugins(), listed["plugins"]
     assert {plugin["distribution"] for plugin in plugins} == {origin.distribution for origin in found.origins.values()}
     for kind in ("pruners", "calibrations", "allocations", "models"):
-        assert sorted(name for plugin in plugins for name in plugin[kind]) == sorted(getattr(found, kind).items)
+        registry = getattr(found, kind)
+        assert sorted(name for plugin in plugins for name in plugin[kind]) == sorted(set(registry.items) - set(registry.not_installed()))
+    absent = {name for plugin in plugins for name in plugin["not installed"]}
+    assert absent == set(found.pruners.not_installed())
     assert [folder for plugin in plugins for folder in plugin["tasks"]] == [str(folder) for folder, _ in found.task_folders]
     (pruners,) = (plugin for plugin in plugins if plugin["plugin"] == "pruners")
     assert pruners.items() >= OWN.items()
@@ -76,6 +79,7 @@ def test_text_in_square_brackets_is_shown_as_it_is(install_plugin: InstallPlugin
 
 def test_models_are_listed_with_their_folders() -> None:
     lines = [line.split("\t") for line in run("models").splitlines()]
+    assert lines[0] == ["model", "folder", "plugin"]
     folders = {name: folder for name, folder, _ in lines}
     for name in ("lab-xs", "lab-s", "lab-m"):
         assert folders[name] == str(Plugins().models.get(name)[0])

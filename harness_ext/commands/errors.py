@@ -1,9 +1,10 @@
-"""Errors on the command line: one line on standard error, and exit code 1."""
+"""What commands share: how an error ends a command, and lists that are given with commas."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -15,6 +16,12 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {error if isinstance(error, HarnessExtError) else one_line(error)}"
 
 
+def fail(error: Exception) -> NoReturn:
+    """Ends a command with one line on an error."""
+    typer.echo(told(error), err=True)
+    raise typer.Exit(1) from error
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Ends the command with one line if an error of this package or of the file system is raised."""
@@ -23,5 +30,9 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except (HarnessExtError, OSError) as error:
-        typer.echo(told(error), err=True)
-        raise typer.Exit(1) from error
+        fail(error)
+
+
+def listed(values: Sequence[str] | None) -> list[str]:
+    """The values of an option that is repeatable, or takes commas."""
+    return [name for value in values or [] for name in value.split(",") if name]

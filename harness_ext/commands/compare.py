@@ -1,0 +1,75 @@
+"""``harness-ext compare``: two methods on the same items, on the terminal and in files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness_ext.commands.errors import fail, listed
+
+if TYPE_CHECKING:
+    from harness_ext.report.compare import Compared
+
+WIDTH = 200  # of tables in a file or a pipe
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder of results, or one setting in it: FOLDER:pruner=wanda,sparsity=0.5.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other folder or setting. Differences are B - A.")],
+    recall: Annotated[Optional[list[str]], typer.Option(help="Tasks that count as recall, as for report.")] = None,  # noqa: UP045
+    in_context: Annotated[Optional[list[str]], typer.Option(help="Tasks that count as in-context, as for report.")] = None,  # noqa: UP045
+    metric: Annotated[Optional[list[str]], typer.Option(help="Metrics; a task is scored by the first that it has.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[str], typer.Option(help="Use only results with this --limit; all means without a limit.")] = None,  # noqa: UP045
+    resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
+    json: Annotated[Optional[Path], typer.Option("--json", help="Also write a JSON file.")] = None,  # noqa: UP045
+    csv: Annotated[Optional[Path], typer.Option("--csv", help="Also write a CSV file.")] = None,  # noqa: UP045
+) -> None:
+    """Compare two methods on the same items: paired differences with 95 % intervals, McNemar's test, and answers that changed."""
+    from harness_ext.errors import HarnessExtError
+    from harness_ext.extras import require_extra
+
+    try:
+        require_extra("report", "harness-ext compare")
+        from harness_ext.report import compare as comparison
+
+        found = comparison.compare_results(
+            first, second, recall=listed(recall), in_context=listed(in_context), metrics=listed(metric), limit=limit, resamples=resamples
+        )
+        comparison.write(found, json, csv)
+    except (HarnessExtError, OSError) as error:
+        fail(error)
+    for note in found.notes:
+        typer.echo(f"note: {note}", err=True)
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    console.print(_table(found))
+
+
+def _table(found: Compared) -> Table:
+    first, second = found.names
+    table = Table(title=f"B - A, for A = {first} and B = {second}", caption="Tasks: raw scores. Abilities: chance-corrected scores.")
+    table.add_column("sparsity", overflow="fold")
+    table.add_column("task or ability", overflow="fold")
+    for column in ("seeds", "items", "A", "B", "B - A", "95 % interval", "McNemar p", "only A right", "only B right"):
+        table.add_column(column, justify="right", overflow="fold")
+    for pair in found.pairs:
+        sparsity = " / ".join(dict.fromkeys(pair.sparsities))
+        for one in (*pair.tasks, *pair.abilities):
+            difference, tests = one.difference, one.mcnemar
+            table.add_row(
+                sparsity, one.name, str(one.seeds), str(one.items), f"{one.first:.4f}", f"{one.second:.4f}", f"{difference.value:+.4f}",
+                f"{difference.low:+.4f} to {difference.high:+.4f}", _range([test.p_value for test in tests], ".3g"),
+                _range([test.right_to_wrong for test in tests], "d"), _range([test.wrong_to_right for test in tests], "d"),
+            )  # fmt: skip
+        table.add_section()
+    return table
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    """One value, or the least and the greatest over seeds."""
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values)))) if values else ""

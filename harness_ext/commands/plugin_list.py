@@ -1,0 +1,83 @@
+"""``harness-ext plugins`` and ``models``: what is installed, and what it registers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+KINDS = ("pruners", "calibrations", "allocations")
+
+
+def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
+    from harness_ext.plugins import Plugins
+
+    found = Plugins()
+    absent = {kind: getattr(found, kind).not_installed() for kind in KINDS}
+    rows = [
+        {
+            "plugin": origin.entry_point,
+            "distribution": origin.distribution,
+            "version": origin.version,
+            "pruners": [name for name, (_, of) in found.pruners.items.items() if of == origin and name not in absent["pruners"]],
+            "calibrations": [
+                name for name, (_, of) in found.calibrations.items.items() if of == origin and name not in absent["calibrations"]
+            ],
+            "allocations": [
+                name for name, (_, of) in found.allocations.items.items() if of == origin and name not in absent["allocations"]
+            ],
+            "models": [name for name, (_, of) in found.models.items.items() if of == origin],
+            "tasks": [str(folder) for folder, of in found.task_folders if of == origin],
+            "not installed": {
+                name: command
+                for kind, names in absent.items()
+                for name, command in names.items()
+                if getattr(found, kind).items[name][1] == origin
+            },
+        }
+        for origin in found.origins.values()
+    ]
+    broken = [
+        {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
+        for b in found.broken
+    ]
+    console = Console(markup=False, emoji=False)
+    if json:
+        console.print_json(data={"plugins": rows, "not loaded": broken})
+        return
+    table = Table(title="Plugins")
+    for column in ("plugin", "distribution", "registers"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(str(row["plugin"]), f"{row['distribution']} {row['version']}", _registers(row))
+    console.print(table)
+    if broken:
+        table = Table(title="Not loaded")
+        for column in ("plugin", "distribution", "why"):
+            table.add_column(column, overflow="fold")
+        for entry in broken:
+            table.add_row(entry["plugin"], f"{entry['distribution']} {entry['version']}", entry["reason"])
+        console.print(table)
+
+
+def models() -> None:
+    """List the short model names that pretrained= accepts, and their folders."""
+    from harness_ext.plugins import Plugins
+
+    plugins = Plugins()
+    typer.echo("model\tfolder\tplugin")
+    for name, (path, origin) in plugins.models.items.items():
+        missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
+        typer.echo(f"{name}\t{path}\t({origin}){missing}")
+
+
+def _registers(row: dict[str, Any]) -> str:
+    parts = [f"{kind}: {', '.join(row[kind])}" for kind in ("pruners", "calibrations", "allocations", "models", "tasks") if row[kind]]
+    commands: dict[str, list[str]] = {}
+    for name, command in row["not installed"].items():
+        commands.setdefault(command, []).append(name)
+    parts += [f"after {command}: {', '.join(names)}" for command, names in commands.items()]
+    return "\n".join(parts) or "nothing"
