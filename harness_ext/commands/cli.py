@@ -290,7 +290,12 @@ def report(
     folders: Annotated[
         list[Path], typer.Argument(help="Sweep folders, or results_*.json of lm_eval --model pruned-hf, or folders that contain them.")
     ],
-    out: Annotated[Optional[Path], typer.Option(help="Folder to write. Default: report in the first folder.")] = None,  # noqa: UP045
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--out", "-o", help="Folder to write, or a page NAME.html with its files in NAME. Default: report in the first folder."
+        ),
+    ] = None,
     recall: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="Tasks that count as recall. Repeatable, or with commas. Default: *_closed."),
@@ -307,6 +312,9 @@ def report(
         Optional[str],  # noqa: UP045
         typer.Option(help="Use only results with this --limit; all means results without a limit."),
     ] = None,
+    axis: Annotated[
+        str, typer.Option(help="Draw against sparsity, size (parameters that are not zero) or bytes (of these parameters).")
+    ] = "sparsity",
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
     """Write one page with figures, tables, and what was shown and not shown."""
@@ -318,7 +326,9 @@ def report(
         require_extra("report", "harness-ext report")
         from harness_ext import report as reports
 
-        made = reports.report(folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, resamples=resamples)
+        made = reports.report(
+            folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, axis=axis, resamples=resamples
+        )
     except (HarnessExtError, OSError) as error:
         typer.echo(told(error), err=True)
         raise typer.Exit(1) from error

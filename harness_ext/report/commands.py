@@ -23,7 +23,7 @@ def command_of(results: Mapping[str, Any], model_args: Mapping[str, Any]) -> str
     config = results["config"]
     if isinstance(config.get("command"), str):
         return str(config["command"])
-    arguments: dict[str, Any] = {"model_args": model_args, "tasks": list(results.get("configs", {}))}
+    arguments: dict[str, Any] = {"model": config.get("model"), "model_args": model_args, "tasks": list(results.get("configs", {}))}
     lacks = ["--include_path, which lm_eval does not record"]
     for name in ("gen_kwargs", "limit", "device"):
         arguments[name] = config.get(name)

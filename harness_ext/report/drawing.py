@@ -1,4 +1,4 @@
-"""What the figures have in common: colours, line styles, files, and how they go into a page."""
+"""What the figures have in common: colours, line styles, values under the pointer, files, and how they go into a page."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from harness_ext.statistics import AbilityCurve
 
 # Okabe and Ito, Color Universal Design: told apart with any kind of colour vision. Markers and lines tell the same apart without colour.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the markers in the text of a page
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "harness-ext", "svg.fonttype": "path", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
+    "svg.hashsalt": "harness-ext", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#dddddd", "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": "white",
 }  # fmt: skip
+THEME = {"#000000": "currentColor", "#ffffff": "var(--paper)", "#dddddd": "var(--line)", "#555555": "var(--soft)"}
+SVG, LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,33 @@ class Drawn:
     svg: str
 
 
+@dataclass
+class Hover:
+    """The texts that a browser shows when the pointer is on a mark of a figure, by the id of a group of marks."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    def name(self, artist: Artist, texts: Sequence[str]) -> None:
+        """One text for each mark of the artist."""
+        artist.set_gid(f"hover-{len(self.texts)}")
+        self.texts[f"hover-{len(self.texts)}"] = list(texts)
+
+    def points(self, axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
+        """Marks that are not seen and larger than those that are, so that the pointer need not be exact."""
+        self.name(axes.plot(x, y, linestyle="none", marker="o", markersize=13, color="black", alpha=0)[0], texts)
+
+
 def style(index: int) -> dict[str, Any]:
-    """The colour, marker and line of the curve of that number."""
+    """The colour, marker and line of the curve of that number. Where colours begin again, markers do not."""
     return {
-        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "linestyle": LINES[index % len(LINES)],
+        "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[marker(index)], "linestyle": LINES[index % len(LINES)],
         "markersize": 5,
     }  # fmt: skip
+
+
+def marker(index: int) -> int:
+    """The place in ``MARKERS`` of the marker of the curve of that number."""
+    return (index + index // len(COLOURS)) % len(MARKERS)
 
 
 def panels(count: int, *, columns: int = 3, width: float = 3.6, height: float = 3.0, **options: Any) -> tuple[Figure, list[Axes]]:
@@ -75,29 +105,74 @@ def legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
         figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=9)
 
 
-def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Callable[[], Figure]) -> Drawn:
+def band(axes: Axes, curve: AbilityCurve, x: Sequence[float], colour: str) -> None:
+    """The pointwise intervals of a curve."""
+    low = [np.nan if score.low is None else score.low for score in curve.scores]
+    high = [np.nan if score.high is None else score.high for score in curve.scores]
+    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
     """Makes a figure, writes it as ``NAME.svg`` and ``NAME.png``, and returns it for the page."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        figure = make()
+        hover = Hover()
+        figure = make(hover)
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None, "Title": title, "Description": alt})
         figure.set_layout_engine("none")  # keeps the layout, which takes longer than to draw
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
-    (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    return Drawn(name, title, caption, alt, inline(text.getvalue(), name, alt))
+        text = svg_of(figure, title, alt)
+    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
+    return Drawn(name, title, caption, alt, inline(text, name, alt, hover))
 
 
-def inline(svg: str, name: str, alt: str) -> str:
-    """SVG for a page: without prolog and metadata, with ids of its own, a label, and a width that the page decides."""
+def sketch(name: str, title: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
+    """Makes a figure for the page alone."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        hover = Hover()
+        return Drawn(name, title, "", alt, inline(svg_of(make(hover), title, alt), name, alt, hover))
+
+
+def svg_of(figure: Figure, title: str, alt: str) -> str:
+    """The figure as the text of an SVG file, the same every time."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
+    return text.getvalue()
+
+
+def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:
+    """SVG for a page: with ids of its own, a label, texts under the pointer, the page's colours, and a width that the page decides."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    if hover and hover.texts:
+        svg = _with_texts(svg, hover)
     svg = re.sub(r'(<image\b[^>]*)\sid="[^"]*"', r"\1", svg)  # equal pictures have equal ids, and nothing refers to them
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    svg = re.sub("|".join(THEME), lambda found: THEME[found[0]], svg)
+    svg = re.sub(r">\s+<", "><", svg)
     opening, rest = svg.split(">", 1)
     opening = re.sub(r'\sheight="[^"]*"', "", re.sub(r'width="([\d.]+)pt"', r'style="max-width:\1pt"', opening))
     return f'{opening} role="img" aria-labelledby="{name}-alt"><title id="{name}-alt">{html.escape(alt)}</title>{rest}'
+
+
+def _with_texts(svg: str, hover: Hover) -> str:
+    """Puts a ``title`` into each mark: browsers show it, and screen readers read it."""
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", LINK)
+    root = ElementTree.fromstring(svg)
+    for group in root.iter(f"{{{SVG}}}g"):
+        texts = hover.texts.get(group.get("id", ""))
+        if texts is None:
+            continue
+        marks = list(group.iter(f"{{{SVG}}}use")) or [group]
+        for mark, text in zip(marks, texts, strict=True):
+            title = ElementTree.Element(f"{{{SVG}}}title")
+            title.text = text
+            mark.insert(0, title)
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,325 +1,57 @@
-"""The figures of a report."""
+"""The figures of a report, by their place on the page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from harness_ext.report.abilities import ABILITIES, NAMES
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, draw, legend, panels, style
-from harness_ext.report.series import Series
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from harness_ext.statistics import AbilityCurve
+from harness_ext.report.axis import Axis
+from harness_ext.report.comparisons import comparisons
+from harness_ext.report.drawing import Drawn
+from harness_ext.report.hero import hero
+from harness_ext.report.multiples import multiples
+from harness_ext.report.strips import is_uneven, layer_sparsities, strips
 
 
-def figures(done: Analysis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
+@dataclass(frozen=True)
+class Figures:
+    """What was drawn.
+
+    Args:
+        hero: the first figure, for a wide and for a narrow window; empty if there is no curve.
+        tasks: one for each task, by ability, None for those of no ability.
+        comparisons: of methods, models and parts.
+        layers: of methods whose layers differ in sparsity.
+        gaps: for each figure that there is not, why.
+    """
+
+    hero: Sequence[Drawn]
+    tasks: Mapping[str | None, Sequence[Drawn]]
+    comparisons: Sequence[Drawn]
+    layers: Drawn | None = None
+    gaps: Sequence[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the figures that are written beside the page."""
+        names = [*self.hero[:1], *self.comparisons, *([self.layers] if self.layers else [])]
+        return [f"{one.name}.{ending}" for one in names for ending in ("svg", "png")]
+
+
+def figures(done: Analysis, axis: Axis, drops: Sequence[float], main: float, label: str | None, folder: Path) -> Figures:
     """Draws what can be drawn.
 
-    Returns:
-        the figures, and for each that there is not, why.
+    Args:
+        drops: shares of the dense score that count as lost, and ``main``, the one of the first figure.
+        label: of the method that the headline is about.
     """
-    found, gaps = [], []
-    if done.curves:
-        found.append(_abilities(done, folder))
-    else:
-        gaps.append("no figure of ability curves: there is no curve")
-    if done.critical:
-        found.append(_critical(done, drops, folder))
-    else:
-        gaps.append("no figure of critical sparsities: there is none")
-    if strips := [one for one in done.series if any(_layers(trial) for trial in one.trials)]:
-        found.append(_strips(strips, folder))
-    else:
-        gaps.append("no figure of the sparsity per layer: no pruning record has layers")
-    if done.rungs:
-        found.append(_ladder(done, folder))
-    if pairs := module_pairs(done):
-        found.append(_modules(done, pairs, folder))
-    else:
-        gaps.append(
-            "no figure of attention against FFN: no method was applied to both alone (modules attention and ffn) with a curve of each"
-        )
-    if flipped := flip_counts(done):
-        found.append(_flips(flipped, folder))
-    else:
-        gaps.append("no figure of flips: there is no pair of per-sample records of 0/1 scores")
-    return found, gaps
-
-
-def _abilities(done: Analysis, folder: Path) -> Drawn:
-    labels = [one.label for one in done.series if any((one.label, ability) in done.curves for ability in ABILITIES)]
-
-    def make() -> Figure:
-        figure, axes = panels(len(labels), sharex=True, sharey=True)
-        for one, label in zip(axes, labels, strict=True):
-            one.set_title(label, fontsize=10)
-            for index, ability in enumerate(ABILITIES):
-                if (label, ability) in done.curves:
-                    _curve(one, done.curves[label, ability], index, NAMES[ability])
-            _named_axes(one)
-        legend(figure, axes)
-        return figure
-
-    said = "; ".join(f"{label}: {NAMES[ability]} goes from {_ends(curve)}" for (label, ability), curve in done.curves.items())
-    return draw(
-        folder, "abilities", "Ability against sparsity",
-        "Mean chance-corrected score of the tasks of each ability: 1 is every item right, 0 is guessing. Bands are pointwise 95 % "
-        "intervals over items (and calibration seeds, where there are several).",
-        f"Line charts of the chance-corrected score against sparsity, one panel for each method. {said}.", make,
-    )  # fmt: skip
-
-
-def _ends(curve: AbilityCurve) -> str:
-    first, last = curve.scores[0].value, curve.scores[-1].value
-    return f"{first:.2f} dense to {last:.2f} at a sparsity of {curve.sparsities[-1]:.2f}"
-
-
-def _curve(axes: Axes, curve: AbilityCurve, index: int, label: str) -> None:
-    look = style(index)
-    low = [np.nan if score.low is None else score.low for score in curve.scores]
-    high = [np.nan if score.high is None else score.high for score in curve.scores]
-    axes.fill_between(curve.sparsities, low, high, color=look["color"], alpha=0.18, linewidth=0)
-    axes.plot(curve.sparsities, [score.value for score in curve.scores], label=label, **look)
-
-
-def _named_axes(axes: Axes) -> None:
-    axes.set_xlabel("sparsity of the pruned layers")
-    axes.set_ylabel("chance-corrected score")
-    axes.tick_params(labelbottom=True, labelleft=True)
-    axes.axhline(0, color="#555555", linewidth=0.8)
-
-
-def _critical(done: Analysis, drops: Sequence[float], folder: Path) -> Drawn:
-    labels = [one.label for one in done.series if any(key[0] == one.label for key in done.critical)]
-    last = max(found.last for found in done.critical.values())
-
-    def make() -> Figure:
-        figure, axes = panels(len(drops), sharey=True, height=1.0 + 0.55 * len(labels))
-        for one, drop in zip(axes, drops, strict=True):
-            one.set_title(f"{100 * drop:g} % drop", fontsize=10)
-            for place, label in enumerate(labels):
-                for index, ability in enumerate(ABILITIES):
-                    found = done.critical.get((label, ability, drop, True))
-                    if found is None:
-                        continue
-                    y = place + 0.2 * (2 * index - 1)
-                    censored = found.sparsity is None
-                    value = found.last if found.sparsity is None else found.sparsity
-                    one.barh(
-                        y, value, height=0.36, color=COLOURS[index], alpha=0.75, edgecolor="none" if censored else "black",
-                        linewidth=0.8, hatch=HATCHES[index], label=NAMES[ability],
-                    )  # fmt: skip
-                    high = last * 1.12 if found.high is None else found.high
-                    one.plot([found.low, high], [y, y], color="black", linewidth=1.4)
-                    one.plot([found.low], [y], color="black", marker="|", markersize=8)
-                    open_end = found.high is None
-                    one.plot([high], [y], color="black", marker=">" if open_end else "|", markersize=6 if open_end else 8)
-            one.set_yticks(range(len(labels)), labels)
-            one.set_ylim(len(labels) - 0.5, -0.5)
-            one.set_xlim(0, last * 1.16)
-            one.axvline(last, color="#555555", linewidth=0.8, linestyle=":")
-            one.set_xlabel("critical sparsity")
-            one.grid(visible=False, axis="y")
-        legend(figure, axes)
-        return figure
-
-    said = "; ".join(
-        f"{label}, {NAMES[ability]}: {found.phrase()}" for (label, ability, drop, corrected), found in done.critical.items()
-        if corrected and drop == drops[len(drops) // 2]
-    )  # fmt: skip
-    return draw(
-        folder, "critical", "Critical sparsity",
-        "Where the monotone fit of the chance-corrected score has fallen by the given share of the dense score, straight between "
-        "the measured sparsities. Lines are 95 % intervals, which end at measured sparsities: between them any falling curve is possible. "
-        "An arrow means that the interval goes on beyond the largest sparsity measured (dotted); a bar without an outline ends there "
-        "because the score never falls so far: the critical sparsity is larger.",
-        f"Bars of the critical sparsity with intervals. At a {100 * drops[len(drops) // 2]:g} % drop, {said}.", make,
-    )  # fmt: skip
-
-
-def _layers(trial: object) -> dict[str, float]:
-    layers = getattr(trial, "pruning").get("layers", {})  # noqa: B009
-    return {name: entry["zeros"] / entry["weights"] for name, entry in layers.items() if entry.get("weights") and "zeros" in entry}
-
-
-def _strips(series: Sequence[Series], folder: Path) -> Drawn:
-    def make() -> Figure:
-        most = max(len(one.points) for one in series)
-        figure, axes = panels(len(series), columns=1, width=8.0, height=1.1 + 0.22 * most)
-        for one, of in zip(axes, series, strict=True):
-            shares = [[_layers(trial) for trial in by_seed.values()] for _, by_seed in sorted(of.points.items())]
-            names = list(dict.fromkeys(name for trials in shares for layers in trials for name in layers))
-            grid = [[float(np.mean([layers.get(name, 0.0) for layers in trials])) for name in names] for trials in shares]
-            # One pixel for each layer and sparsity: as shapes, the strips of many layers would be most of the page.
-            image = one.imshow(
-                np.array(grid), cmap="Greys", vmin=0, vmax=1, interpolation="none", aspect="auto", extent=(0, len(names), len(grid), 0)
-            )
-            one.hlines(range(1, len(grid)), 0, len(names), color="#bbbbbb", linewidth=0.6)
-            one.spines[:].set_visible(True)
-            one.set_title(of.label, fontsize=10)
-            one.set_yticks(np.arange(len(grid)) + 0.5, [f"{sparsity:g}" for sparsity in sorted(of.points)])
-            one.set_ylabel("sparsity")
-            shown = range(0, len(names), max(1, len(names) // 24))
-            one.set_xticks([place + 0.5 for place in shown], [_short(names[place]) for place in shown], rotation=60, ha="right", fontsize=7)
-            one.grid(visible=False)
-        figure.colorbar(image, ax=axes, label="share of zeros", shrink=0.8)
-        return figure
-
-    said = []
-    for one in series:
-        ends = [share for trial in one.trials[-1:] for share in _layers(trial).values()]
-        if ends:
-            said.append(f"{one.label} at its largest sparsity: from {min(ends):.2f} to {max(ends):.2f}")
-    return draw(
-        folder, "layers", "Sparsity per layer",
-        "The share of zeros in each linear layer that was pruned, from the pruning records; the mean over calibration seeds. Layers run "
-        "from the first block to the last.",
-        f"Strips of grey for each method, one row for each sparsity and one column for each layer. {'; '.join(said)}.", make,
-    )  # fmt: skip
-
-
-def _short(name: str) -> str:
-    parts = name.split(".")
-    number = next((part for part in parts if part.isdigit()), "")
-    return f"{number} {parts[-1]}".strip()
-
-
-def _ladder(done: Analysis, folder: Path) -> Drawn:
-    shown = [ability for ability in ABILITIES if any(rung.ability == ability for rung in done.rungs)]
-
-    def make() -> Figure:
-        figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
-        for one, ability in zip(axes, shown, strict=True):
-            rungs = [rung for rung in done.rungs if rung.ability == ability]
-            dense = sorted((rung for rung in rungs if rung.series is None), key=lambda rung: rung.nonzero)
-            one.plot(
-                [rung.nonzero for rung in dense], [rung.score for rung in dense], color="black", marker="*", markersize=10, label="dense"
-            )
-            for index, label in enumerate(dict.fromkeys(rung.series for rung in rungs if rung.series)):
-                points = sorted((rung for rung in rungs if rung.series == label), key=lambda rung: rung.nonzero)
-                one.plot([rung.nonzero for rung in points], [rung.score for rung in points], label=label, **style(index))
-            one.set_xscale("log")
-            one.set_title(NAMES[ability], fontsize=10)
-            one.set_xlabel("parameters that are not zero")
-            one.set_ylabel("chance-corrected score")
-            one.tick_params(labelleft=True)
-        legend(figure, axes)
-        return figure
-
-    said = "; ".join(
-        f"{NAMES[rung.ability]} of dense {rung.pretrained} with {rung.nonzero:.3g} parameters: {rung.score:.2f}"
-        for rung in done.rungs if rung.series is None
-    )  # fmt: skip
-    return draw(
-        folder, "ladder", "Smaller dense models beside pruned ones",
-        "Mean chance-corrected score against the parameters that are not zero, dense models (stars) and pruned ones, on the tasks that all "
-        "dense models have. Points have no intervals.",
-        f"Line charts of the score against parameters, one panel for each ability. {said}.", make,
-    )  # fmt: skip
-
-
-def module_pairs(done: Analysis) -> list[dict[str, Series]]:
-    """Series that differ in their modules alone, attention and ffn among them, each with a curve."""
-    groups: dict[tuple[str, str], dict[str, Series]] = {}
-    for one in done.series:
-        rest = sorted((name, value) for name, value in one.settings.items() if name != "modules")
-        if any((one.label, ability) in done.curves for ability in ABILITIES):
-            groups.setdefault((one.model, repr(rest)), {})[one.settings.get("modules", "")] = one
-    return [group for group in groups.values() if {"attention", "ffn"} <= group.keys()]
-
-
-def _modules(done: Analysis, pairs: Sequence[dict[str, Series]], folder: Path) -> Drawn:
-    several = len({group["ffn"].model for group in pairs}) > 1
-    shown = [
-        (group, ability) for group in pairs for ability in ABILITIES if any((one.label, ability) in done.curves for one in group.values())
-    ]
-
-    def make() -> Figure:
-        figure, axes = panels(len(shown), columns=2, width=4.2, sharex=True, sharey=True)
-        for one, (group, ability) in zip(axes, shown, strict=True):
-            of = group["ffn"]
-            one.set_title(f"{of.pretrained + ', ' if several else ''}{of.settings['pruner']}: {NAMES[ability]}", fontsize=10)
-            for index, modules in enumerate(("attention", "ffn", "all")):
-                if modules in group and (group[modules].label, ability) in done.curves:
-                    _curve(one, done.curves[group[modules].label, ability], index, {"ffn": "FFN"}.get(modules, modules))
-            _named_axes(one)
-        legend(figure, axes)
-        return figure
-
-    said = "; ".join(
-        f"{group[modules].label}, {NAMES[ability]}: from {_ends(curve)}"
-        for group, ability in shown for modules in ("attention", "ffn")
-        if (curve := done.curves.get((group[modules].label, ability)))
-    )  # fmt: skip
-    return draw(
-        folder, "modules", "Attention against FFN",
-        "The same method applied to the attention layers alone, to the FFN layers alone and, where it was done, to all. The sparsity is "
-        "that of the layers that were pruned: FFN layers usually hold more weights.",
-        f"Line charts of the chance-corrected score against the sparsity of attention and FFN layers. {said}.", make,
-    )  # fmt: skip
-
-
-def flip_counts(done: Analysis) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """By series and ability: the sparsity, and the shares of items that were lost and won, all tasks and seeds together."""
-    by_trial: dict[tuple[int, str | None], list[tuple[int, int, int]]] = {}
-    for row in done.rows:
-        if row.found and row.found.flips:
-            flips = row.found.flips
-            by_trial.setdefault((id(row.trial), row.ability), []).append((flips.right_to_wrong, flips.wrong_to_right, row.found.items))
-    found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for series in done.series:
-        for ability in ABILITIES:
-            for sparsity, by_seed in sorted(series.points.items()):
-                counts = [count for trial in by_seed.values() for count in by_trial.get((id(trial), ability), [])]
-                if counts:
-                    lost, won, items = (sum(column) for column in zip(*counts, strict=True))
-                    found.setdefault(series.label, {}).setdefault(ability, []).append((sparsity, lost / items, won / items))
-    return found
-
-
-def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], folder: Path) -> Drawn:
-    def make() -> Figure:
-        figure, axes = panels(len(flipped), sharey=True)
-        for one, (label, by_ability) in zip(axes, flipped.items(), strict=True):
-            grid = sorted({sparsity for points in by_ability.values() for sparsity, _, _ in points})
-            for index, ability in enumerate(ABILITIES):
-                points = by_ability.get(ability, [])
-                places = [grid.index(sparsity) + 0.2 * (2 * index - 1) for sparsity, _, _ in points]
-                look: dict[str, Any] = {
-                    "width": 0.38,
-                    "color": COLOURS[index],
-                    "alpha": 0.75,
-                    "edgecolor": "black",
-                    "linewidth": 0.7,
-                    "hatch": HATCHES[index],
-                }
-                one.bar(places, [-100 * lost for _, lost, _ in points], label=NAMES[ability], **look)
-                one.bar(places, [100 * won for _, _, won in points], **look)
-            one.axhline(0, color="black", linewidth=0.8)
-            one.set_title(label, fontsize=10)
-            one.set_xticks(range(len(grid)), [f"{sparsity:g}" for sparsity in grid])
-            one.set_xlabel("sparsity")
-            one.set_ylabel("% of items\nlost (below 0), won (above)")
-            one.tick_params(labelleft=True)
-            one.grid(visible=False, axis="x")
-        legend(figure, axes)
-        return figure
-
-    said = "; ".join(
-        f"{label}, {NAMES[ability]} at {points[-1][0]:g}: {points[-1][1]:.1%} lost, {points[-1][2]:.1%} won"
-        for label, by_ability in flipped.items() for ability, points in by_ability.items()
-    )  # fmt: skip
-    return draw(
-        folder, "flips", "Answers that flipped",
-        "Items that the dense model gets right and the pruned one wrong (below zero), and the reverse (above), as a share of all items of "
-        "the tasks of the ability, all calibration seeds together.",
-        f"Bars of the share of items lost and won at each sparsity. {said}.", make,
-    )  # fmt: skip
+    compared, gaps = comparisons(done, drops, folder)
+    first = hero(done, axis, main, label, folder) if done.curves else []
+    if not first:
+        gaps.insert(0, "no figure of ability curves: there is no curve")
+    if done.series and not any(layer_sparsities(trial) for one in done.series for trial in one.trials):
+        gaps.append("no sparsity per layer: no pruning record has layers")
+    uneven = [one for one in done.series if is_uneven(one)]
+    return Figures(first, multiples(done, axis), compared, strips(uneven, folder) if uneven else None, gaps)

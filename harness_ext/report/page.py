@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime
+from collections.abc import Sequence
 from importlib import metadata, resources
-from typing import Any
 
-from harness_ext.report.abilities import ABILITIES, NAMES
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.drawing import Drawn
-
-UNKNOWN = "-"
+from harness_ext.report.axis import Axis
+from harness_ext.report.figures import Figures
+from harness_ext.report.matrix import matrix
+from harness_ext.report.multiples import keys
+from harness_ext.report.page_tables import Rows, details, lost
+from harness_ext.report.words import OTHER, Headline, name_of, title
 
 
 def render(
     done: Analysis,
-    drawn: Sequence[Drawn],
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    headline: Headline,
+    drawn: Figures,
+    rows: Rows,
+    axis: Axis,
     drops: Sequence[float],
+    main: float,
     files: Sequence[str],
     command: str,
     resamples: int,
+    beside: str = "",
 ) -> str:
-    """The page as HTML: styles and figures are in it, and nothing is loaded."""
+    """The page as HTML: styles and figures are in it, and nothing is loaded.
+
+    Args:
+        main: of the drops, the one of the headline.
+        files: names of the files to link; ``beside`` is what leads to them from the page.
+    """
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "interval": interval}
-    template = environment.from_string(resources.files("harness_ext.report").joinpath("page.html.jinja").read_text(encoding="utf-8"))
-    sentences = {
-        series.label: [
-            done.disparities[series.label, drop, True].sentence() for drop in drops if (series.label, drop, True) in done.disparities
-        ]
-        for series in done.series
-    }
+    folder = resources.files("harness_ext.report")
+    template = environment.from_string(folder.joinpath("page.html.jinja").read_text(encoding="utf-8"))
+    told = {key: found.sentence() for key, found in done.disparities.items()}
+    sentences = {one.label: {drop: told.get((one.label, drop, True), "") for drop in drops} for one in done.series}
+    caveats = _caveats(done)
     return template.render(
-        done=done, drawn=drawn, rows=rows, drops=drops, files=files, command=command, resamples=resamples, sentences=sentences,
-        abilities={NAMES[ability]: sorted(task for task, of in done.abilities.items() if of == ability) for ability in ABILITIES},
-        names=NAMES, models=list(dict.fromkeys(trial.pretrained for trial in done.trials)), version=metadata.version("lm-eval-pruned"),
-        versions=_versions(done), caveats=_caveats(done),
+        done=done, headline=headline, figures=drawn, title=title(done), matrix=matrix(done), keys=keys(done), lost=lost(done, main),
+        tables=details(done, rows, caveats), axis=axis, main=main, files=files, beside=beside, command=command, resamples=resamples,
+        sentences=sentences, names=name_of, other=OTHER, version=metadata.version("lm-eval-pruned"), versions=_versions(done), caveats=caveats,
+        made=_made(done), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
+
+
+def _made(done: Analysis) -> str:
+    """When the results were made."""
+    dates = sorted({_day(trial.date) for trial in done.trials if trial.date is not None})
+    trials = f"{len(done.trials)} trial{'' if len(done.trials) == 1 else 's'}"
+    return f"{trials} of {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}" if dates else f"{trials}, date not recorded"
+
+
+def _day(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
 def _caveats(done: Analysis) -> list[str]:
@@ -55,13 +74,3 @@ def _versions(done: Analysis) -> dict[str, list[str]]:
         for name, value in trial.versions.items():
             found.setdefault(name, {})[value] = None
     return {name: list(values) for name, values in sorted(found.items())}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash for what is not known."""
-    return UNKNOWN if value is None else f"{value:.{digits}f}"
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """``0.35 to 0.41``, with a dash for an end that is not known."""
-    return UNKNOWN if low is None and high is None else f"{number(low)} to {number(high)}"

@@ -12,6 +12,7 @@ from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers
 from harness_ext.report.commands import command_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
+from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.scores import METRICS
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
@@ -64,7 +65,8 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Loaded
         trial = LoadedTrial(
             source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
             ratio=record.ratio, parameters=record.parameters, command=record.command, versions=_versions(record.results, record.pruning),
-            limit=record.settings["limit"],
+            limit=record.settings["limit"], bits=bits_of(record.results["config"], record.results["config"].get("model_args") or {}),
+            date=record.results.get("date"),
         )  # fmt: skip
         known = set(record.tasks)
         trial.tasks = _tasks(
@@ -81,19 +83,25 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
     config = results.get("config", {})
     if not isinstance(results.get("results"), dict) or not isinstance(config, dict):
         raise ReportError(f"{file}: not a results file of lm_eval")
+    arguments = _arguments(config.get("model_args"))
     pruning = config.get("pruning")
-    if not isinstance(pruning, dict) or "plan" not in pruning:
-        gaps.append(f"{file}: left out, there is no pruning record in it: it was not made by lm_eval --model pruned-hf")
+    if isinstance(pruning, dict) and "plan" in pruning:
+        name = str(arguments.get("pretrained", DEFAULT_MODEL))
+    elif config.get("model_num_parameters") is None:
+        gaps.append(
+            f"{file}: left out, it was not made by lm_eval --model pruned-hf, and it does not say how many parameters the model has"
+        )
         return []
+    else:
+        name, pruning = name_of(config, arguments), record_of(config, arguments)
     if missing := [name for name in ("dense_digest", "fingerprint", "achieved_sparsity") if name not in pruning]:
         raise ReportError(f"{file}: its pruning record has no {missing[0]}")
-    arguments = _arguments(config.get("model_args"))
     plan = pruning["plan"]
     calibration = str(arguments.get("calibration", plan["calibration"])) if "calibration" in plan else None
     trial = LoadedTrial(
-        source=str(file), pretrained=str(arguments.get("pretrained", DEFAULT_MODEL)), pruning=pruning, calibration=calibration,
+        source=str(file), pretrained=name, pruning=pruning, calibration=calibration,
         ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
-        versions=_versions(results, pruning), limit=config.get("limit"),
+        versions=_versions(results, pruning), limit=config.get("limit"), bits=bits_of(config, arguments), date=results.get("date"),
     )  # fmt: skip
     stamp = file.name.removeprefix("results_").removesuffix(".json")
 

@@ -6,17 +6,22 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from harness_ext.atomic import writing
 from harness_ext.extras import require_extra
 from harness_ext.report import page, tables
 from harness_ext.report.abilities import abilities
 from harness_ext.report.analysis import Analysis, analyse
+from harness_ext.report.axis import SPARSITY, axis_named
 from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
 from harness_ext.report.trials import ReportError, merge, of_limit
+from harness_ext.report.words import headline
 from harness_ext.statistics import DROPS
 from harness_ext.sweep.scores import METRICS
+
+MAIN_DROP = 0.05  # the share of the dense score that counts as lost in the headline
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,19 @@ def report(
     in_context: Sequence[str] = (),
     metrics: Sequence[str] = (),
     limit: str | None = None,
+    axis: str = SPARSITY.name,
     resamples: int = 2000,
 ) -> Report:
     """Writes the report of sweep folders and of results of ``lm_eval --model pruned-hf --output_path``.
 
     Args:
         paths: sweep folders, folders with ``results_*.json``, or such files.
-        out: the folder to write; by default ``report`` in the first folder, or beside the first file.
+        out: the folder to write; by default ``report`` in the first folder, or beside the first file. A name that ends in ``.html`` is that
+            of the page, and the other files go into a folder of the same name without the ending.
         recall, in_context: names of the tasks that measure this ability, or patterns of names; by default ``*_closed``, and all others.
         metrics: the score of a task is the first of these metrics that it has; by default acc, then exact_match and others.
         limit: use only results with this limit of items; ``all`` means results without a limit.
+        axis: what curves are drawn against: ``sparsity``, ``size`` (parameters that are not zero) or ``bytes`` (of those).
         resamples: the number of bootstrap resamples.
 
     Raises:
@@ -69,20 +77,27 @@ def report(
     tasks = sorted({task for trial in trials for task in trial.tasks})
     if not tasks:
         raise ReportError(f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
+    against = axis_named(axis)
+    for trial in trials if against is not SPARSITY else []:
+        against.of(trial)
     analysis = analyse(trials, abilities(tasks, recall, in_context), resamples=resamples, gaps=gaps)
-    folder = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
+    target = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
+    folder, file = (target.with_suffix(""), target) if target.suffix == ".html" else (target, target / "index.html")
     command = ["harness-ext", "report", *map(str, sources), *(["--out", str(out)] if out else [])]
     for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics)):
         command += [word for value in values for word in (option, value)]
     command += [] if limit is None else ["--limit", limit]
+    command += [] if against is SPARSITY else ["--axis", axis]
     command += [] if resamples == 2000 else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         rows = tables.tables(analysis)
         names = tables.write(rows, folder)
-        drawn, undrawn = figures(analysis, DROPS, folder)
-        analysis.gaps = list(dict.fromkeys([*analysis.gaps, *undrawn]))
-        names += [f"{figure.name}.{ending}" for figure in drawn for ending in ("svg", "png")]
-        text = page.render(analysis, drawn, rows, DROPS, names, shlex.join(command), resamples)
-        (folder / "index.html").write_text(text, encoding="utf-8")
-    return Report(folder / "index.html", [folder / name for name in ["index.html", *names]], analysis, analysis.gaps)
+        said = headline(analysis, MAIN_DROP)
+        drawn = figures(analysis, against, DROPS, MAIN_DROP, said.label, folder)
+        analysis.gaps = list(dict.fromkeys([*analysis.gaps, *drawn.gaps]))
+        names += drawn.files
+        beside = "" if file.parent == folder else f"{quote(folder.name)}/"
+        text = page.render(analysis, said, drawn, rows, against, DROPS, MAIN_DROP, names, shlex.join(command), resamples, beside)
+        file.write_text(text, encoding="utf-8")
+    return Report(file, [file, *(folder / name for name in names)], analysis, analysis.gaps)

@@ -67,6 +67,8 @@ class LoadedTrial:
         command: that gives the same numbers.
         versions: of what computed them.
         limit: of the items, as lm-eval took it; None if all were asked.
+        bits: of a parameter; None if the results do not say.
+        date: when the results were written, in seconds since 1970; None if they do not say.
         tasks: by name.
     """
 
@@ -79,6 +81,8 @@ class LoadedTrial:
     command: str
     versions: Mapping[str, str]
     limit: float | None = None
+    bits: float | None = None
+    date: float | None = None
     tasks: dict[str, TaskScore] = field(default_factory=dict)
 
     @property

@@ -1,0 +1,177 @@
+"""The first figure of a page: the abilities under all methods, and where each is lost."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness_ext.report.analysis import Analysis
+from harness_ext.report.axis import SPARSITY, Axis
+from harness_ext.report.drawing import COLOURS, LINES, MARKERS, Drawn, Hover, band, draw, marker, sketch
+from harness_ext.report.series import Series
+from harness_ext.report.words import critical_of, name_of, of_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from harness_ext.statistics import AbilityCurve
+
+NARROW, WIDE = 4.2, 7.4  # inches
+
+
+def hero(done: Analysis, axis: Axis, drop: float, label: str | None, folder: Path) -> list[Drawn]:
+    """The figure for a wide window, which is also written to files, and the same for a narrow one.
+
+    Args:
+        drop: the share of the dense score that counts as lost.
+        label: of the method that the headline is about; its curves are the strongest.
+    """
+    shown = [one for one in done.series if any(key[0] == one.label for key in done.curves)]
+    against = "sparsity" if axis is SPARSITY else "size"
+    said = "; ".join(f"{label}: {name_of(ability)} goes from {ends(curve)}" for (label, ability), curve in done.curves.items())
+    caption = (
+        f"Mean score above chance of the tasks of each ability: 1 is every item right, 0 is a guess. Below: where {100 * drop:g} % of the "
+        "dense score is lost. Marks lie on a straight line between measured points, bars are 95 % intervals, and an arrow goes on beyond "
+        f"what was measured. Bands are pointwise 95 % intervals.{_others(done, axis)}"
+    )
+    alt = f"Line chart of the score above chance against {against}, with intervals of the critical sparsity below. {said}."
+    title = f"Abilities against {against}"
+    return [
+        draw(folder, "abilities", title, caption, alt, lambda hover: _figure(done, axis, drop, label, shown, WIDE, hover)),
+        sketch("abilities-narrow", title, alt, lambda hover: _figure(done, axis, drop, label, shown, NARROW, hover)),
+    ]
+
+
+def _others(done: Analysis, axis: Axis) -> str:
+    if axis is SPARSITY or not any(rung.series is None for rung in done.rungs):
+        return ""
+    return " Stars are models from which nothing was removed, on the tasks that all of them have."
+
+
+def ends(curve: AbilityCurve) -> str:
+    """The first and the last score of a curve, in words."""
+    first, last = curve.scores[0].value, curve.scores[-1].value
+    return f"{first:.2f} dense to {last:.2f} at a sparsity of {curve.sparsities[-1]:.2f}"
+
+
+def _figure(done: Analysis, axis: Axis, drop: float, label: str | None, shown: list[Series], width: float, hover: Hover) -> Figure:
+    from matplotlib.figure import Figure
+
+    narrow = width < WIDE
+    rows = [one for one in shown if critical_of(done, one, drop)]
+    strip = 0.35 + (0.3 if len(rows) < 5 else 0.22) * len(rows)
+    figure = Figure(figsize=(width, 3.3 + strip + (0.5 if narrow else 0)), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.0, strip])
+    for one in shown:
+        for ability in of_curves(done):
+            if (one.label, ability) in done.curves:
+                _curve(upper, done, axis, one, ability, one.label == label, len(shown), hover)
+    if axis is not SPARSITY:
+        _points(upper, done, axis, hover)
+        upper.set_xscale("log")
+    upper.set_ylabel("score above chance")
+    upper.set_ylim(bottom=min(-0.02, upper.get_ylim()[0]), top=1.04)
+    upper.axhline(0, color="#555555", linewidth=0.8)
+    _strip(lower, done, axis, rows, drop, hover)
+    for one in [one for one in rows if one.label == label]:
+        for ability, critical in critical_of(done, one, drop).items():
+            for at in axis.places(one, [critical.sparsity] if critical.sparsity is not None else []):
+                for panel in (upper, lower):
+                    panel.axvline(at, color=_colour(done, ability), linewidth=1, linestyle=":")
+    lower.set_xlabel(axis.label)
+    _keys(figure, done, shown, label, axis, 1 if narrow else 3)
+    return figure
+
+
+def _colour(done: Analysis, ability: str) -> str:
+    return COLOURS[of_curves(done).index(ability) % len(COLOURS)]
+
+
+def _look(done: Analysis, ability: str, number: int) -> dict[str, Any]:
+    """The colour and the line say which ability, the marker which method."""
+    place = of_curves(done).index(ability) % len(COLOURS)
+    return {"color": COLOURS[place], "linestyle": LINES[place], "marker": MARKERS[marker(number)]}
+
+
+def _curve(axes: Axes, done: Analysis, axis: Axis, series: Series, ability: str, first: bool, methods: int, hover: Hover) -> None:
+    curve = done.curves[series.label, ability]
+    x, y = axis.places(series, curve.sparsities), [score.value for score in curve.scores]
+    look = _look(done, ability, done.series.index(series))
+    if first or methods == 1:
+        band(axes, curve, x, look["color"])
+    axes.plot(x, y, **look, linewidth=2.2 if first else 1.0, markersize=5.5 if first else 4.0, alpha=1.0 if first or methods < 4 else 0.55)
+    texts = [
+        f"{series.label}, {name_of(ability)}: {score.value:.4g}"
+        f"{'' if score.low is None or score.high is None else f' ({score.low:.4g} to {score.high:.4g})'} at sparsity {sparsity:g}"
+        for sparsity, score in zip(curve.sparsities, curve.scores, strict=True)
+    ]
+    hover.points(axes, x, y, texts)
+
+
+def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
+    """Models from which nothing was removed."""
+    trials = {trial.pretrained: trial for trial in done.trials if trial.is_dense}
+    for ability in of_curves(done):
+        rungs = [rung for rung in done.rungs if rung.series is None and rung.ability == ability]
+        if not rungs:
+            continue
+        x, y = [axis.of(trials[rung.pretrained]) for rung in rungs], [rung.score for rung in rungs]
+        axes.plot(x, y, linestyle="none", marker="*", markersize=12, color=_colour(done, ability), markeredgecolor="#000000", zorder=4)
+        texts = [
+            f"{rung.pretrained}, nothing removed, {name_of(ability)}: {rung.score:.4g} at {at:.4g}"
+            for rung, at in zip(rungs, x, strict=True)
+        ]
+        hover.points(axes, x, y, texts)
+        if ability == of_curves(done)[0]:
+            for rung, at in zip(rungs, x, strict=True):
+                axes.annotate(
+                    rung.pretrained,
+                    (at, 0),
+                    xytext=(0, 3),
+                    textcoords="offset points",
+                    rotation=90,
+                    fontsize=7,
+                    color="#555555",
+                    ha="right",
+                )
+
+
+def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: float, hover: Hover) -> None:
+    for place, one in enumerate(rows):
+        found = critical_of(done, one, drop)
+        for index, (ability, critical) in enumerate(found.items()):
+            y = place + 0.5 * ((index + 0.5) / len(found) - 0.5)
+            value = critical.last if critical.sparsity is None else critical.sparsity
+            end = critical.last if critical.high is None else critical.high
+            low, at, high = axis.places(one, [critical.low, value, end])
+            colour = _colour(done, ability)
+            axes.plot([low, high], [y, y], color=colour, linewidth=3.2, alpha=0.45, solid_capstyle="butt")
+            if critical.high is None:
+                axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
+            if critical.sparsity is not None:
+                axes.plot([at], [y], color=colour, marker=MARKERS[marker(done.series.index(one))], markersize=5, linestyle="none")
+            hover.points(axes, [at], [y], [f"{one.label}: {name_of(ability)} {critical.phrase()}"])
+    axes.set_yticks(range(len(rows)), [textwrap.shorten(one.label, 32, placeholder=" ...") for one in rows], fontsize=8)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_title(f"{100 * drop:g} % lost at", fontsize=9, loc="left")
+    axes.grid(visible=False, axis="y")
+
+
+def _keys(figure: Figure, done: Analysis, shown: list[Series], label: str | None, axis: Axis, columns: int) -> None:
+    """What colours, lines and markers mean."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=_colour(done, ability), linestyle=_look(done, ability, 0)["linestyle"], linewidth=2.2, label=name_of(ability))
+        for ability in of_curves(done)
+    ]
+    if len(shown) > 1:
+        handles += [
+            Line2D([], [], color="#555555", marker=MARKERS[marker(done.series.index(one))], linestyle="none", label=one.label)
+            for one in shown
+        ]
+    if axis is not SPARSITY and any(rung.series is None for rung in done.rungs):
+        handles.append(Line2D([], [], color="#555555", marker="*", markersize=10, linestyle="none", label="nothing removed"))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=9)

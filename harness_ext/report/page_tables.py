@@ -1,0 +1,176 @@
+"""The tables of a page, as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness_ext.report.analysis import Analysis
+from harness_ext.report.words import critical_of, first_lost, name_of, of_curves
+
+UNKNOWN = "-"
+Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page; the first column names the rows.
+
+    Args:
+        notes: that are read before it.
+        numeric, code: the places of columns of numbers, and of commands and paths.
+    """
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    numeric: Sequence[int] = ()
+    code: Sequence[int] = ()
+
+
+def lost(done: Analysis, drop: float) -> Table | None:
+    """The table beside the first figure: where each method loses each ability."""
+    abilities = of_curves(done)
+    rows = []
+    for one in done.series:
+        if found := critical_of(done, one, drop):
+            cells = []
+            for ability in abilities:
+                critical = found.get(ability)
+                if critical is None:
+                    cells.append(UNKNOWN)
+                    continue
+                words = critical.cell_words().removeprefix("between ").replace(" and ", " to ")
+                wider = (critical.low, critical.high) != critical.cell
+                cells.append(f"{words} ({critical.interval_words()})" if wider else words)
+            rows.append([one.label, *cells, first_lost(done, one, drop)])
+    if not rows:
+        return None
+    notes = [
+        "Between these two measured sparsities; in brackets the 95 % interval, where it is wider. What is lost first is named where the "
+        "intervals show it."
+    ]
+    return Table(f"Sparsity at which {100 * drop:g} % is lost", ["method", *map(name_of, abilities), "lost first"], rows, notes)
+
+
+def details(done: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Table]:
+    """The folded tables, without those that have no rows."""
+    some = [f"Some of these intervals are {caveat}." for caveat in caveats]
+    found = [_critical(done, some), _ladder(rows["ladder"]), _seeds(rows["seeds"], some), _labels(rows["labels"]), _scores(rows["scores"])]
+    return [table for table in [*found, _commands(done)] if table.rows]
+
+
+def _critical(done: Analysis, some: Sequence[str]) -> Table:
+    rows = [
+        [label, name_of(ability), f"{100 * drop:g} %", found.cell_words(), found.interval_words(), f"{found.seeds}", f"{found.items}"]
+        for (label, ability, drop, corrected), found in done.critical.items() if corrected
+    ]  # fmt: skip
+    notes = [
+        "Of the chance-corrected score. The score falls below the threshold somewhere between the two sparsities; between them nothing was "
+        "measured.", *some,
+    ]  # fmt: skip
+    heads = ["method", "ability", "drop", "critical sparsity", "95 % interval", "seeds", "items"]
+    return Table("Critical sparsities", heads, rows, notes, (2, 3, 5, 6))
+
+
+def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or "nothing removed", f"{row['sparsity']:g}", name_of(row["ability"]), f"{row['nonzero']:,.0f}",
+         number(row["corrected_score"]), number(row["dense_at_equal_nonzero"])]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "Mean chance-corrected scores. The dense score at equal parameters is interpolated, in the logarithm of parameters, between the "
+        "two nearest dense models; a dash stands where there is none on both sides."
+    ]
+    heads = ["model", "method", "sparsity", "ability", "nonzero parameters", "score", "dense at equal parameters"]
+    return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 6))
+
+
+def _seeds(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
+    shown = [
+        [row["model"], row["series"] or row["pruner"], row["sparsity"], row["task"], f"{row['seeds']}", f"{row['items']}",
+         number(row["score"], 4), interval(row["score_low"], row["score_high"]), number(row["score_sd"], 4),
+         interval(row["score_least"], row["score_greatest"]), number(row["corrected"], 4), number(row["corrected_sd"], 4),
+         number(row["retained"]), interval(row["retained_low"], row["retained_high"]), number(row["retained_sd"])]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "Mean over the seeds with its 95 % interval over seeds and items, and the standard deviation and range of the seeds, which hold "
+        "the noise of the items as well. A dash stands where there is nothing to compare with.", *some,
+    ]  # fmt: skip
+    heads = [
+        "model", "method", "sparsity", "task", "seeds", "items", "mean score", "95 % interval", "sd", "range", "mean corrected",
+        "sd of corrected", "mean retained", "95 % interval of retained", "sd of retained",
+    ]  # fmt: skip
+    return Table("Over calibration seeds", heads, shown, notes, (2, 4, 5, 6, 8, 10, 11, 12, 14))
+
+
+def _labels(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or row["pruner"] or "dense", row["sparsity"], whole(row["seed"]), row["task"], f"{row['answers']}",
+         number(row["entropy"]), number(row["label_entropy"]), f"{row['distinct']}", number(row["commonest"]),
+         number(row["balanced_accuracy"])]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "The entropy of the answers in bits, beside that of the right labels: 0 is one answer to everything. Answers are numbers of "
+        "choices, or texts. Balanced accuracy is the mean over the right labels of the share of their items that were "
+        "answered right; a dash stands where the records do not say which label is right."
+    ]
+    heads = [
+        "model", "method", "sparsity", "seed", "task", "answers", "entropy", "entropy of right labels", "different answers",
+        "share of the commonest", "balanced accuracy",
+    ]  # fmt: skip
+    return Table("Use of labels", heads, shown, notes, (2, 3, 5, 6, 7, 8, 9, 10))
+
+
+def _scores(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or row["pruner"] or "dense", row["sparsity"], whole(row["seed"]), row["task"], row["metric"],
+         number(row["score"], 4), number(row["stderr"], 4), whole(row["items"]),
+         f"{row['chance']:g}{'' if row['chance_declared'] else ' (assumed)'}", number(row["corrected"], 4), number(row["retained"]),
+         interval(row["retained_low"], row["retained_high"]), UNKNOWN if row["mcnemar_p"] is None else f"{row['mcnemar_p']:.3g}",
+         whole(row["right_to_wrong"]), whole(row["wrong_to_right"])]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "Corrected is (score - chance) / (1 - chance). Retained is that of the pruned model as a share of the dense one's, with its paired "
+        "95 % interval. McNemar's exact test and the flips compare with the dense model item by item. A dash stands where something does "
+        "not apply or could not be computed."
+    ]
+    heads = [
+        "model", "method", "sparsity", "seed", "task", "score", "value", "stderr", "items", "chance", "corrected", "retained",
+        "95 % interval", "McNemar p", "right to wrong", "wrong to right",
+    ]  # fmt: skip
+    return Table("Every trial and task", heads, shown, notes, (2, 3, 6, 7, 8, 9, 10, 11, 13, 14, 15))
+
+
+def _commands(done: Analysis) -> Table:
+    rows = [
+        [trial.fingerprint, trial.pretrained, trial.dense_digest, number(trial.achieved, 4), trial.command, trial.source]
+        for trial in done.trials
+    ]
+    notes = [
+        "The trials, the fingerprints of their weights, and commands that give the same numbers. Commands that were reconstructed from "
+        "results of lm_eval lack options that such a file does not hold, such as --metadata."
+    ]
+    heads = ["fingerprint", "model", "dense weights", "achieved sparsity", "command", "read from"]
+    return Table("Trials and their commands", heads, rows, notes, (3,), (4, 5))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash for what is not known."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def whole(value: int | None) -> str:
+    """The same for whole numbers."""
+    return UNKNOWN if value is None else f"{value}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """``0.35 to 0.41``, with a dash for an end that is not known."""
+    return UNKNOWN if low is None and high is None else f"{number(low)} to {number(high)}"
