@@ -2,7 +2,7 @@
 
     python scripts/check_coverage.py                                  # all but the grids, 500 simulations each
     python scripts/check_coverage.py --only disparity --simulations 5000
-    python scripts/check_coverage.py --only grids                     # the table of docs/statistics.md: 180 cells
+    python scripts/check_coverage.py --only grids --save grids.jsonl  # the table of docs/statistics.md: 180 cells; resumes from the file
     python scripts/check_coverage.py --only "grid differences"
     python scripts/check_coverage.py --only models
 
@@ -13,11 +13,13 @@ The binomial error of a coverage of 95 % is 1.0 points with 500 simulations.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -28,7 +30,11 @@ from harness_ext.statistics import Curve, Scores, ability_critical, compare, dis
 
 BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 Inside = tuple[bool, bool]  # the truth lies below the interval, above it
-TABLES = {"grids": critical_table, "grid differences": disparity_table, "models": model_table}
+TABLES: dict[str, Callable[[int, int], Iterator[Any]]] = {
+    "grids": critical_table,
+    "grid differences": disparity_table,
+    "models": model_table,
+}
 
 
 def outside(truth: float, low: float, high: float | None) -> Inside:
@@ -151,8 +157,13 @@ def main(
     simulations: Annotated[int, typer.Option(help="Of each scenario.")] = 500,
     only: Annotated[str, typer.Option(help=f"One group: pairs, critical, disparity, levels, seeds, {', '.join(TABLES)}.")] = "",
     first: Annotated[int, typer.Option(help="The first seed of the simulations.")] = 20_000,
+    save: Annotated[Optional[Path], typer.Option(help="With --only grids: keep what was simulated here, and resume.")] = None,  # noqa: UP045
 ) -> None:
     began = time.process_time()
+    if only == "grids":
+        TABLES[only] = functools.partial(critical_table, save=save)
+    elif save is not None:
+        raise typer.BadParameter("--save goes with --only grids")
     if only in TABLES:
         for line in TABLES[only](simulations, first):
             sys.stdout.write(f"{line}\n")

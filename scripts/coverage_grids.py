@@ -7,10 +7,12 @@ is hardest, right before or after a measured sparsity, so that the score there i
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from coverage_curves import SHAPES, Array, answers
@@ -27,6 +29,9 @@ RESAMPLES = 400
 POINTS = tuple(range(4, 13))
 ITEMS = (128, 256, 512, 1024, 2048)
 Place = Literal["anywhere", "at a sparsity"]
+PLACES: tuple[Place, ...] = ("anywhere", "at a sparsity")
+PART = 100  # simulations of a cell that are saved together
+Part = tuple[Any, ...]  # shape, number of sparsities, number of items, place, first seed, simulations
 
 
 def grid(points: int) -> Array:
@@ -148,19 +153,56 @@ def _of_model(generator: np.random.Generator, sparsities: Array, fails: float, i
     return (math.sqrt(1 - REST) * own + math.sqrt(REST) * fresh < norm.ppf(means)[..., None]).astype(np.float64)
 
 
-def critical_table(simulations: int, first: int, points: Sequence[int] = POINTS, items: Sequence[int] = ITEMS) -> Iterator[str]:
-    """Lines of Markdown: for each shape and grid, coverage at both places and widths, by the number of items."""
+def critical_table(
+    simulations: int, first: int, points: Sequence[int] = POINTS, items: Sequence[int] = ITEMS, save: Path | None = None
+) -> Iterator[str]:
+    """Lines of Markdown: for each shape and grid, coverage at both places and widths, by the number of items.
+
+    Args:
+        save: a file of JSON lines, one for every ``PART`` simulations of a cell. What is in it is not simulated again.
+    """
+    saved = _saved(save)
+    cells = list(itertools.product(SHAPES, points, items, PLACES))
+    for begin in range(first, first + simulations, PART):  # all cells have the same number of simulations when this is stopped
+        part = min(PART, first + simulations - begin)
+        for cell in cells:
+            key = (*cell, begin, part)
+            if key not in saved:
+                shape, count, number, place = cell
+                saved[key] = critical_coverage(shape, count, number, place, part, begin)
+                if save:
+                    with save.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps([*key, asdict(saved[key])]) + "\n")
     yield "| curve | sparsities | cell | " + " | ".join(f"{count} items" for count in items) + " |"
     yield "|---" * (3 + len(items)) + "|"
+    of_cell = {
+        cell: _pooled([(key[5], found) for key, found in saved.items() if key[:4] == cell and first <= key[4] < first + simulations])
+        for cell in cells
+    }
     for shape, count in itertools.product(SHAPES, points):
-        cells = []
+        texts = []
         for number in items:
-            anywhere, hard = (
-                critical_coverage(shape, count, number, place, simulations, first)
-                for place in ("anywhere", "at a sparsity")  # type: ignore[arg-type]
-            )
-            cells.append(f"{100 * anywhere.held:.1f}, {100 * hard.held:.1f} %; {anywhere.width:.2f} ({anywhere.normal:.2f})")
-        yield f"| {shape} | {count} | {LAST / (count - 1):.2f} | " + " | ".join(cells) + " |"
+            anywhere, hard = (of_cell[shape, count, number, place] for place in PLACES)
+            texts.append(f"{100 * anywhere.held:.1f}, {100 * hard.held:.1f} %; {anywhere.width:.2f} ({anywhere.normal:.2f})")
+        yield f"| {shape} | {count} | {LAST / (count - 1):.2f} | " + " | ".join(texts) + " |"
+    lowest = {place: min((of_cell[cell].held, cell) for cell in cells if cell[3] == place) for place in PLACES}
+    for place, (held, cell) in lowest.items():
+        yield f"\nFailing {place}: the lowest coverage of a cell is {held:.1%} ({cell[0]}, {cell[1]} sparsities, {cell[2]} items)."
+
+
+def _saved(save: Path | None) -> dict[Part, Coverage]:
+    if save is None or not save.exists():
+        return {}
+    rows = [json.loads(line) for line in save.read_text(encoding="utf-8").splitlines()]
+    return {tuple(row[:-1]): Coverage(**row[-1]) for row in rows}
+
+
+def _pooled(parts: Sequence[tuple[int, Coverage]]) -> Coverage:
+    """The mean over parts, each given with its number of simulations."""
+    counts = [count for count, _ in parts]
+    return Coverage(**{
+        field.name: float(np.average([getattr(found, field.name) for _, found in parts], weights=counts)) for field in fields(Coverage)
+    })  # fmt: skip
 
 
 def disparity_table(simulations: int, first: int) -> Iterator[str]:
