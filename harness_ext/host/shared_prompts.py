@@ -74,9 +74,9 @@ class SharedPrompts:
                 if batch_answers is None:
                     break
                 answers |= batch_answers
+                for place, answer in batch_answers.items():
+                    self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
                 advance()
-        for place, answer in answers.items():
-            self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
         rest = [place for place in range(len(requests)) if place not in answers]
         answers |= dict(zip(rest, stock([requests[place] for place in rest]), strict=True)) if rest else {}
         return [answers[place] for place in range(len(requests))]
