@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from harness_ext.tasks.functions import FAMILIES
 from harness_ext.tasks.icl import Options, check_task, item
 
 CONFIGS = Path(__file__).parents[1] / "task_configs" / "icl"
@@ -76,7 +77,8 @@ def main(
     tasks: Annotated[str, typer.Option(help="With commas; all ICL tasks if empty.")] = "",
     seed: Annotated[int, typer.Option(help="The option icl_seed of the tasks.")] = 0,
 ) -> None:
-    known = {path.stem: load_yaml(path, resolve_func=False) for path in sorted(CONFIGS.glob("icl_*.yaml"))}
+    configs = {path.stem: load_yaml(path, resolve_func=False) for path in sorted(CONFIGS.glob("icl_*.yaml"))}
+    known = {name: config for name, config in configs.items() if config["dataset_kwargs"]["family"] in FAMILIES}  # words are no points
     chosen = [name for name in tasks.split(",") if name] or list(known)
     if unknown := sorted(set(chosen) - set(known)):
         raise typer.BadParameter(f"no task {', '.join(unknown)}; there are: {', '.join(known)}")

@@ -19,6 +19,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from harness_ext.errors import BadOptionError
 from harness_ext.host import registration
 from harness_ext.tasks import facts, icl
+from harness_ext.tasks.functions import FAMILIES
 from harness_ext.tasks.qa import FactTask
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ NAMED = [path for path in FILES if not path.name.startswith("_")]
 TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
 GROUPS = [path for path in NAMED if path not in TASKS]
 ICL = [path for path in TASKS if path.parent.name == "icl"]
-DECLARED = {"version", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
+DECLARED = {"version", "ability", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
 PAGES = {"icl": "icl.md"}  # in docs, by folder; the others are on facts.md
 
 
@@ -94,6 +95,14 @@ def test_the_options_of_a_task_exist_and_are_possible(path):
     needs_files = pytest.raises(BadOptionError, match="pass --metadata") if path.parent.name == "lre" else nullcontext()
     with needs_files:
         source.check_task(**options, **config.get("dataset_kwargs", {}))
+
+
+@each(TASKS)
+def test_a_task_declares_its_ability(path):
+    config = load_yaml(path, resolve_func=False)
+    closed = config.get("dataset_kwargs", {}).get("condition") == "closed"
+    assert closed is ("closed" in path.stem)
+    assert config["metadata"]["ability"] == ("recall" if closed else "in-context")
 
 
 @each(TASKS)
@@ -174,7 +183,7 @@ def test_every_option_is_documented():
     assert OPTIONS - set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "facts.md")
 
 
-@each(ICL)
+@each([path for path in ICL if load_yaml(path, resolve_func=False)["dataset_kwargs"]["family"] in FAMILIES])
 def test_an_icl_task_ships_the_scores_of_reference_learners(path):
     config = load_yaml(path)
     chance = 1 / icl.check_task(**config["metadata"], **config["dataset_kwargs"]).labels

@@ -23,6 +23,7 @@ from harness_ext.host import registration
 from harness_ext.tasks import functions, icl
 from harness_ext.tasks.functions import FAMILIES, ImpossibleDrawError
 from harness_ext.tasks.icl import Options, item, process_results, render
+from harness_ext.tasks.words import read_categories
 
 CONFIGS = Path(__file__).parents[2] / "task_configs"
 NAMES = sorted(FAMILIES)
@@ -81,6 +82,8 @@ DIGESTS = {
     "icl_tree": "4c66c848aa8a3e96",
     "icl_tree_2digit": "e046009c7096bfc6",
     "icl_tree_k4": "298eb4bfa11abe6e",
+    "icl_words": "0ace1cb88caf245d",
+    "icl_words_shuffled": "71c25486643ba956",
 }
 
 
@@ -89,6 +92,33 @@ def test_items_are_the_same_on_every_machine_and_with_every_library_version(task
     # A change here changes the published tasks: give them a new version.
     text = "\n".join(f"{doc['prompt']} {doc['choices'][doc['target']]}\n" for doc in docs(task, icl_items=64))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == DIGESTS[task]
+
+
+def test_the_ability_of_a_task_is_in_the_results(evaluate):
+    for metadata in ({}, {"icl_seed": 1}):
+        configs = evaluate(random_label, ["icl_words", "kv_4"], icl_items=4, lookup_items=4, **metadata)["configs"]
+        assert {config["metadata"]["ability"] for config in configs.values()} == {"in-context"}
+
+
+@pytest.mark.parametrize("task", ["icl_words", "icl_words_shuffled"])
+def test_the_tasks_of_words_show_eight_exemplars_of_each_of_two_categories(task):
+    for doc in docs(task, icl_items=20):
+        assert Counter(doc["labels"][:-1]) == {0: 8, 1: 8}
+        assert doc["prompt"].count("\n") == 16
+    assert {len(doc["choices"]) for doc in docs(task, icl_labels=4, icl_items=4)} == {4}
+
+
+def test_who_reads_the_categories_off_the_exemplars_scores_one_in_words_and_chance_if_they_are_shuffled(evaluate):
+    categories = {word: name for name, words in read_categories(None).items() for word in words}
+
+    def nearest(doc):
+        *words, query = doc["words"]
+        alike = [label for word, label in zip(words, doc["labels"], strict=False) if categories[word] == categories[query]]
+        return doc["choices"][Counter(alike).most_common(1)[0][0]]
+
+    found = evaluate(nearest, ["icl_words", "icl_words_shuffled"], icl_items=512)["results"]
+    assert found["icl_words"]["acc,none"] == found["icl_words"]["exact_match,none"] == 1
+    assert abs(found["icl_words_shuffled"]["acc,none"] - 0.5) < 4 * found["icl_words_shuffled"]["acc_stderr,none"]
 
 
 def test_a_task_has_2048_items_and_each_label_is_right_equally_often():
