@@ -36,11 +36,11 @@ part() { # NAME SECONDS WORDS...
   fi
 }
 
-part sparsegpt-ours 70 prune --method sparsegpt
-[ -n "$sparsegpt" ] && part sparsegpt-authors 140 prune --method sparsegpt --reference "$sparsegpt"
+part sparsegpt-ours 60 prune --method sparsegpt
+[ -n "$sparsegpt" ] && part sparsegpt-authors 130 prune --method sparsegpt --reference "$sparsegpt"
 part wanda-ours 50 prune --method wanda
 [ -n "$wanda" ] && part wanda-authors 60 prune --method wanda --reference "$wanda"
 part experts-wanda 50 experts --method wanda
 part experts-sparsegpt 60 experts --method sparsegpt
-part evaluate 70 evaluate
+part evaluate 60 evaluate
 timeout 30 "$python" "$here/bench_gpu.py" table "$out"
