@@ -34,6 +34,8 @@ class Real(NamedTuple):
     """int64 [samples, LENGTH]"""
     held_out: torch.Tensor
     """int64 [windows, WINDOW]"""
+    perplexity: float
+    """Of the dense model."""
 
 
 class Whole(NamedTuple):
@@ -73,7 +75,8 @@ def real_model(pretrained: str, samples: int, windows: int) -> Real:
     if len(tokens) < samples * LENGTH + windows * WINDOW:
         raise typer.BadParameter(f"--samples {samples} --windows {windows}: Python's manual has {len(tokens)} tokens")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-    return Real(model, tokens[: samples * LENGTH].view(samples, LENGTH), tokens[len(tokens) - windows * WINDOW :].view(windows, WINDOW))
+    held_out = tokens[len(tokens) - windows * WINDOW :].view(windows, WINDOW)
+    return Real(model, tokens[: samples * LENGTH].view(samples, LENGTH), held_out, perplexity_of_windows(model, held_out))
 
 
 def perplexity_of_windows(model: Any, windows: torch.Tensor) -> float:
@@ -88,5 +91,5 @@ def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: 
     prune_as_published(theirs, real.calibration, wrapper, finish)
     masks = [[layer.weight == 0 for block in harness_ext.find_blocks(model) for layer in block.layers] for model in (ours, theirs)]
     different = sum(int((one != other).sum()) for one, other in zip(*masks, strict=True))
-    found = [perplexity_of_windows(model, real.held_out) for model in (real.model, ours, theirs)]
-    return Whole(method, sparsity, different, sum(mask.numel() for mask in masks[0]), (found[0], found[1], found[2]))
+    found = [perplexity_of_windows(model, real.held_out) for model in (ours, theirs)]
+    return Whole(method, sparsity, different, sum(mask.numel() for mask in masks[0]), (real.perplexity, found[0], found[1]))

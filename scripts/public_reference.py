@@ -86,7 +86,9 @@ def finishers(sparsity: Sparsity) -> dict[str, Finish]:
 
 
 @torch.no_grad()
-def prune_as_published(model: Any, input_ids: torch.Tensor, wrapper: Any, finish: Finish) -> dict[str, float]:
+def prune_as_published(
+    model: Any, input_ids: torch.Tensor, wrapper: Any, finish: Finish, device: torch.device | None = None
+) -> dict[str, float]:
     """Prunes a model as the authors' drivers do: each block sees the sequences one by one, before and after it is pruned.
 
     Their drivers of OPT and of Llama differ only in where the blocks are, and in what a block is called with besides hidden states, which
@@ -97,12 +99,19 @@ def prune_as_published(model: Any, input_ids: torch.Tensor, wrapper: Any, finish
         input_ids: int64 [samples, length].
         wrapper: the class that is told the inputs of a layer.
         finish: prunes a layer.
+        device: where blocks are brought one by one, and back, as SparseGPT's drivers do; by default all is where it is, as in Wanda's.
 
     Returns:
         seconds in all, and of the two forward passes and of the pruning.
     """
     began = time.perf_counter()
-    blocks = (model.model.decoder if hasattr(model.model, "decoder") else model.model).layers
+    body = model.model.decoder if hasattr(model.model, "decoder") else model.model
+    blocks, home = body.layers, model.device
+    there = device or home
+    for child in body.children():
+        if child is not blocks:
+            child.to(there)
+    input_ids = input_ids.to(there)
     inputs, how = _inputs_of_first_block(model, blocks, input_ids)
     outputs = torch.zeros_like(inputs)
     seconds = {"first pass": 0.0, "pruning": 0.0, "second pass": 0.0}
@@ -119,6 +128,7 @@ def prune_as_published(model: Any, input_ids: torch.Tensor, wrapper: Any, finish
             outputs[index] = result[0] if isinstance(result, tuple) else result
 
     for block in blocks:
+        block.to(there)
         layers = [module for module in block.modules() if isinstance(module, nn.Linear)]
         wrappers = [wrapper(layer) for layer in layers]
         hooks = [layer.register_forward_hook(_listener(seen)) for layer, seen in zip(layers, wrappers, strict=True)]
@@ -131,7 +141,11 @@ def prune_as_published(model: Any, input_ids: torch.Tensor, wrapper: Any, finish
                 finish(seen, layer)
         with timed("second pass"):
             forward(block)
+        block.to(home)
         inputs, outputs = outputs, inputs
+    model.to(home)
+    if there.type == "cuda":
+        torch.cuda.synchronize(there)
     return {"total": time.perf_counter() - began, **seconds}
 
 

@@ -289,13 +289,13 @@ def test_blocks_on_another_device_than_the_model_give_the_same_weights():
     assert {parameter.device for parameter in models[1].parameters()} == {torch.device("cpu")}
 
 
-def test_outside_the_run_nothing_is_on_the_other_device(pruner):
+def test_outside_the_run_nothing_is_on_the_other_device():
     """Calibration text is written by the model where it is, and only one block is away from there at any time."""
     model = tiny.model(layers=3)
     home = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     away = []
 
-    def score(weight, statistic):
+    def score(self, weight, statistic):
         names = [name for name, parameter in model.named_parameters() if parameter.data_ptr() != home[name]]
         away.append({name.split(".")[2] for name in names if ".layers." in name})
         return weight.abs()
