@@ -31,9 +31,10 @@ def allocate(
 ) -> dict[str, Sparsity]:
     """The sparsity of each layer, by its name, in the order of the layers.
 
-    Where ``sparsity`` is a pattern ``n:m``, a layer's ratio becomes a pattern of the same ``m``. All ``n`` are rounded down, then raised by
-    one in the order of the remainders, where that brings the total nearer to what was asked for; by more than one only if so many others
-    are at ``m - 1`` that the total is still missed by more than half a step of the largest layer. Layers with no ``n`` left stay dense.
+    Where ``sparsity`` is a pattern ``n:m``, a layer's ratio becomes a pattern of the same ``m``. First, all ``n`` are rounded down. Then
+    they are raised by one, largest remainder first, where that brings the total nearer to what was asked for. Some ``n`` are raised by more
+    than one if many others are at ``m - 1``: while the total is missed by more than half a step of the largest layer. A layer whose ``n``
+    is 0 stays dense.
 
     Args:
         layers: all layers to be pruned, in the order of the model; at least one.
@@ -44,15 +45,15 @@ def allocate(
         PluginError: the allocation did not return a sparsity for each layer, or they add up to something else than was asked for.
     """
     _check_together(allocation, pruner, sparsity)
-    given = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
-    _check_divisibility(given, sparsity, layers)
+    spread = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
+    _check_divisibility(spread, sparsity, layers)
     if sparsity.pattern is None:
-        spread = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in given.items()}
-        _check_total(allocation, sum(spread[layer.name].removed_of(layer.size) for layer in layers), sparsity, layers)
-        return spread
-    _check_total(allocation, round(sum(_removed(given[layer.name], layer.size) for layer in layers)), sparsity, layers)
-    rounded = _round(given, sparsity, sparsity.pattern[1], layers)
-    step = max((layer.size / sparsity.pattern[1] for layer in layers if not isinstance(given[layer.name], Sparsity)), default=0)
+        sparsities = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in spread.items()}
+        _check_total(allocation, sum(sparsities[layer.name].removed_of(layer.size) for layer in layers), sparsity, layers)
+        return sparsities
+    _check_total(allocation, round(sum(_removed(spread[layer.name], layer.size) for layer in layers)), sparsity, layers)
+    rounded = _round(spread, sparsity, sparsity.pattern[1], layers)
+    step = max((layer.size / sparsity.pattern[1] for layer in layers if not isinstance(spread[layer.name], Sparsity)), default=0)
     _check_total(allocation, sum(rounded[layer.name].removed_of(layer.size) for layer in layers), sparsity, layers, step / 2)
     return rounded
 
@@ -99,40 +100,53 @@ def _check_result(allocation: Allocation, result: Any, sparsity: Sparsity, layer
     return {name: value if isinstance(value := result[name], Sparsity) else float(value) for name in names}
 
 
-def _check_divisibility(given: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
+def _check_divisibility(spread: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> None:
     for layer in layers:
-        value = given[layer.name]
+        value = spread[layer.name]
         chosen = value if isinstance(value, Sparsity) else sparsity
         if chosen.pattern and layer.columns % chosen.pattern[1]:
             raise BadOptionError(f"sparsity={chosen}: {layer.name} has {layer.columns} inputs, which {chosen.pattern[1]} does not divide")
 
 
-def _check_total(allocation: Allocation, given: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:
+def _check_total(allocation: Allocation, removed: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:
     asked = sum(sparsity.removed_of(layer.size) for layer in layers)
-    if abs(given - asked) > rounding_slack(len(layers), asked) + more:
-        raise PluginError(f"allocation {allocation.name!r}: the layers add up to {given} weights to remove, {asked} were asked for")
+    if abs(removed - asked) > rounding_slack(len(layers), asked) + more:
+        raise PluginError(f"allocation {allocation.name!r}: the layers add up to {removed} weights to remove, {asked} were asked for")
 
 
 def _removed(value: float | Sparsity, size: int) -> float:
     return value.removed_of(size) if isinstance(value, Sparsity) else value * size
 
 
-def _round(given: Mapping[str, float | Sparsity], sparsity: Sparsity, m: int, layers: Sequence[LayerShape]) -> dict[str, Sparsity]:
+def _round(spread: Mapping[str, float | Sparsity], sparsity: Sparsity, m: int, layers: Sequence[LayerShape]) -> dict[str, Sparsity]:
     """Ratios as patterns of ``m``; what is a Sparsity already stays as it is."""
-    free = {layer.name: (value, layer.size // m) for layer in layers if not isinstance(value := given[layer.name], Sparsity)}
-    zeros = {name: Sparsity(value).removed_of(m) for name, (value, _) in free.items()}
-    fixed = sum(value.removed_of(layer.size) for layer in layers if isinstance(value := given[layer.name], Sparsity))
-    missing = sum(sparsity.removed_of(layer.size) for layer in layers) - fixed - sum(zeros[name] * step for name, (_, step) in free.items())
-    most = max((step for _, step in free.values()), default=0)
+    ratios = {name: value for name, value in spread.items() if not isinstance(value, Sparsity)}
+    steps = {layer.name: layer.size // m for layer in layers if layer.name in ratios}
+    zeros = {name: Sparsity(ratio).removed_of(m) for name, ratio in ratios.items()}
+    fixed = sum(value.removed_of(layer.size) for layer in layers if isinstance(value := spread[layer.name], Sparsity))
+    missing = sum(sparsity.removed_of(layer.size) for layer in layers) - fixed - sum(zeros[name] * steps[name] for name in ratios)
+    _add_missing(zeros, ratios, steps, m, missing)
+    return {name: value if isinstance(value, Sparsity) else _pattern(zeros[name], m) for name, value in spread.items()}
+
+
+def _add_missing(zeros: dict[str, int], ratios: Mapping[str, float], steps: Mapping[str, int], m: int, missing: int) -> None:
+    """Adds zeros to patterns of ``m`` by the largest remainders, while that brings the total nearer to what was asked for.
+
+    Args:
+        zeros: of the pattern of each layer; is changed.
+        ratios: which the patterns replace.
+        steps: how many weights one more zero removes.
+        missing: how many weights are still to be removed.
+    """
+    largest = max(steps.values(), default=0)
     before = None
-    while missing != before and (before is None or missing > most / 2):  # one round is enough, unless layers are at m - 1
+    while missing != before and (before is None or missing > largest / 2):  # one round is enough, unless layers are at m - 1
         before = missing
-        for name in sorted(free, key=lambda name: zeros[name] - free[name][0] * m):  # a stable sort: equal ones by position
-            step = free[name][1]
+        for name in sorted(zeros, key=lambda name: zeros[name] - ratios[name] * m):  # a stable sort: equal ones by position
+            step = steps[name]
             if zeros[name] < m - 1 and abs(missing - step) < abs(missing):
                 zeros[name] += 1
                 missing -= step
-    return {name: value if isinstance(value, Sparsity) else _pattern(zeros[name], m) for name, value in given.items()}
 
 
 def _pattern(n: int, m: int) -> Sparsity:

@@ -19,8 +19,14 @@ def check_output(out: Path, *, force: bool) -> None:
     """Refuses a path that cannot be written to, before the model is asked anything.
 
     Raises:
-        BadOptionError: the file exists and ``force`` is not set, or its folder does not exist.
+        BadOptionError: the file exists and ``force`` is not set, its folder does not exist, or its name is none.
     """
+    try:
+        out.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise BadOptionError(f"--out {shortened(out)}: {error.strerror}") from error
     if os.path.exists(out) and not force:
         raise BadOptionError(f"--out {shortened(out)}: the file exists: want another path, or --force")
     if os.path.isdir(out) or not os.path.isdir(out.parent):

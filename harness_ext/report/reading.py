@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness_ext.errors import shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers
 from harness_ext.report.commands import command_of
@@ -34,8 +36,8 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for path in dict.fromkeys(paths):
-        if not path.exists():
-            raise ReportError(f"{path}: no such file or folder")
+        if not os.path.exists(path):
+            raise ReportError(f"{shortened(path)}: no such file or folder")
         before = len(trials)
         if path.is_dir() and (path / "trials").is_dir():
             trials += _sweep(path, metrics, gaps)

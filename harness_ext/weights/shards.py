@@ -67,8 +67,8 @@ class Shards(Placement):
             device: where blocks compute.
 
         Raises:
-            UnsupportedModelError: no safetensors there, a model that cannot be walked, or tensors that are missing, left over or of another
-                shape than the model's.
+            UnsupportedModelError: no safetensors there, a model that cannot be walked, or tensors that are missing or of another shape than
+                the model's.
         """
         from transformers import AutoConfig, GenerationConfig
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from harness_ext.weights.conversions import Whole, in_order, matcher, wholes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
+
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "BOOL": torch.bool} | {
     f"{sign}{bits}": getattr(torch, f"{'u' if sign == 'U' else ''}int{bits}") for sign in "IU" for bits in (8, 16, 32, 64)
@@ -25,13 +28,13 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 
 
 class WeightFiles:
-    """The safetensors of a folder, matched with a model by name.
+    """The safetensors of a folder, matched with a model by name. Tensors that the model has not are named in the log, and left out.
 
     Args:
         model: on the meta device, with tied weights tied. Tensors are read in the dtypes that it has.
 
     Raises:
-        UnsupportedModelError: no safetensors there, or tensors that are missing, left over, or of another shape than the model's.
+        UnsupportedModelError: no safetensors there, or tensors that are missing or of another shape than the model's.
     """
 
     def __init__(self, folder: Path, model: PreTrainedModel) -> None:
@@ -115,7 +118,7 @@ class WeightFiles:
         refuse_missing(folder, model, report.missing_keys)
         if report.unexpected_keys:
             names = some(sorted(extra[name] for name in report.unexpected_keys))
-            raise UnsupportedModelError(f"{folder}: the files hold {names}, which {type(model).__name__} has not")
+            log.warning("%s: the files hold %s, which %s has not: not used, and not written", folder, names, type(model).__name__)
 
 
 def _headers(files: Mapping[str, Path]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -48,18 +48,8 @@ def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence
         BadOptionError: as :func:`nearest`.
     """
     ratio = asked(sparsity)
-    channels = parts[-1] if parts[-1].title == "channels" else None
-    heads = parts[0] if parts[0].title == "heads" else None
-    removable = [heads.units - units for units in allowed[0]] if heads else [0]
-    options: list[tuple[int, ...]] = []
-    for gone in sorted(removable, key=lambda gone: (abs(Fraction(gone, heads.units) - ratio) if heads else 0, gone)):
-        first = (gone,) if heads else ()
-        if channels:
-            best = nearest_integer((ratio * total - (gone * heads.weights if heads else 0)) / channels.weights)
-            options += [(*first, min(max(best, least), channels.units - 1)) for least in (0, 1)]
-        else:
-            options.append(first)
-    options = [option for option in options if any(option)]
+    channels = _part(parts, "channels")
+    options = _options(ratio, _part(parts, "heads"), channels, allowed, total)
     if not options:
         raise BadOptionError(f"sparsity={sparsity}: pruner 'width' leaves at least one of {parts[0].units} {parts[0].title} in every block")
     shares = [Fraction(sum(part.weights * count for part, count in zip(parts, option, strict=True)), total) for option in options]
@@ -73,3 +63,33 @@ def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence
         return f"{counts} in every block"
 
     return list(options[nearest("pruner 'width' takes whole heads and channels out", sparsity, shares, made, tolerance)])
+
+
+def _part(parts: Sequence[Part], title: str) -> Part | None:
+    return next((part for part in parts if part.title == title), None)
+
+
+def _options(
+    ratio: Fraction, heads: Part | None, channels: Part | None, allowed: Sequence[Sequence[int]], total: int
+) -> list[tuple[int, ...]]:
+    """The numbers of units to remove that come into question, those with the ratio of heads nearest to ``ratio`` first.
+
+    Args:
+        allowed: as for :func:`choose`.
+        total: as for :func:`choose`.
+    """
+    if heads is None:
+        counts = [0]
+    else:
+        removable = (heads.units - units for units in allowed[0])
+        counts = sorted(removable, key=lambda count: (abs(Fraction(count, heads.units) - ratio), count))
+    options: list[tuple[int, ...]] = []
+    for count in counts:
+        of_heads = (count,) if heads else ()
+        if channels is None:
+            options.append(of_heads)
+            continue
+        left = ratio * total - (count * heads.weights if heads else 0)
+        best = nearest_integer(left / channels.weights)
+        options += [(*of_heads, min(max(best, least), channels.units - 1)) for least in (0, 1)]
+    return [option for option in options if any(option)]

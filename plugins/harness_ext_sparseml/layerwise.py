@@ -119,24 +119,28 @@ class SparseMLSparseGPT(_Layerwise):
         step = max(1, self.block_size // m) * m  # a group of a pattern lies in one block
         if not sparsity.pattern and sparsity.removed_of(weight.numel()) == 0:
             return Pruned(weight.clone(), self.notes)
-        return self._fasterprune(weight, sparsity, statistic, _Due(sparsity), blocksize=step, percdamp=self.damping)
+        return self._fasterprune(weight, sparsity, statistic, _ShareOfBlock(sparsity), blocksize=step, percdamp=self.damping)
 
 
-class _Due(float):
-    """The share to remove, of which SparseML takes ``int(size of the block * share)`` for each block in turn as the index of the last
-    weight to go: one less than are still missing from all columns up to its end, so that the roundings of the blocks do not add up."""
+class _ShareOfBlock(float):
+    """The share to remove. SparseML multiplies it with the number of weights of each block of columns, in turn, and takes the product as
+    the index of the last weight to remove.
+
+    The product is one less than the weights that are still to be removed up to the end of the block. So the roundings of the blocks do not
+    add up.
+    """
 
     sparsity: Sparsity
-    seen: int
-    done: int
+    weights: int
+    removed: int
 
-    def __new__(cls, sparsity: Sparsity) -> _Due:
+    def __new__(cls, sparsity: Sparsity) -> _ShareOfBlock:
         self = super().__new__(cls, sparsity.ratio)
-        self.sparsity, self.seen, self.done = sparsity, 0, 0
+        self.sparsity, self.weights, self.removed = sparsity, 0, 0
         return self
 
     def __rmul__(self, size: int) -> int:  # type: ignore[override]
-        self.seen += size
-        due = min(size, max(1, self.sparsity.removed_of(self.seen) - self.done))
-        self.done += due
-        return due - 1
+        self.weights += size
+        count = min(size, max(1, self.sparsity.removed_of(self.weights) - self.removed))
+        self.removed += count
+        return count - 1

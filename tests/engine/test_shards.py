@@ -115,11 +115,25 @@ class TestOpen:
         with Shards.open(folder, out) as shards:
             assert shards.digest() == Placement(whole).digest()
 
+    @pytest.mark.parametrize("extra", ["extra", "model.layers.0.extra.weight", "model.layers.9.mlp.up_proj.weight"])
+    def test_leaves_out_what_the_model_has_not_as_from_pretrained_does(
+        self, tmp_path: Path, out: Path, extra: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder, whole = source(tmp_path)
+        rewrite(folder, lambda tensors: tensors.update({extra: torch.ones(2, 2)}))
+        with Shards.open(folder, out) as shards:
+            assert shards.digest() == Placement(whole).digest() == Placement(AutoModelForCausalLM.from_pretrained(folder)).digest()
+            shards.finish()
+        (warning,) = [record for record in caplog.records if record.name.startswith("harness_ext")]
+        assert extra in warning.getMessage()
+        assert str(folder) in warning.getMessage()
+        assert not any(extra in load_file(file) for file in out.glob("*.safetensors"))
+        assert reloaded(out).keys() == tiny.weights(whole).keys()
+
     @pytest.mark.parametrize(
         ("change", "parts"),
         [
             (lambda t: t.pop("model.layers.1.mlp.up_proj.weight"), ["model.layers.1.mlp.up_proj.weight", "LlamaForCausalLM"]),
-            (lambda t: t.update(extra=torch.ones(1)), ["extra", "LlamaForCausalLM"]),
             (lambda t: t.update({"model.norm.weight": torch.ones(3)}), ["model.norm.weight", "(3,)", "(16,)"]),
             (lambda t: t.clear(), ["lm_head.weight", "18 others"]),
         ],

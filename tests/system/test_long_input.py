@@ -17,18 +17,20 @@ from harness_ext.errors import LONGEST, one_line, shortened, shown
 
 MARK = "qzx"
 KINDS = {"words": f"{MARK} {MARK}\n" * 1000, "file": MARK * 2000 + ".json", "path": f"{MARK}/" * 2000}
-PLAN = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume", "experts", "strict")
+PLAN = ("pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "experts", "strict")
 OPTIONS = (
     "pruner.block_size", "pruner.qzx", "calibration.samples", "calibration.bos", "calibration.path", "calibration.qzx", "allocation.qzx",
-    "qzx.a",
 )  # fmt: skip
+OF_HF = ("qzx.a", "dtype", "device", "sparsty", "peft", "load_in_4bit", "tp_plan", "share_prompts", "gguf_file")
+OF_PRUNE = ("pretrained", "pruner", "sparsity", "modules", "calibration", "allocation", "precision", "dtype", "device", "out", "option")
+OF_SWEEP = (*OF_PRUNE[:-2], "seeds", "tasks", "metadata", "include-path", "limit", "batch-size", "option", "engine", "config", "address")
 
 long_kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def check(message: str) -> None:
     assert "\n" not in message
-    assert message.count(MARK) * len(MARK) <= LONGEST * (1 + message.count(" ... "))
+    assert message.count(MARK) * len(MARK) <= LONGEST * (1 + message.count("..."))
     assert len(message) < 1500
 
 
@@ -51,40 +53,34 @@ def printed(words: list[str]) -> None:
 @pytest.mark.parametrize("name", PLAN)
 def test_from_python(kind: str, name: str) -> None:
     for value in (KINDS[kind], [KINDS[kind]], {KINDS[kind]: KINDS[kind]}, (3, KINDS[kind])):
-        if name == "resume" and isinstance(value, str) and kind in KINDS:
-            continue  # a folder that is made when the run begins; a name that is too long for the system comes below
         arguments: dict[str, Any] = {"pruner": "wanda", "sparsity": 0.5, "calibration": tiny.token_ids()} | {name: value}
         raised(lambda arguments=arguments: prune(tiny.model(), **arguments))
 
 
 @long_kinds
 def test_a_folder_to_resume_from(kind: str, tmp_path: Path) -> None:
-    raised(lambda: prune(tiny.model(), pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(), resume=str(tmp_path / KINDS[kind])))
+    for value in (str(tmp_path / KINDS[kind]), [KINDS[kind]], {KINDS[kind]: KINDS[kind]}, (3, KINDS[kind])):
+        arguments: dict[str, Any] = {"resume": value}
+        raised(lambda arguments=arguments: prune(tiny.model(), pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(), **arguments))
 
 
 @long_kinds
 @pytest.mark.parametrize("name", OPTIONS)
 def test_options_from_python(kind: str, name: str) -> None:
     owner, _, option = name.partition(".")
-    if owner == "qzx":
-        pytest.skip("not from Python")
     calibration = "file" if name == "calibration.path" else "self"
     options = {f"{owner}_options": {option.replace("qzx", KINDS[kind]): KINDS[kind]}}
     raised(lambda: prune(tiny.model(), pruner="sparsegpt", sparsity=0.5, calibration=calibration, **options))
 
 
 @long_kinds
-@pytest.mark.parametrize(
-    "name", [*PLAN, *OPTIONS, "dtype", "device", "sparsty", "peft", "load_in_4bit", "tp_plan", "share_prompts", "gguf_file"]
-)
+@pytest.mark.parametrize("name", [*PLAN, *OPTIONS, *OF_HF])
 def test_model_arguments(kind: str, name: str, tmp_path: Path) -> None:
     folder = Path(tiny.checkpoint(tmp_path / "in"))
     (folder / "model.safetensors").unlink()
     arguments: dict[str, Any] = {"pruner": "wanda", "sparsity": 0.5, "calibration": "self", "device": "cpu"}
     arguments |= {"calibration": "file"} if name == "calibration.path" else {}
     arguments |= {name.replace("qzx", KINDS[kind]) if "qzx" in name else name: KINDS[kind]}
-    if name == "resume":
-        pytest.skip("is made when the run begins")
     if name == "sparsty":
         arguments["sparsity" + KINDS[kind]] = arguments.pop("sparsty")
         with pytest.raises((HarnessExtError, OSError)) as error:  # hf hands it on to from_pretrained
@@ -95,25 +91,17 @@ def test_model_arguments(kind: str, name: str, tmp_path: Path) -> None:
 
 
 @long_kinds
-@pytest.mark.parametrize(
-    "option",
-    ["--pretrained", "--pruner", "--sparsity", "--modules", "--calibration", "--allocation", "--precision", "--dtype", "--device", "--out",
-     "-o", "--gguf-file", "--experts"],
-)  # fmt: skip
+@pytest.mark.parametrize("option", [*OF_PRUNE, "gguf-file", "experts"])
 def test_prune_command(kind: str, option: str, tmp_path: Path) -> None:
     folder = Path(tiny.checkpoint(tmp_path / "in"))
     (folder / "model.safetensors").unlink()
     given = {"--pretrained": str(folder), "--sparsity": "0.5", "--pruner": "magnitude", "--out": str(tmp_path / "out")}
-    given |= {option: KINDS[kind]}
+    given |= {f"--{option}": KINDS[kind]}
     printed(["prune", *(word for pair in given.items() for word in pair)])
 
 
 @long_kinds
-@pytest.mark.parametrize(
-    "option",
-    ["--pretrained", "--pruner", "--sparsity", "--modules", "--calibration", "--allocation", "--precision", "--dtype", "--device",
-     "--seeds", "--tasks", "--metadata", "--include-path", "--limit", "--batch-size", "-o", "--engine", "--config", "--address"],
-)  # fmt: skip
+@pytest.mark.parametrize("option", OF_SWEEP)
 def test_sweep_command(kind: str, option: str, tmp_path: Path) -> None:
     given = {
         "--pretrained": "lab-xs",
@@ -122,19 +110,20 @@ def test_sweep_command(kind: str, option: str, tmp_path: Path) -> None:
         "--tasks": "icl_linear",
         "--out": str(tmp_path / "out"),
     }
-    given |= {option: KINDS[kind]}
+    given |= {f"--{option}": KINDS[kind]}
     printed(["sweep", *(word for pair in given.items() for word in pair)])
 
 
-@long_kinds
+@pytest.mark.parametrize("text", [*KINDS.values(), f"{MARK}/" * 900], ids=[*KINDS, "path that the system takes"])
 @pytest.mark.parametrize(
-    ("words"),
-    [["report"], ["known-facts", "--out", "x.json", "--metadata"]],
+    "words",
+    [["report"], ["known-facts", "--out", "x.json", "--metadata"], ["known-facts", "--out"], ["new-plugin"],
+     ["new-plugin", "mine", "--kind"], ["new-plugin", "mine", "--out"]],
     ids=" ".join,
 )  # fmt: skip
-def test_other_commands(kind: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_commands(text: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    printed([*words, KINDS[kind]])
+    printed([*words, text])
 
 
 @long_kinds
