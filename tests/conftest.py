@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ import torch
 from plugin_sources import InstallPlugin
 
 from harness_ext.tasks.functions import FAMILIES, Function
+
+_numbers = itertools.count()
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes with several threads each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,6 +34,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 names[tier].add(report.nodeid)
     for tier in sorted(names):
         terminalreporter.write_line(f"{tier}: {len(names[tier])} tests in {seconds[tier]:.0f} s")
+
+
+@pytest.fixture(autouse=True)
+def no_calibration_tokens_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test begins with an empty cache of calibration tokens."""
+    monkeypatch.setenv("HARNESS_EXT_CALIBRATION_CACHE", str(tmp_path_factory.getbasetemp() / f"calibration-{next(_numbers)}"))
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
+from harness_ext.commands import cache as cache_command
 from harness_ext.commands import compare, methods, plugin_list
 from harness_ext.commands import perplexity as perplexity_command
+from harness_ext.commands.cache import NO_CACHE
 from harness_ext.commands.errors import told
 from harness_ext.commands.examples import add_examples
 
@@ -127,6 +129,7 @@ def prune(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for a checkpoint after each decoder block. A killed run resumes from it."),
     ] = None,
+    no_calibration_cache: Annotated[bool, NO_CACHE] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")] = False,
     revision: Annotated[Optional[str], typer.Option(help="Revision of the model on the hub.")] = None,  # noqa: UP045
     gguf_file: Annotated[
@@ -149,6 +152,7 @@ def prune(
     }
     given |= {"precision": precision, "resume": resume, "true_sequential": true_sequential or None, "experts": experts}
     given |= {"min_expert_tokens": min_expert_tokens, "strict": strict or None, "dense_limit": dense_limit}
+    given |= {"calibration_cache": False if no_calibration_cache else None}
     try:
         arguments = {name: value for name, value in given.items() if value is not None} | parse_options(option or [])
         job = prune_command.PruneJob(
@@ -360,4 +364,5 @@ def new_plugin(
 
 
 app.command()(perplexity_command.perplexity)
+app.command()(cache_command.cache)
 add_examples(app)

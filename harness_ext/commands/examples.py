@@ -6,6 +6,7 @@ import typer
 
 EXAMPLES = {
     "allocations": ("harness-ext allocations",),
+    "cache": ("harness-ext cache", "harness-ext cache --clear"),
     "calibrations": ("harness-ext calibrations --json",),
     "compare": (
         "harness-ext compare runs/sparsegpt runs/wanda",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from harness_ext.commands.cache import NO_CACHE
 from harness_ext.commands.errors import errors_in_one_line
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
@@ -51,6 +52,7 @@ def perplexity(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder for a checkpoint after each decoder block of the pruning, as for prune."),
     ] = None,
+    no_calibration_cache: Annotated[bool, NO_CACHE] = False,
     revision: Annotated[Text, typer.Option(help="Revision of the model on the hub.")] = None,
     gguf_file: Annotated[Text, typer.Option(help="GGUF file in the folder or repository. Its weights are dequantised.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model.")] = False,
@@ -63,6 +65,7 @@ def perplexity(
         "pruner": pruner, "sparsity": sparsity, "modules": modules, "allocation": allocation, "calibration": calibration,
         "precision": precision, "true_sequential": true_sequential or None, "experts": experts, "min_expert_tokens": min_expert_tokens,
         "strict": strict or None, "dense_limit": dense_limit, "resume": resume,
+        "calibration_cache": False if no_calibration_cache else None,
     }  # fmt: skip
     with errors_in_one_line():
         arguments = {name: value for name, value in of_plan.items() if value is not None} | parse_options(option or [])

@@ -40,6 +40,7 @@ def prune(
     min_expert_tokens: int = MIN_EXPERT_TOKENS,
     strict: bool = False,
     dense_limit: float = DENSE_LIMIT,
+    calibration_cache: bool = True,
     device: str | torch.device | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     pruner_options: Mapping[str, Any] | None = None,
@@ -64,6 +65,7 @@ def prune(
         min_expert_tokens: the record names the experts that were measured on fewer tokens.
         strict: an expert that no token is sent to is an error. By default it is pruned by magnitude, and the record says so.
         dense_limit: how large a share of the selected weights of a block may be in parameters that are not matrices of linear layers.
+        calibration_cache: keep calibration tokens on disk for later runs, by all that decides them. The masks do not depend on it.
         device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
         tokenizer: for calibration sources that read text.
         pruner_options, calibration_options, allocation_options: options by name, where a name was given.
@@ -83,6 +85,7 @@ def prune(
         plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
         allocation=allocation, precision=precision, true_sequential=true_sequential, resume=resume,
         experts=experts, min_expert_tokens=min_expert_tokens, strict=strict, dense_limit=dense_limit,
+        calibration_cache=calibration_cache,
         pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
     check_unwrapped(model)

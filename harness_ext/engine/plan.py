@@ -28,7 +28,7 @@ EXPERTS = ("routed", "all")
 MIN_EXPERT_TOKENS = 256
 ARGUMENTS = (
     "pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume", "experts", "min_expert_tokens",
-    "strict", "dense_limit",
+    "strict", "dense_limit", "calibration_cache",
 )  # fmt: skip
 PREFIXES = ("pruner.", "calibration.", "allocation.")
 
@@ -56,6 +56,8 @@ class Plan:
     """Whether an expert that got no token is an error."""
     dense_limit: float = DENSE_LIMIT
     """How large a share of the selected weights of a block may be in parameters that are not matrices of linear layers."""
+    calibration_cache: bool = True
+    """Whether calibration tokens are kept on disk for later runs."""
     pruner_origin: Origin | None = None
     calibration_origin: Origin | None = None
     allocation_origin: Origin | None = None
@@ -117,6 +119,7 @@ def make_plan(
     min_expert_tokens: int = MIN_EXPERT_TOKENS,
     strict: bool = False,
     dense_limit: float = DENSE_LIMIT,
+    calibration_cache: bool = True,
     pruner_options: Mapping[str, Any] | None = None,
     calibration_options: Mapping[str, Any] | None = None,
     allocation_options: Mapping[str, Any] | None = None,
@@ -144,6 +147,8 @@ def make_plan(
     if true_sequential and (isinstance(pruner, ModelPruner) or pruner.measures() is None):
         raise BadOptionError(f"true_sequential=True: pruner {pruner.name!r} measures no layer, so that their order makes no difference")
     _check_experts(experts, min_expert_tokens, strict, dense_limit)
+    if not isinstance(calibration_cache, bool):
+        raise BadOptionError(f"calibration_cache={shown(calibration_cache)}: want True or False")
     if isinstance(pruner, StructuredPruner) and parsed.pattern:
         raise BadOptionError(f"sparsity={parsed}: pruner {pruner.name!r} removes whole layers, heads or channels: want a ratio such as 0.5")
     if resume is not None:
@@ -158,7 +163,7 @@ def make_plan(
     check_allocation(allocation, pruner, parsed)
     return Plan(
         pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,
-        experts, min_expert_tokens, strict, float(dense_limit), pruner_origin, calibration_origin, allocation_origin,
+        experts, min_expert_tokens, strict, float(dense_limit), calibration_cache, pruner_origin, calibration_origin, allocation_origin,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness_ext.engine import checks, ranks, record
+from harness_ext.engine import calibration_cache, checks, ranks, record
 from harness_ext.engine.coverage import check_coverage, dense_parts
 from harness_ext.engine.experts import visible_products
 from harness_ext.engine.fit import check_fit
@@ -65,8 +65,9 @@ def apply(
     input_ids = None
     if plan.needs_calibration or (measure_error and removes):
         with stopwatch("calibration"):
-            input_ids = _input_ids(plan, model, tokenizer)
+            input_ids, cached = _input_ids(plan, model, tokenizer, found["dense_digest"], placement.device)
         found["calibration"] = describe(input_ids, tokenizer)
+        found["calibration_from_cache"] = cached
     found["environment"] = record.environment(placement.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     began = time.perf_counter()
@@ -125,12 +126,23 @@ def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[Deco
     return blocks
 
 
-def _input_ids(plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> torch.Tensor:
+def _input_ids(
+    plan: Plan, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, dense_digest: str, device: torch.device
+) -> tuple[torch.Tensor, bool]:
+    """The calibration tokens, and whether they were read from the cache."""
     if isinstance(plan.calibration, torch.Tensor):
-        ids, source = plan.calibration, "calibration"
+        check_ids(plan.calibration, model, "calibration")
+        return ranks.broadcast(plan.calibration.cpu()), False
+    source = f"calibration {plan.calibration.name!r}"
+    key = calibration_cache.key_of(plan.calibration, model, dense_digest, tokenizer, device) if plan.calibration_cache else None
+    kept = calibration_cache.read(key) if key else None
+    if kept is not None:
+        ids = kept
+        log.info("calibration tokens: read from the cache, %s", calibration_cache.folder())
     else:
-        source = f"calibration {plan.calibration.name!r}"
         with checks.untouched(model.parameters(), "the model's weights", f"{source} broke its contract"):
             ids = plan.calibration.input_ids(model, tokenizer)
     check_ids(ids, model, source)
-    return ranks.broadcast(ids.cpu())
+    if key and kept is None:
+        calibration_cache.write(key, plan.calibration, ids)
+    return ranks.broadcast(ids.cpu()), kept is not None

@@ -47,6 +47,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
         true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
         share_prompts: run each prompt once for all its answer choices; False runs it once a choice, as ``hf`` does.
+        calibration_cache: keep calibration tokens on disk for later runs.
         resume: a folder for checkpoints of the pruning, one for each decoder block.
         pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
 

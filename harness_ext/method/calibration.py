@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -15,7 +15,7 @@ from harness_ext.method.options import Configurable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-LONGEST_DEFAULT = 2048  # buffers sized by a 128k context would not fit anywhere
+LONGEST_DEFAULT = 512  # docs/own-model.md has the cost
 
 
 class Calibration(Configurable):
@@ -28,7 +28,7 @@ class Calibration(Configurable):
     samples: int = 64
     """How many sequences."""
     length: int | None = None
-    """Tokens per sequence; by default what the model can take, at most 2,048."""
+    """Tokens per sequence; by default what the model can take, at most 512."""
     seed: int = 0
     bos: bool | Literal["auto"] = "auto"
     """Whether each sequence begins with the BOS token; ``auto``: if the tokenizer puts it before a text."""
@@ -101,12 +101,25 @@ class Calibration(Configurable):
             ids[without] = torch.cat([torch.full_like(ids[without][:, :1], first), ids[without][:, :-1]], 1)
         return ids
 
+    def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
+        """What decides the token ids beside the class, the options and the tokenizer, as JSON values. Override it so that the token ids
+        are kept on disk; they must then depend on nothing else.
+
+        Args:
+            model: the dense model.
+            model_digest: of its weights.
+
+        Returns:
+            None, the default: they are not kept.
+        """
+        return None
+
     def begins_with_bos(self, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether sequences begin with the BOS token."""
         return adds_bos(tokenizer) if self.bos == "auto" else self.bos
 
     def length_for(self, model: PreTrainedModel) -> int:
-        """``length``, or what the model can take, at most 2,048."""
+        """``length``, or what the model can take, at most 512."""
         limit = longest(model)
         if self.length is not None and limit is not None and self.length > limit:
             raise BadOptionError(f"calibration.length={self.length}: the model takes at most {limit} tokens")

@@ -61,7 +61,8 @@ def settings(
         perplexity: what decides the perplexity of the trial, if it is measured.
     """
     plan = trial.plan.describe() if not trial.is_dense else {"sparsity": "0"}
-    evaluation, model_args = sweep.evaluation(), dict(sweep.model_args)
+    evaluation = sweep.evaluation()
+    model_args = {name: value for name, value in sweep.model_args.items() if name != "calibration_cache"}  # which changes no score
     device = torch.device(sweep.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     processes = {"processes": ranks.count()} if ranks.count() > 1 else {}  # sums over shares of the text differ in the last bits
     return {

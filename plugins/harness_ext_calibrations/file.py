@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness_ext import BadOptionError, CalibrationError, Documents, shortened, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class File(Documents):
@@ -30,6 +34,9 @@ class File(Documents):
     @property
     def _in_lines(self) -> bool:
         return Path(self.path).suffix == ".jsonl"
+
+    def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
+        return {"length": self.length_for(model), "content": hashlib.sha256(Path(self.path).read_bytes()).hexdigest()}
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         path = Path(self.path)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness_ext import BadOptionError, CalibrationError, Documents, one_line, shown
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Hub(Documents):
@@ -23,6 +26,16 @@ class Hub(Documents):
     def check(self) -> None:
         if not self.dataset:
             raise BadOptionError("calibration=hub wants calibration.dataset=NAME, such as allenai/c4")
+
+    def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
+        """By the commit of the data set. Not kept where the hub does not tell it."""
+        from huggingface_hub import HfApi
+
+        try:
+            commit = HfApi().dataset_info(self.dataset, revision=self.revision).sha
+        except Exception:  # the hub's client raises errors of several libraries
+            return None
+        return {"length": self.length_for(model), "commit": commit} if commit else None
 
     def rows(self) -> Iterator[tuple[str, Any]]:
         import datasets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -41,6 +41,18 @@ class SelfGenerated(Calibration):
             with self._plain_sampling(model, length), progress("calibration text", len(batches) * (length - 1)) as advance:
                 rows = [self._continue(model, batch, advance) for batch in batches]
         return torch.cat(rows)
+
+    def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
+        """By the weights, the configuration and the class of the model. Not kept for a model with hooks, or with code of its own."""
+        if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+            return None
+        if type(model).__module__.partition(".")[0] != "transformers":
+            return None
+        config = {name: value for name, value in model.config.to_dict().items() if name not in ("_name_or_path", "transformers_version")}
+        return {
+            "model": model_digest, "class": type(model).__qualname__, "config": config, "length": self.length_for(model),
+            "attention": getattr(model.config, "_attn_implementation", None), "eos": getattr(model.generation_config, "eos_token_id", None),
+        }  # fmt: skip
 
     def _first(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> int | None:
         """The first token of each sequence; None for any. ``bos=auto`` takes the end of a text where the model knows no beginning."""

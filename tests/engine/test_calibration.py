@@ -290,14 +290,14 @@ class TestLength:
     class Own(Calibration):
         name = "own"
 
-    @pytest.mark.parametrize(("limit", "given", "length"), [(32, None, 32), (32, 8, 8), (100_000, None, 2048), (100_000, 5000, 5000)])
+    @pytest.mark.parametrize(("limit", "given", "length"), [(32, None, 32), (32, 8, 8), (100_000, None, 512), (100_000, 5000, 5000)])
     def test_is_what_is_asked_for_or_what_the_model_takes(self, limit, given, length):
         assert self.Own(length=given).length_for(tiny.model(max_position_embeddings=limit)) == length
 
-    def test_is_2048_where_the_model_sets_no_limit(self):
+    def test_is_512_where_the_model_sets_no_limit(self):
         bloom = transformers.BloomConfig(hidden_size=8, n_layer=1, n_head=2, vocab_size=tiny.VOCABULARY)  # has no position embeddings
         other = transformers.BloomForCausalLM(bloom)
-        assert self.Own().length_for(other) == 2048
+        assert self.Own().length_for(other) == 512
         assert self.Own(length=5000).length_for(other) == 5000
 
     def test_gpt2_calls_it_otherwise(self):
