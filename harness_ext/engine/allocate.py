@@ -35,6 +35,8 @@ def allocate(
     one in the order of the remainders, where that brings the total nearer to what was asked for; by more than one only if so many others
     are at ``m - 1`` that the total is still missed by more than half a step of the largest layer. Layers with no ``n`` left stay dense.
 
+    What was asked for may be removed of all layers together, or of those that do not get 0: an allocation may leave layers out.
+
     Args:
         layers: all layers to be pruned, in the order of the model; at least one.
         measured: what ``allocation.measure`` returned, by the number of the block.
@@ -44,7 +46,18 @@ def allocate(
         PluginError: the allocation did not return a sparsity for each layer, or they add up to something else than was asked for.
     """
     _check_together(allocation, pruner, sparsity)
-    given = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
+    result = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
+    kept = [layer for layer in layers if not _is_zero(result[layer.name])]
+    if 0 < len(kept) < len(layers) and _is_total(result, sparsity, kept):
+        spread = _spread(allocation, {layer.name: result[layer.name] for layer in kept}, sparsity, kept)
+        return {layer.name: spread.get(layer.name, Sparsity(0.0)) for layer in layers}
+    return _spread(allocation, result, sparsity, layers)
+
+
+def _spread(
+    allocation: Allocation, given: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]
+) -> dict[str, Sparsity]:
+    """The sparsities of layers that are to lose together what was asked for."""
     _check_divisibility(given, sparsity, layers)
     if sparsity.pattern is None:
         spread = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in given.items()}
@@ -105,6 +118,16 @@ def _check_divisibility(given: Mapping[str, float | Sparsity], sparsity: Sparsit
         chosen = value if isinstance(value, Sparsity) else sparsity
         if chosen.pattern and layer.columns % chosen.pattern[1]:
             raise BadOptionError(f"sparsity={chosen}: {layer.name} has {layer.columns} inputs, which {chosen.pattern[1]} does not divide")
+
+
+def _is_zero(value: float | Sparsity) -> bool:
+    return (value.ratio if isinstance(value, Sparsity) else value) == 0
+
+
+def _is_total(given: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> bool:
+    """Whether layers lose together what was asked for of them, before ratios are rounded to patterns."""
+    asked = sum(sparsity.removed_of(layer.size) for layer in layers)
+    return abs(round(sum(_removed(given[layer.name], layer.size) for layer in layers)) - asked) <= rounding_slack(len(layers), asked)
 
 
 def _check_total(allocation: Allocation, given: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:
