@@ -36,6 +36,8 @@ def allocate(
     than one if many others are at ``m - 1``: while the total is missed by more than half a step of the largest layer. A layer whose ``n``
     is 0 stays dense.
 
+    What was asked for may be removed of all layers together, or of those that do not get 0: an allocation may leave layers out.
+
     Args:
         layers: all layers to be pruned, in the order of the model; at least one.
         measured: what ``allocation.measure`` returned, by the number of the block.
@@ -45,7 +47,18 @@ def allocate(
         PluginError: the allocation did not return a sparsity for each layer, or they add up to something else than was asked for.
     """
     _check_together(allocation, pruner, sparsity)
-    spread = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
+    allocated = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
+    kept = [layer for layer in layers if not _is_zero(allocated[layer.name])]
+    if 0 < len(kept) < len(layers) and _is_total(allocated, sparsity, kept):
+        spread = _spread(allocation, {layer.name: allocated[layer.name] for layer in kept}, sparsity, kept)
+        return {layer.name: spread.get(layer.name, Sparsity(0.0)) for layer in layers}
+    return _spread(allocation, allocated, sparsity, layers)
+
+
+def _spread(
+    allocation: Allocation, spread: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]
+) -> dict[str, Sparsity]:
+    """The sparsities of layers that are to lose together what was asked for."""
     _check_divisibility(spread, sparsity, layers)
     if sparsity.pattern is None:
         sparsities = {name: value if isinstance(value, Sparsity) else Sparsity(value) for name, value in spread.items()}
@@ -106,6 +119,16 @@ def _check_divisibility(spread: Mapping[str, float | Sparsity], sparsity: Sparsi
         chosen = value if isinstance(value, Sparsity) else sparsity
         if chosen.pattern and layer.columns % chosen.pattern[1]:
             raise BadOptionError(f"sparsity={chosen}: {layer.name} has {layer.columns} inputs, which {chosen.pattern[1]} does not divide")
+
+
+def _is_zero(value: float | Sparsity) -> bool:
+    return (value.ratio if isinstance(value, Sparsity) else value) == 0
+
+
+def _is_total(spread: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> bool:
+    """Whether layers lose together what was asked for of them, before ratios are rounded to patterns."""
+    asked = sum(sparsity.removed_of(layer.size) for layer in layers)
+    return abs(round(sum(_removed(spread[layer.name], layer.size) for layer in layers)) - asked) <= rounding_slack(len(layers), asked)
 
 
 def _check_total(allocation: Allocation, removed: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:

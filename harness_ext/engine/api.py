@@ -30,7 +30,7 @@ def prune(
     *,
     pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str,
-    modules: str = "all",
+    modules: str | Sequence[str] = "all",
     calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
@@ -54,7 +54,8 @@ def prune(
         model: a causal language model of transformers, in float32, float16 or bfloat16.
         pruner: the name of a registered pruner, or an instance.
         sparsity: a ratio in [0, 1), or a pattern such as ``"2:4"``.
-        modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``; or a list of them, with
+            exclusions that begin with ``!``: ``["all", "!model.layers.0.*"]``. The sparsity is that of the selected layers.
         calibration: int64 token ids [samples, length], a list of texts, the name of a registered source, a text file, or an instance.
         allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.

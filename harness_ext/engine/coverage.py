@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from harness_ext.engine.kinds import KINDS, kind_of
-from harness_ext.engine.layers import DecoderBlock, LinearLayer, chooses_experts, linear_layers, selects
+from harness_ext.engine.layers import DecoderBlock, LinearLayer, chooses_experts, linear_layers
+from harness_ext.engine.selection import selects
 from harness_ext.errors import UnsupportedModelError
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -14,8 +13,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from harness_ext.engine.experts import Expert, Place, in_groups, listed_experts, stored_experts
-from harness_ext.engine.kinds import KINDS, kind_of
-from harness_ext.errors import BadOptionError, UnsupportedModelError, did_you_mean, shown
+from harness_ext.engine.kinds import kind_of
+from harness_ext.engine.selection import check_selection, parse_modules, selects
+from harness_ext.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,33 +91,22 @@ class DecoderBlock:
 Layer, Block = LinearLayer, DecoderBlock  # the names that plugins of version 0.1 import
 
 
-def find_blocks(model: PreTrainedModel, modules: str = "all") -> list[DecoderBlock]:
+def find_blocks(model: PreTrainedModel, modules: str | Sequence[str] = "all") -> list[DecoderBlock]:
     """The decoder blocks in order, with the linear layers that ``modules`` selects. What chooses experts is no such layer and stays dense.
 
     Args:
-        modules: ``all``, ``attention``, ``ffn``, or a glob over full layer names such as ``*.q_proj``.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over full layer names such as ``*.q_proj``; or several of them joined by ``+``
+            or in a list, with exclusions: ``all+!model.layers.0.*``.
 
     Raises:
         UnsupportedModelError: no single list of decoder blocks.
-        BadOptionError: ``modules`` selects nothing.
+        BadOptionError: ``modules`` selects nothing, or a part of it matches no layer.
     """
+    modules = parse_modules(modules)
     name, blocks = _block_list(model)
     found = [DecoderBlock(f"{name}.{i}", block, tuple(linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
-    chosen = [DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if selects(modules, layer.name, layer.kind))) for b in found]
-    if not any(block.layers for block in chosen):
-        names = [layer.name for block in found for layer in block.layers]
-        raise BadOptionError(
-            f"modules={shown(modules)} selects no layer: want all, attention, ffn, or a glob such as '*.{names[0].rsplit('.', 1)[-1]}'."
-            + did_you_mean(modules, [*KINDS, *names])
-        )
-    return chosen
-
-
-def selects(modules: str, name: str, kind: str) -> bool:
-    """Whether ``modules`` selects what has this full name and this kind."""
-    if modules in KINDS:
-        return modules in ("all", kind)
-    return fnmatch.fnmatchcase(name, modules)
+    check_selection(modules, [(layer.name, layer.kind) for block in found for layer in block.layers])
+    return [DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if selects(modules, layer.name, layer.kind))) for b in found]
 
 
 def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -12,6 +12,7 @@ import torch
 
 from harness_ext.engine.allocate import check_allocation
 from harness_ext.engine.coverage import DENSE_LIMIT
+from harness_ext.engine.selection import parse_modules
 from harness_ext.errors import BadOptionError, did_you_mean, shown
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
@@ -109,7 +110,7 @@ def make_plan(
     *,
     pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str = 0,
-    modules: str = "all",
+    modules: str | Sequence[str] = "all",
     calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
     precision: str = PRECISION,
@@ -131,8 +132,7 @@ def make_plan(
         PluginError: a pruner or a source, by name or as an instance, overrides nothing.
     """
     parsed = Sparsity.parse(sparsity)
-    if not isinstance(modules, str) or not modules:
-        raise BadOptionError(f"modules={shown(modules)}: want all, attention, ffn, or a glob such as '*.q_proj'")
+    modules = parse_modules(modules)
     if precision not in PRECISIONS:
         raise BadOptionError(f"precision={shown(precision)}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
     pruner, pruner_origin = _made(PruningMethod, plugins.pruners, pruner, pruner_options)

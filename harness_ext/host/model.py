@@ -41,7 +41,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
         pruner: the name of a registered pruner (default ``sparsegpt``).
         sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
-        modules: ``all``, ``attention``, ``ffn``, or a glob over module names.
+        modules: ``all``, ``attention``, ``ffn``, or a glob over module names; or several joined by ``+``, with exclusions:
+            ``all+!model.layers.0.*``.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
         allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.

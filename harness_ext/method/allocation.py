@@ -108,6 +108,7 @@ class Allocation(Configurable):
 
         Returns:
             by the name of each layer, a ratio in [0, 1) or a Sparsity. Together they must remove what was asked for, up to one weight a
-            layer. Under a pattern, a Sparsity must be a pattern too.
+            layer: of all layers, or of those that do not get 0. Layers with 0 stay dense. Under a pattern, a Sparsity must be a pattern
+            too.
         """
         raise PluginError(f"{type(self).__qualname__} does not override spread")

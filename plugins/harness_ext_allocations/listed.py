@@ -19,7 +19,8 @@ class Listed(Allocation):
     """Takes the sparsities from a JSON or YAML file: a list, with one entry for each decoder block, or a mapping from layers to entries.
 
     An entry is a ratio, or a pattern such as ``"2:4"``, also where the sparsity that was asked for is a ratio. Where a pattern ``n:m`` was
-    asked for, a ratio stands for the pattern of the same ``m`` with that ratio. What the entries add up to must be what was asked for.
+    asked for, a ratio stands for the pattern of the same ``m`` with that ratio. What the entries add up to must be what was asked for: of
+    all layers, or of those whose entry is not 0. Layers with the entry 0 are then left out.
 
     The keys of a mapping are full names of layers, or globs over them such as ``"*.q_proj"``. A name goes before a glob, and of several
     globs the first that matches counts. Every layer must have an entry, and every key must decide about at least one layer.
@@ -107,14 +108,19 @@ class Listed(Allocation):
         return Sparsity(n / m, (n, m))
 
     def _check_total(self, given: Mapping[str, Sparsity], asked: Sparsity, layers: Sequence[LayerShape]) -> None:
-        removed = sum(given[layer.name].removed_of(layer.size) for layer in layers)
-        wanted = sum(asked.removed_of(layer.size) for layer in layers)
-        if abs(removed - wanted) > rounding_slack(len(layers), wanted):
+        kept = [layer for layer in layers if given[layer.name].ratio > 0]
+        if not (_adds_up(given, asked, layers) or (kept and _adds_up(given, asked, kept))):
             ratio = sum(given[layer.name].ratio * layer.size for layer in layers) / sum(layer.size for layer in layers)
             how = f"write ratios as patterns of {asked.pattern[1]} and " if asked.pattern else ""
             raise BadOptionError(
                 f"{self._option}: the list adds up to {ratio:.6g} of the weights, not to sparsity={asked}; {how}say sparsity={ratio:.6g}"
             )
+
+
+def _adds_up(given: Mapping[str, Sparsity], asked: Sparsity, layers: Sequence[LayerShape]) -> bool:
+    removed = sum(given[layer.name].removed_of(layer.size) for layer in layers)
+    wanted = sum(asked.removed_of(layer.size) for layer in layers)
+    return abs(removed - wanted) <= rounding_slack(len(layers), wanted)
 
 
 def _read(file: Path) -> Any:

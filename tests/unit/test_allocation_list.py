@@ -136,3 +136,14 @@ class TestList:
             Listed().check(Magnitude())
         with raises_line(BadOptionError, "no-such.json'"):
             Listed(path=str(tmp_path / "no-such.json")).check(Magnitude())
+
+    def test_zeros_are_left_out_where_the_others_add_up(self, listed):
+        assert self.give(listed([0, 0.5]), 0.5) == ["0"] * 3 + ["0.5"] * 3
+        assert self.give(listed([0, 0.5]), 0.25) == ["0"] * 3 + ["0.5"] * 3
+        assert self.give(listed({"*.q_proj": 0, "*.up_proj": 0.25, "*": 0.75}), 0.5) == ["0", "0.25", "0.75"] * 2
+        assert self.give(listed("- 0\n- '2:4'\n", ".yaml"), "2:4") == ["0"] * 3 + ["2:4"] * 3
+
+    @pytest.mark.parametrize("content", [[0, 0], {"*": 0}, [0, 0.6]])
+    def test_zeros_do_not_hide_another_total(self, listed, content):
+        with raises_line(BadOptionError, "adds up to", "sparsity=0.5"):
+            self.give(listed(content), 0.5)
