@@ -40,7 +40,7 @@ def hero(done: Analysis, axis: Axis, drop: float, label: str | None, folder: Pat
     title = f"Abilities against {against}"
     return [
         draw(folder, "abilities", title, caption, alt, lambda hover: _figure(done, axis, drop, label, shown, WIDE, hover)),
-        sketch("abilities-narrow", title, alt, lambda hover: _figure(done, axis, drop, label, shown, NARROW, hover)),
+        sketch("abilities-narrow", title, caption, alt, lambda _: _figure(done, axis, drop, label, shown, NARROW, Hover(off=True))),
     ]
 
 
@@ -76,10 +76,10 @@ def _figure(done: Analysis, axis: Axis, drop: float, label: str | None, shown: l
     upper.axhline(0, color="#555555", linewidth=0.8)
     _strip(lower, done, axis, rows, drop, hover)
     for one in [one for one in rows if one.label == label]:
-        for ability, critical in critical_of(done, one, drop).items():
+        for critical in critical_of(done, one, drop).values():
             for at in axis.places(one, [critical.sparsity] if critical.sparsity is not None else []):
                 for panel in (upper, lower):
-                    panel.axvline(at, color=_colour(done, ability), linewidth=1, linestyle=":")
+                    panel.axvline(at, color="#555555", linewidth=1, linestyle=":")
     lower.set_xlabel(axis.label)
     _keys(figure, done, shown, label, axis, 1 if narrow else 3)
     return figure
@@ -147,7 +147,10 @@ def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: flo
             end = critical.last if critical.high is None else critical.high
             low, at, high = axis.places(one, [critical.low, value, end])
             colour = _colour(done, ability)
-            axes.plot([low, high], [y, y], color=colour, linewidth=3.2, alpha=0.45, solid_capstyle="butt")
+            line = _look(done, ability, 0)["linestyle"]
+            axes.plot(
+                [low, high], [y, y], color=colour, linestyle=line, linewidth=3.2, alpha=0.5, solid_capstyle="butt", dash_capstyle="butt"
+            )
             if critical.high is None:
                 axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
             if critical.sparsity is not None:
