@@ -44,11 +44,7 @@ def lost(done: Analysis, drop: float) -> Table | None:
                     continue
                 words = critical.cell_words().removeprefix("between ").replace(" and ", " to ").replace(" ", "\u00a0")
                 wider = (critical.low, critical.high) != critical.cell
-                cells.append(
-                    f"{words} ({critical.interval_words()})".replace(" to ", "\u00a0to\u00a0").replace("beyond ", "beyond\u00a0")
-                    if wider
-                    else words
-                )
+                cells.append(f"{words} ({critical.interval_words()})" if wider else words)
             rows.append([one.label, *cells, first_lost(done, one, drop)])
     if not rows:
         return None
