@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
+from harness_ext.report.axis import SPARSITY, Axis
 from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, Hover, band, draw, legend, panels, style
 from harness_ext.report.hero import ends
 from harness_ext.report.series import Series
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness_ext.statistics import AbilityCurve
 
 
-def comparisons(done: Analysis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
+def comparisons(done: Analysis, axis: Axis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
     """Draws what can be drawn.
 
     Returns:
@@ -31,7 +32,7 @@ def comparisons(done: Analysis, drops: Sequence[float], folder: Path) -> tuple[l
         found.append(_critical(done, drops, folder))
     else:
         gaps.append("no figure of critical sparsities: there is none")
-    if done.rungs:
+    if done.rungs and axis is SPARSITY:  # else the first figure has the same
         found.append(_ladder(done, folder))
     if pairs := module_pairs(done):
         found.append(_modules(done, pairs, folder))

@@ -48,7 +48,7 @@ def figures(done: Analysis, axis: Axis, drops: Sequence[float], main: float, lab
         drops: shares of the dense score that count as lost, and ``main``, the one of the first figure.
         label: of the method that the headline is about.
     """
-    compared, gaps = comparisons(done, drops, folder)
+    compared, gaps = comparisons(done, axis, drops, folder)
     first = hero(done, axis, main, label, folder) if done.curves else []
     if not first:
         gaps.insert(0, "no figure of ability curves: there is no curve")

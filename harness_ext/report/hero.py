@@ -70,7 +70,7 @@ def _figure(done: Analysis, axis: Axis, drop: float, label: str | None, shown: l
                 _curve(upper, done, axis, one, ability, one.label == label, len(shown), hover)
     if axis is not SPARSITY:
         _points(upper, done, axis, hover)
-        upper.set_xscale("log")
+        axis.scale(upper)
     upper.set_ylabel("score above chance")
     upper.set_ylim(bottom=min(-0.02, upper.get_ylim()[0]), top=1.04)
     upper.axhline(0, color="#555555", linewidth=0.8)
@@ -124,18 +124,12 @@ def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
             for rung, at in zip(rungs, x, strict=True)
         ]
         hover.points(axes, x, y, texts)
-        if ability == of_curves(done)[0]:
-            for rung, at in zip(rungs, x, strict=True):
-                axes.annotate(
-                    rung.pretrained,
-                    (at, 0),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    rotation=90,
-                    fontsize=7,
-                    color="#555555",
-                    ha="right",
-                )
+    names = {rung.pretrained for rung in done.rungs if rung.series is None}
+    for name in sorted(names):
+        at, low = axis.of(trials[name]), min(rung.score for rung in done.rungs if rung.series is None and rung.pretrained == name)
+        short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
+        place = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axes.annotate(short, (at, low), fontsize=7, color="#555555", **place).set_in_layout(False)
 
 
 def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: float, hover: Hover) -> None:

@@ -77,7 +77,7 @@ def _figure(done: Analysis, axis: Axis, task: str, ends: tuple[float, float], ho
         x, y = [axis.of(trial) for trial in others], [trial.tasks[task].value for trial in others]
         axes.plot(x, y, linestyle="none", marker="*", markersize=10, color="black", zorder=4)
         hover.points(axes, x, y, [f"{trial.pretrained}, {task}: {trial.tasks[task].value:.4g}, nothing removed" for trial in others])
-        axes.set_xscale("log")
+        axis.scale(axes)
     elif not done.series:
         hover.points(axes, [0.0] * len(others), [trial.tasks[task].value for trial in others], [trial.pretrained for trial in others])
     axes.axhline(
