@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from harness_ext.errors import did_you_mean, shown
 from harness_ext.report.series import Series
 from harness_ext.report.trials import LoadedTrial, ReportError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,16 @@ class Axis:
             return list(sparsities)
         grid = [*([0.0] if series.dense else []), *sorted(series.points)]
         return [float(at) for at in np.interp(sparsities, grid, [self.place(series, sparsity) for sparsity in grid])]
+
+    def scale(self, axes: Axes) -> None:
+        """Sizes are on a logarithmic axis, with ticks such as 500 k."""
+        from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+        if self.size is not None:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(EngFormatter())
 
     def of(self, trial: LoadedTrial) -> float:
         """The size of a trial.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
+from harness_ext.report.axis import SPARSITY, Axis
 from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, Hover, band, draw, legend, panels, style
 from harness_ext.report.hero import ends
 from harness_ext.report.series import Series
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from harness_ext.statistics import AbilityCurve
 
 
-def comparisons(done: Analysis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
+def comparisons(done: Analysis, axis: Axis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
     """Draws what can be drawn.
 
     Returns:
@@ -31,7 +32,7 @@ def comparisons(done: Analysis, drops: Sequence[float], folder: Path) -> tuple[l
         found.append(_critical(done, drops, folder))
     else:
         gaps.append("no figure of critical sparsities: there is none")
-    if done.rungs:
+    if done.rungs and axis is SPARSITY:  # else the first figure has the same
         found.append(_ladder(done, folder))
     if pairs := module_pairs(done):
         found.append(_modules(done, pairs, folder))
@@ -216,27 +217,18 @@ def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], fold
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(flipped), sharey=True)
         for one, (label, by_ability) in zip(axes, flipped.items(), strict=True):
-            grid = sorted({sparsity for points in by_ability.values() for sparsity, _, _ in points})
             for index, ability in enumerate(abilities):
                 points = by_ability.get(ability, [])
-                places = [grid.index(sparsity) + beside(index, len(abilities)) for sparsity, _, _ in points]
-                look: dict[str, Any] = {
-                    "width": 0.76 / len(abilities),
-                    "color": COLOURS[index],
-                    "alpha": 0.75,
-                    "edgecolor": "black",
-                    "linewidth": 0.7,
-                    "hatch": HATCHES[index],
-                }
-                one.bar(places, [-100 * lost for _, lost, _ in points], label=name_of(ability), **look)
-                one.bar(places, [100 * won for _, _, won in points], **look)
+                places, look = [sparsity for sparsity, _, _ in points], style(index) | {"markersize": 3.5, "linewidth": 1.2}
+                one.plot(places, [-100 * lost for _, lost, _ in points], label=name_of(ability), **look)
+                one.plot(places, [100 * won for _, _, won in points], **look)
+                texts = [f"{name_of(ability)} at {sparsity:g}: {lost:.1%} lost, {won:.1%} won" for sparsity, lost, won in points]
+                hover.points(one, places, [-100 * lost for _, lost, _ in points], texts)
             one.axhline(0, color="black", linewidth=0.8)
             one.set_title(label, fontsize=10)
-            one.set_xticks(range(len(grid)), [f"{sparsity:g}" for sparsity in grid])
             one.set_xlabel("sparsity")
             one.set_ylabel("% of items\nlost (below 0), won (above)")
             one.tick_params(labelleft=True)
-            one.grid(visible=False, axis="x")
         legend(figure, axes)
         return figure
 
@@ -248,5 +240,5 @@ def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], fold
         folder, "flips", "Answers that flipped",
         "Items that the dense model gets right and the pruned one wrong (below zero), and the reverse (above), as a share of all items of "
         "the tasks of the ability, all calibration seeds together.",
-        f"Bars of the share of items lost and won at each sparsity. {said}.", make,
+        f"Lines of the share of items lost and won at each sparsity. {said}.", make,
     )  # fmt: skip

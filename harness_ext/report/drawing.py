@@ -55,8 +55,13 @@ class Drawn:
 
 @dataclass
 class Hover:
-    """The texts that a browser shows when the pointer is on a mark of a figure, by the id of a group of marks."""
+    """The texts that a browser shows when the pointer is on a mark of a figure, by the id of a group of marks.
 
+    Args:
+        off: whether there are none, as in a figure for telephones, which have no pointer.
+    """
+
+    off: bool = False
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     def name(self, artist: Artist, texts: Sequence[str]) -> None:
@@ -66,7 +71,8 @@ class Hover:
 
     def points(self, axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
         """Marks that are not seen and larger than those that are, so that the pointer need not be exact."""
-        self.name(axes.plot(x, y, linestyle="none", marker="o", markersize=13, color="black", alpha=0)[0], texts)
+        if not self.off:
+            self.name(axes.plot(x, y, linestyle="none", marker="o", markersize=13, color="black", alpha=0)[0], texts)
 
 
 def style(index: int) -> dict[str, Any]:
@@ -126,13 +132,13 @@ def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Call
     return Drawn(name, title, caption, alt, inline(text, name, alt, hover))
 
 
-def sketch(name: str, title: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
+def sketch(name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
     """Makes a figure for the page alone."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         hover = Hover()
-        return Drawn(name, title, "", alt, inline(svg_of(make(hover), title, alt), name, alt, hover))
+        return Drawn(name, title, caption, alt, inline(svg_of(make(hover), title, alt), name, alt, hover))
 
 
 def svg_of(figure: Figure, title: str, alt: str) -> str:
@@ -148,8 +154,8 @@ def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    if hover and hover.texts:
-        svg = _with_texts(svg, hover)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = _short(svg, hover or Hover())
     svg = re.sub(r'(<image\b[^>]*)\sid="[^"]*"', r"\1", svg)  # equal pictures have equal ids, and nothing refers to them
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
@@ -161,18 +167,22 @@ def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:
     return f'{opening} role="img" aria-labelledby="{name}-alt"><title id="{name}-alt">{html.escape(alt)}</title>{rest}'
 
 
-def _with_texts(svg: str, hover: Hover) -> str:
-    """Puts a ``title`` into each mark: browsers show it, and screen readers read it."""
+def _short(svg: str, hover: Hover) -> str:
+    """Says once for a group what all its marks look like, and puts a ``title`` into marks: browsers show it, screen readers read it."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", LINK)
     root = ElementTree.fromstring(svg)
     for group in root.iter(f"{{{SVG}}}g"):
-        texts = hover.texts.get(group.get("id", ""))
-        if texts is None:
-            continue
-        marks = list(group.iter(f"{{{SVG}}}use")) or [group]
-        for mark, text in zip(marks, texts, strict=True):
-            title = ElementTree.Element(f"{{{SVG}}}title")
-            title.text = text
-            mark.insert(0, title)
+        marks = [mark for mark in group if mark.tag == f"{{{SVG}}}use"]
+        styles = {mark.get("style", "") for mark in marks}
+        if len(marks) > 1 and len(styles) == 1 and "style" not in group.attrib:
+            group.set("style", styles.pop())
+            for mark in marks:
+                mark.attrib.pop("style", None)
+    for group in root.iter(f"{{{SVG}}}g"):
+        if texts := hover.texts.get(group.get("id", "")):
+            for mark, text in zip(list(group.iter(f"{{{SVG}}}use")) or [group], texts, strict=True):
+                title = ElementTree.Element(f"{{{SVG}}}title")
+                title.text = text
+                mark.insert(0, title)
     return ElementTree.tostring(root, encoding="unicode")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +21,15 @@ class Figures:
 
     Args:
         hero: the first figure, for a wide and for a narrow window; empty if there is no curve.
-        tasks: one for each task, by ability, None for those of no ability.
+        tasks: one for each task of an ability, and ``unclassified``, one for each other task.
         comparisons: of methods, models and parts.
         layers: of methods whose layers differ in sparsity.
         gaps: for each figure that there is not, why.
     """
 
     hero: Sequence[Drawn]
-    tasks: Mapping[str | None, Sequence[Drawn]]
+    tasks: Sequence[Drawn]
+    unclassified: Sequence[Drawn]
     comparisons: Sequence[Drawn]
     layers: Drawn | None = None
     gaps: Sequence[str] = field(default_factory=list)
@@ -47,11 +48,13 @@ def figures(done: Analysis, axis: Axis, drops: Sequence[float], main: float, lab
         drops: shares of the dense score that count as lost, and ``main``, the one of the first figure.
         label: of the method that the headline is about.
     """
-    compared, gaps = comparisons(done, drops, folder)
+    compared, gaps = comparisons(done, axis, drops, folder)
     first = hero(done, axis, main, label, folder) if done.curves else []
     if not first:
         gaps.insert(0, "no figure of ability curves: there is no curve")
     if done.series and not any(layer_sparsities(trial) for one in done.series for trial in one.trials):
         gaps.append("no sparsity per layer: no pruning record has layers")
     uneven = [one for one in done.series if is_uneven(one)]
-    return Figures(first, multiples(done, axis), compared, strips(uneven, folder) if uneven else None, gaps)
+    named = list(dict.fromkeys(done.abilities.values()))
+    tasks, others = multiples(done, axis, named), multiples(done, axis, [None])
+    return Figures(first, tasks, others, compared, strips(uneven, folder) if uneven else None, gaps)

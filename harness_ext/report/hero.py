@@ -40,7 +40,7 @@ def hero(done: Analysis, axis: Axis, drop: float, label: str | None, folder: Pat
     title = f"Abilities against {against}"
     return [
         draw(folder, "abilities", title, caption, alt, lambda hover: _figure(done, axis, drop, label, shown, WIDE, hover)),
-        sketch("abilities-narrow", title, alt, lambda hover: _figure(done, axis, drop, label, shown, NARROW, hover)),
+        sketch("abilities-narrow", title, caption, alt, lambda _: _figure(done, axis, drop, label, shown, NARROW, Hover(off=True))),
     ]
 
 
@@ -70,16 +70,16 @@ def _figure(done: Analysis, axis: Axis, drop: float, label: str | None, shown: l
                 _curve(upper, done, axis, one, ability, one.label == label, len(shown), hover)
     if axis is not SPARSITY:
         _points(upper, done, axis, hover)
-        upper.set_xscale("log")
+        axis.scale(upper)
     upper.set_ylabel("score above chance")
     upper.set_ylim(bottom=min(-0.02, upper.get_ylim()[0]), top=1.04)
     upper.axhline(0, color="#555555", linewidth=0.8)
     _strip(lower, done, axis, rows, drop, hover)
     for one in [one for one in rows if one.label == label]:
-        for ability, critical in critical_of(done, one, drop).items():
+        for critical in critical_of(done, one, drop).values():
             for at in axis.places(one, [critical.sparsity] if critical.sparsity is not None else []):
                 for panel in (upper, lower):
-                    panel.axvline(at, color=_colour(done, ability), linewidth=1, linestyle=":")
+                    panel.axvline(at, color="#555555", linewidth=1, linestyle=":")
     lower.set_xlabel(axis.label)
     _keys(figure, done, shown, label, axis, 1 if narrow else 3)
     return figure
@@ -124,18 +124,12 @@ def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
             for rung, at in zip(rungs, x, strict=True)
         ]
         hover.points(axes, x, y, texts)
-        if ability == of_curves(done)[0]:
-            for rung, at in zip(rungs, x, strict=True):
-                axes.annotate(
-                    rung.pretrained,
-                    (at, 0),
-                    xytext=(0, 3),
-                    textcoords="offset points",
-                    rotation=90,
-                    fontsize=7,
-                    color="#555555",
-                    ha="right",
-                )
+    names = {rung.pretrained for rung in done.rungs if rung.series is None}
+    for name in sorted(names):
+        at, low = axis.of(trials[name]), min(rung.score for rung in done.rungs if rung.series is None and rung.pretrained == name)
+        short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
+        place = {"xytext": (0, -9), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axes.annotate(short, (at, low), fontsize=7, color="#555555", **place).set_in_layout(False)
 
 
 def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: float, hover: Hover) -> None:
@@ -147,7 +141,10 @@ def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: flo
             end = critical.last if critical.high is None else critical.high
             low, at, high = axis.places(one, [critical.low, value, end])
             colour = _colour(done, ability)
-            axes.plot([low, high], [y, y], color=colour, linewidth=3.2, alpha=0.45, solid_capstyle="butt")
+            line = _look(done, ability, 0)["linestyle"]
+            axes.plot(
+                [low, high], [y, y], color=colour, linestyle=line, linewidth=3.2, alpha=0.5, solid_capstyle="butt", dash_capstyle="butt"
+            )
             if critical.high is None:
                 axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
             if critical.sparsity is not None:

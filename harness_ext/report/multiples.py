@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,23 +13,22 @@ from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import SPARSITY, Axis
 from harness_ext.report.drawing import GLYPHS, Drawn, Hover, marker, sketch, style
 from harness_ext.report.series import Series
-from harness_ext.report.words import tasks_by_ability
+from harness_ext.report.words import name_of, tasks_by_ability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def multiples(done: Analysis, axis: Axis) -> dict[str | None, list[Drawn]]:
-    """A figure for each task, by ability, None for those of no ability. All have the same axes."""
+def multiples(done: Analysis, axis: Axis, abilities: Sequence[str | None]) -> list[Drawn]:
+    """A figure for each task of these abilities, None for tasks of no ability. All have the same axes."""
     ends = _ends(done, axis)
-    found: dict[str | None, list[Drawn]] = {}
+    found = []
     for ability, tasks in tasks_by_ability(done).items():
-        for task in tasks:
+        for task in tasks if ability in abilities else []:
             name = f"task-{re.sub(r'[^A-Za-z0-9_-]', '-', task)}"
             alt = f"The score of {task} against {axis.label}, one line for each method. The table of scores has its values."
-            found.setdefault(ability, []).append(
-                sketch(name, task, alt, lambda hover, task=task: _figure(done, axis, task, ends, hover))  # type: ignore[misc]
-            )
+            make = functools.partial(_figure, done, axis, task, ends)
+            found.append(sketch(name, task, "" if ability is None else name_of(ability), alt, make))
     return found
 
 
@@ -77,7 +77,7 @@ def _figure(done: Analysis, axis: Axis, task: str, ends: tuple[float, float], ho
         x, y = [axis.of(trial) for trial in others], [trial.tasks[task].value for trial in others]
         axes.plot(x, y, linestyle="none", marker="*", markersize=10, color="black", zorder=4)
         hover.points(axes, x, y, [f"{trial.pretrained}, {task}: {trial.tasks[task].value:.4g}, nothing removed" for trial in others])
-        axes.set_xscale("log")
+        axis.scale(axes)
     elif not done.series:
         hover.points(axes, [0.0] * len(others), [trial.tasks[task].value for trial in others], [trial.pretrained for trial in others])
     axes.axhline(

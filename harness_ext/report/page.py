@@ -12,7 +12,7 @@ from harness_ext.report.figures import Figures
 from harness_ext.report.matrix import matrix
 from harness_ext.report.multiples import keys
 from harness_ext.report.page_tables import Rows, details, lost
-from harness_ext.report.words import OTHER, Headline, name_of, title
+from harness_ext.report.words import OTHER, Headline, title
 
 
 def render(
@@ -45,8 +45,8 @@ def render(
     return template.render(
         done=done, headline=headline, figures=drawn, title=title(done), matrix=matrix(done), keys=keys(done), lost=lost(done, main),
         tables=details(done, rows, caveats), axis=axis, main=main, files=files, beside=beside, command=command, resamples=resamples,
-        sentences=sentences, names=name_of, other=OTHER, version=metadata.version("lm-eval-pruned"), versions=_versions(done), caveats=caveats,
-        made=_made(done), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
+        sentences=sentences, other=OTHER, version=metadata.version("lm-eval-pruned"), versions=_versions(done),
+        caveats=caveats, made=_made(done), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def lost(done: Analysis, drop: float) -> Table | None:
                 if critical is None:
                     cells.append(UNKNOWN)
                     continue
-                words = critical.cell_words().removeprefix("between ").replace(" and ", " to ")
+                words = critical.cell_words().removeprefix("between ").replace(" and ", " to ").replace(" ", "\u00a0")
                 wider = (critical.low, critical.high) != critical.cell
                 cells.append(f"{words} ({critical.interval_words()})" if wider else words)
             rows.append([one.label, *cells, first_lost(done, one, drop)])

@@ -71,8 +71,10 @@ def headline(done: Analysis, drop: float) -> Headline:
     if not found:
         results = sum(len(trial.tasks) for trial in done.trials)
         return Headline(f"{results} scores were read, and none of them falls along a curve: see what is missing.")
-    label = max(found, key=lambda one: (len(found[one]), sum(_kept(critical) for critical in found[one].values())))
+    whole = {one.label: one.settings.get("modules", "all") == "all" for one in done.series}
+    label = max(found, key=lambda one: (len(found[one]), whole[one], sum(_kept(critical) for critical in found[one].values())))
     said = [(name_of(ability), critical) for ability, critical in found[label].items()]
+    kept = all(critical.cell[1] is None for _, critical in said)
     parts: list[str] = []
     before = ""
     for name, critical in said:
@@ -82,7 +84,9 @@ def headline(done: Analysis, drop: float) -> Headline:
     series = next(one for one in done.series if one.label == label)
     method = label if label.startswith(series.pretrained) else f"{label}, {series.pretrained}"
     told = done.disparities.get((label, drop, True))
-    doubt = "; which of the two fails first is not shown" if told is not None and not told.shown else ""
+    if kept and len(said) > 1:
+        parts = [f"{' and '.join(name for name, _ in said).capitalize()} of this model are kept up to {said[0][1].last:g}"]
+    doubt = "; which of the two fails first is not shown" if told is not None and not told.shown and not kept else ""
     intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in said)
     notes = [f"Lost: {100 * drop:g} % of the dense score above chance. 95 % intervals of that sparsity: {intervals}."]
     notes += [critical.caveat for _, critical in said[:1] if critical.caveat]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import base64
+import html
 import itertools
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+from report_folders import CONTEXT, RECALL, rows, sweep, write_trial
 
+from harness_ext.report import report
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.drawing import COLOURS, HATCHES, style
 
@@ -37,8 +41,8 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def read_page(folder: Path) -> tuple[str, Reader]:
-    text = (folder / "index.html").read_text(encoding="utf-8")
+def read_page(folder: Path, page: str = "index.html") -> tuple[str, Reader]:
+    text = (folder / page).read_text(encoding="utf-8")
     reader = Reader()
     reader.feed(text)
     reader.close()
@@ -51,7 +55,9 @@ def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
     for tag, attributes in reader.tags:
         assert tag not in ("script", "link", "iframe", "img", "object", "embed")
         for name in ("src", "href", "xlink:href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,") if tag == "image" else "#")
+            to = attributes.get(name) or "#"
+            inside = to.startswith(("#", "data:image/png;base64,") if tag == "image" else "#")
+            assert inside or (tag == "a" and (made / unquote(to)).is_file())
     assert not re.search(r"url\((?!#)|@import", text)
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -61,17 +67,118 @@ def test_the_page_is_whole_and_loads_nothing(made: Path) -> None:
 
 def test_every_figure_has_a_text_in_its_place_and_every_table_headers(made: Path) -> None:
     text, reader = read_page(made)
-    figures = [attributes for tag, attributes in reader.tags if tag == "svg"]
-    assert len(figures) == text.count("<figure>") == len(list(made.glob("*.png"))) == 6
-    for attributes in figures:
+    drawings = [attributes for tag, attributes in reader.tags if tag == "svg"]
+    assert len(drawings) == text.count("<figure") + 1, "one figure for a window of each width, and one of each other"
+    assert {f"{path.stem}-alt" for path in made.glob("*.png")} <= {attributes["aria-labelledby"] for attributes in drawings}
+    for attributes in drawings:
         assert attributes["role"] == "img"
         said = re.search(f'<title id="{attributes["aria-labelledby"]}">([^<]{{40,}})</title>', text)
         assert said
-    assert all(attributes.get("scope") in ("col", "row") for tag, attributes in reader.tags if tag == "th")
+    scopes = {"col", "row", "colgroup", "rowgroup"}
+    assert all(attributes.get("scope") in scopes for tag, attributes in reader.tags if tag == "th")
     levels = [int(tag[1]) for tag, _ in reader.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_the_headline_comes_first_and_what_is_missing_last(made: Path) -> None:
+    text, reader = read_page(made)
+    parts = [
+        "<h1>",
+        "<svg",
+        "Sparsity at which",
+        'class="matrix"',
+        'id="task-',
+        'id="comparisons"',
+        'id="details"',
+        'id="limits"',
+        'id="missing"',
+    ]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    contents = text[text.index("<nav") : text.index("</nav>")]
+    linked = re.findall(r'href="#([^"]+)"', contents)
+    assert linked == [attributes["id"] for tag, attributes in reader.tags if tag == "h2" and "id" in attributes]
+    assert text.count("<details>") >= 3
+    assert "<details open" not in text
+
+
+def test_the_headline_says_where_the_abilities_are_lost_in_the_table_of_critical_sparsities(tmp_path: Path) -> None:
+    folder = report([sweep(tmp_path / "run")], resamples=200).page.parent
+    text, _ = read_page(folder)
+    headline = html.unescape(text[text.index("<h1>") + 4 : text.index("</h1>")]).replace("\u2011", "-")
+    found = {row["ability"]: row for row in rows(folder, "critical") if row["drop"] == "0.05" and row["corrected"] == "True"}
+    assert f"Recall of this model is lost from {float(found['recall']['cell_high']):g} on" in headline
+    assert found["in-context"]["censored"] == "True"
+    assert f"in-context ability is kept up to {float(found['in-context']['last']):g}" in headline
+    assert headline.endswith(": magnitude, tiny.")
+    assert "<title>What tiny loses when it is pruned</title>" in text
+
+
+def test_a_report_without_a_curve_has_a_headline_that_leads_to_what_is_missing(tmp_path: Path) -> None:
+    write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3")
+    text, _ = read_page(report([tmp_path], resamples=200).page.parent)
+    assert "none of them falls along a curve" in text[text.index("<h1>") : text.index("</h1>")]
+    assert text.index("there is no dense trial") > text.index('id="missing"')
+
+
+def test_every_score_is_in_the_matrix_with_the_share_that_is_lost(made: Path) -> None:
+    text, _ = read_page(made)
+    matrix = text[text.index('<table class="matrix">') :]
+    matrix = matrix[: matrix.index("</table>")]
+    heads = re.findall(r'<th scope="col">([^<]+)</th>', matrix)
+    table = rows(made, "scores")
+    assert sorted(heads) == sorted({row["task"] for row in table})
+    cells = {}
+    for group in re.findall(r"<tbody>(.*?)</tbody>", matrix, flags=re.DOTALL):
+        title = re.search(r"<th scope=\"rowgroup\"[^>]*>([^<]+)<", group)[1]
+        for name, row in re.findall(r'<tr><th scope="row">([^<]+)</th>(.*?)</tr>', group):
+            for task, (lost, shown) in zip(heads, re.findall(r'<td style="--k:(\d+)"[^>]*>([^<]+)</td>', row), strict=True):
+                cells[title, name, task] = int(lost), float(shown)
+    assert len(cells) == len(table)
+    for row in table:
+        title, name = (row["series"], f"{float(row['sparsity']):g}") if row["series"] else ("nothing removed", row["model"])
+        lost, score = cells[title, name, row["task"]]
+        assert score == pytest.approx(float(row["score"]), abs=0.0051)
+        retained = min(max(float(row["retained"] or 1), 0), 1)
+        assert lost == pytest.approx(100 * (1 - retained), abs=0.51)
+
+
+def points(made: Path, name: str) -> list[str]:
+    """The texts of the points of a figure in the page."""
+    text, _ = read_page(made)
+    drawing = text[text.index(f'aria-labelledby="{name}-alt"') :]
+    return [html.unescape(said) for said in re.findall(r"<title>([^<]*)</title>", drawing[: drawing.index("</svg>")])]
+
+
+def test_the_texts_of_points_are_the_values_of_the_tables(made: Path) -> None:
+    said = points(made, "abilities")
+    for row in rows(made, "curves"):
+        start = f"{row['series']}, {'recall' if row['ability'] == 'recall' else 'in-context ability'}: {float(row['corrected_score']):.4g} "
+        assert any(one.startswith(start) and one.endswith(f"at sparsity {float(row['sparsity']):g}") for one in said)
+    scores = [row for row in rows(made, "scores") if row["series"] and row["task"] == "icl_linear"]
+    assert scores
+    for row in scores:
+        wanted = f"{row['series']}, icl_linear: {float(row['score']):.4g} at sparsity {float(row['sparsity']):g}"
+        assert wanted in points(made, "task-icl_linear")
+
+
+def test_tasks_of_no_ability_stand_by_themselves(tmp_path: Path) -> None:
+    for sparsity in (0.0, 0.3, 0.6):
+        tasks = {"lab_facts_closed": RECALL, "icl_linear": CONTEXT, "hellaswag": CONTEXT}
+        write_trial(tmp_path, {task: scores[sparsity] for task, scores in tasks.items()}, f"{sparsity:g}")
+    done = report([tmp_path], recall=["lab_facts_closed"], in_context=["icl_linear"], resamples=200)
+    text, _ = read_page(done.page.parent)
+    assert text.index('id="task-icl_linear-alt"') < text.index("To class them") < text.index('id="task-hellaswag-alt"')
+    assert "hellaswag" not in {task for row in rows(done.page.parent, "curves") for task in row["tasks"].split()}
+    assert '<th scope="col">hellaswag</th>' in text
+
+
+def test_layers_of_one_sparsity_have_no_figure(made: Path) -> None:
+    text, _ = read_page(made)
+    assert not (made / "layers.svg").exists()
+    assert "Sparsity per layer" not in text
 
 
 def test_every_picture_of_a_page_is_in_it(made: Path) -> None:
@@ -87,13 +194,23 @@ def test_every_picture_of_a_page_is_in_it(made: Path) -> None:
 def test_every_column_of_a_table_has_a_header(made: Path) -> None:
     text, _ = read_page(made)
     tables = re.findall(r"<table>(.*?)</table>", text, flags=re.DOTALL)
-    assert len(tables) == 4
+    assert len(tables) >= 4
     for table in tables:
         assert re.search(r"<caption>.*\w.*</caption>", table)
         head, body = table.split("</thead>")
         columns = re.findall(r"<th\b[^>]*>([^<]*)</th>", head)
         assert all(name.strip() for name in columns)
         assert {len(re.findall(r"<t[hd]\b", row)) for row in re.findall(r"<tr>(.*?)</tr>", body, flags=re.DOTALL)} == {len(columns)}
+
+
+def test_a_page_of_its_own_name_links_the_files_in_the_folder_of_that_name(tmp_path: Path) -> None:
+    done = report([sweep(tmp_path / "run")], tmp_path / "my report.html", resamples=200)
+    assert done.page == tmp_path / "my report.html"
+    _, reader = read_page(tmp_path, "my report.html")
+    linked = [unquote(attributes["href"]) for tag, attributes in reader.tags if tag == "a" and not attributes["href"].startswith("#")]
+    assert linked
+    assert {tmp_path / name for name in linked} == {path for path in done.files if path != done.page}
+    assert all((tmp_path / name).is_file() for name in linked)
 
 
 def luminance(colour: str) -> float:
@@ -103,21 +220,22 @@ def luminance(colour: str) -> float:
     return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def contrast_with_white(colour: str) -> float:
-    return 1.05 / (luminance(colour) + 0.05)
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
-def test_text_stands_out_from_the_page(made: Path) -> None:
+def test_text_stands_out_from_the_page_by_day_by_night_and_on_paper(made: Path) -> None:
     text, _ = read_page(made)
     styles = text[text.index("<style>") : text.index("</style>")]
-    colours = re.findall(r"(?<![-\w])color: (#[0-9a-f]{3,6})", styles)
-    assert len(colours) >= 3
-    for colour in colours:
-        assert contrast_with_white("#" + "".join(2 * digit for digit in colour[1:]) if len(colour) == 4 else colour) >= 7
-
-
-def test_the_colours_of_the_two_abilities_stand_out_from_the_page() -> None:
-    assert min(contrast_with_white(COLOURS[index]) for index in range(len(ABILITIES))) >= 3
+    palettes = [dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root {([^}]*)}", styles)]
+    assert len(palettes) == 3
+    for colours in palettes:
+        for ink, ground in itertools.product(("ink", "soft", "link"), ("paper", "card")):
+            assert contrast(colours[ink], colours[ground]) >= 7
+        assert contrast(colours["ink"], colours["lost"]) >= 5.5
+        for index in range(len(ABILITIES)):
+            assert contrast(COLOURS[index], colours["paper"]) >= 3
 
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations(range(len(COLOURS)), 2)))
@@ -135,8 +253,7 @@ def test_the_curves_and_bars_of_the_two_abilities_are_drawn_apart_without_colour
     assert all(strokes.values())
     assert not any("stroke-dasharray" in one for one in strokes[recall])
     assert all("stroke-dasharray" in one for one in strokes[context])
-    for name in ("critical", "flips"):
-        bars = (made / f"{name}.svg").read_text(encoding="utf-8")
-        assert re.search(rf'style="fill: {recall}', bars)
-        assert not re.search(rf'style="fill: {context}', bars), "bars of this ability are to be hatched"
-        assert len(re.findall(r'style="fill: url\(#', bars)) > 0
+    bars = (made / "critical.svg").read_text(encoding="utf-8")
+    assert re.search(rf'style="fill: {recall}', bars)
+    assert not re.search(rf'style="fill: {context}', bars), "bars of this ability are to be hatched"
+    assert len(re.findall(r'style="fill: url\(#', bars)) > 0
