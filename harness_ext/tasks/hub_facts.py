@@ -53,7 +53,7 @@ check_options = HubOptions.check_metadata
 
 
 def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
-    """Checks everything about a task without loading its data.
+    """Checks everything about a task without loading its data, but for a local file if there are exemplars to be drawn from it.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
@@ -64,17 +64,23 @@ def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
     Raises:
         UnknownNameError, BadOptionError: an unknown condition or set, an unknown or impossible option, a set that states nothing asked in
             another condition than ``closed``.
-        HubError: ``hub_rows`` is not there.
+        HubError: ``hub_rows`` is not there, or with exemplars cannot be read.
+        FactError: a kind of question in ``hub_rows`` with too few facts for the exemplars.
     """
     check_condition(condition)
     if data not in SETS:
         raise UnknownNameError(f"no hub set named {shown(data)}.{did_you_mean(data, SETS)} Sets: {', '.join(SETS)}")
     if condition != "closed" and not SETS[data].evidence:
         raise BadOptionError(f"data={data}, condition={condition}: its rows have no passage that states the answer: want closed")
-    file = HubOptions.from_metadata(metadata).rows
-    if file and not os.path.isfile(os.path.expanduser(file)):
-        raise HubError(f"hub_rows={file}: no such file")
-    return facts.options_of(metadata)
+    own = HubOptions.from_metadata(metadata)
+    if own.rows and not os.path.isfile(os.path.expanduser(own.rows)):
+        raise HubError(f"hub_rows={own.rows}: no such file")
+    options = facts.options_of(metadata)
+    if options.form not in (None, SETS[data].form):
+        raise BadOptionError(f"data={data}, facts_form={options.form}: its rows have no {options.form}: want {SETS[data].form}")
+    if own.rows and options.shots:
+        facts.check_shots_and_form(facts_of(data, own.rows, own.words), options)
+    return options
 
 
 def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Dataset]:

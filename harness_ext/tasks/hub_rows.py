@@ -53,6 +53,7 @@ class HubSet:
         parse: gives the fact of a row. Arguments: the row's number from 0, the row, and the words of a passage at most. A row with pages
             that state no answer gives None, and its set leaves it out of all three conditions.
         evidence: Whether its rows, or templates for them, state the answer; without it the facts can be asked closed-book only.
+        form: How its rows ask: ``question``, or ``sentence`` to be continued.
         pooled: Whether its relations are kinds of questions, the rare ones of which join others (see :func:`pool`).
     """
 
@@ -62,6 +63,7 @@ class HubSet:
     columns: tuple[str, ...]
     parse: Callable[[int, Mapping[str, Any], int], Fact | None]
     evidence: bool = True
+    form: str = "question"
     pooled: bool = False
 
 
@@ -162,7 +164,10 @@ SETS = {
         path="akariasai/PopQA", split="test",
         columns=("id", "subj", "prop", "obj", "s_pop", "question", "possible_answers"), parse=parse_popqa,
     ),
-    "counterfact": HubSet(path="azhx/counterfact", split="test", columns=("case_id", "requested_rewrite"), parse=parse_counterfact),
+    "counterfact": HubSet(
+        path="azhx/counterfact", split="test",
+        columns=("case_id", "requested_rewrite"), parse=parse_counterfact, form="sentence",
+    ),
     "nq_open": HubSet(
         path="google-research-datasets/nq_open", split="validation",
         columns=("question", "answer"), parse=parse_nq_open, evidence=False, pooled=True,

@@ -36,6 +36,8 @@ def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
     if people == "unseen" and condition == "closed":
         raise BadOptionError("people=unseen, condition=closed: nobody was ever told these facts: want open or override")
     options = options_of(metadata)
+    if options.form == "sentence":
+        raise BadOptionError("facts_form=sentence: facts about people are asked as questions: want question")
     everyone = population(0)
     most = len(getattr(everyone, people)) * len(everyone.attributes)
     if options.items > most:

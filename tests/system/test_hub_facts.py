@@ -234,3 +234,29 @@ def test_bad_options_are_refused_before_anything_is_loaded(hub, arguments, error
 @pytest.mark.parametrize("name", SETS)
 def test_the_hub_has_the_set_with_the_columns_that_are_read(name):
     assert len(facts_of(name, None, hub_facts.HubOptions().words)) > 500
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_exemplars_are_other_rows_and_say_nothing_about_the_answer(hub, name):
+    for condition in CONDITIONS if SETS[name].evidence else CONDITIONS[:1]:
+        for row in load(condition=condition, data=name, facts_items=12, facts_shots=2)["test"]:
+            assert len(row["shots"]) == 2
+            assert row["id"] not in row["shots"]
+            exemplars, _ = row["prompt"].rsplit("\n\n" if SETS[name].form == "question" else "\n", 1)
+            for answer in (*row["answers"], *row["memory"]):
+                assert not re.search(rf"\b{answer}\b", exemplars)
+
+
+def test_too_few_rows_of_a_kind_for_the_exemplars_are_refused_before_a_model_is_loaded(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps(made("popqa", number)) for number in range(6)))
+    check_task(condition="closed", data="popqa", hub_rows=str(file), facts_items=0, facts_shots=5)
+    with raises_line(HarnessExtError, "'capital'", "6", "facts_shots=6"):
+        check_task(condition="closed", data="popqa", hub_rows=str(file), facts_items=0, facts_shots=6)
+
+
+@pytest.mark.parametrize(("name", "form"), [("counterfact", "question"), ("popqa", "sentence"), ("triviaqa", "sentence")])
+def test_a_form_that_a_set_does_not_have_is_refused(name, form):
+    check_task(condition="closed", data=name, facts_form=SETS[name].form)
+    with raises_line(BadOptionError, f"data={name}", f"facts_form={form}", SETS[name].form):
+        check_task(condition="closed", data=name, facts_form=form)

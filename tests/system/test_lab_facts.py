@@ -157,3 +157,15 @@ def test_options_are_refused_by_the_task_manager_and_before_a_task_is_built():
 def test_model_arguments_have_no_influence():
     arguments = {"pretrained": "lab-s", "sparsity": 0.7, "seed": 5, "items": 1, "choices": 2, "known": "x", "calibration.seed": 1}
     assert check_task(condition="open", people="memorised", **arguments) == check_task(condition="open", people="memorised")
+
+
+def test_exemplars_about_other_people_come_first():
+    for condition in ("closed", "open", "override"):
+        for row in lab_facts.load(condition=condition, people="memorised", facts_items=8, facts_shots=2)["test"]:
+            *exemplars, item = row["prompt"].split("\n\n")
+            assert len(exemplars) == len(row["shots"]) == 2
+            assert read(item)[1] == (row["subject"], row["relation"])
+            assert all(row["subject"] not in exemplar and row["answers"][0] not in exemplar for exemplar in exemplars)
+            assert all(f"\nAnswer: {value}" in f"\n{text}" for text in exemplars for value in [text.rsplit(" ", 1)[1]])
+    with raises_line(BadOptionError, "facts_form=sentence", "question"):
+        check_task(condition="closed", people="memorised", facts_form="sentence")

@@ -16,6 +16,7 @@ from harness_ext.tasks.relations import RelationError, check_task, load, read_re
 from harness_ext.tasks.scoring import normalise
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "data" / "lre"
+CONFIGS = Path(__file__).parents[2] / "task_configs"
 published = pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"the published relation files are not at {PUBLISHED}")
 
 CAPITALS = {
@@ -230,3 +231,60 @@ def test_names_that_are_nothing_but_articles_and_punctuation_are_names(file):
 def test_an_unknown_condition_is_found_before_the_files_are_read():
     with raises_line(UnknownNameError, "'opne'"):
         load(condition="opne", relations="no/such/file.json")
+
+
+def test_a_relation_with_a_question_is_asked_with_it(file):
+    path = file(relation(question=" What is the capital of {}? "))
+    for row in items(path, "open", facts_form="question", facts_distractors=0):
+        asked = f"Question: What is the capital of {row['subject']}?\nAnswer:"
+        assert row["prompt"] == f"Context: The capital of {row['subject']} is {CAPITALS[row['subject']]}.\n{asked}"
+    assert items(path, "closed")["prompt"] == items(file(relation()), "closed")["prompt"]
+
+
+@pytest.mark.parametrize("question", ["What is it?", "{} or {}?", 3, ["What is the capital of {}?"], None, ""])
+def test_a_question_without_a_place_for_the_subject_is_refused(file, question):
+    path = file(json.dumps(relation() | {"question": question}).encode())
+    with raises_line(RelationError, str(path), "'question'", "{}"):
+        read_relation(path)
+
+
+def test_too_few_facts_for_the_exemplars_or_no_question_are_refused_before_a_model_is_loaded(file):
+    path = str(file(relation()))
+    check_task(condition="closed", relations=path, facts_shots=6)
+    with raises_line(HarnessExtError, "'capital'", "7 facts", "facts_shots=7"):
+        check_task(condition="closed", relations=path, facts_shots=7)
+    with raises_line(BadOptionError, "facts_form=question", "'capital'"):
+        check_task(condition="closed", relations=path, facts_form="question")
+
+
+@published
+def test_the_published_relations_have_questions_and_exemplars():
+    for facts in read_relations(PUBLISHED):
+        assert facts[0].question_form.startswith("Question: Wh") or facts[0].question_form.startswith(("Question: In ", "Question: On "))
+    for condition in CONDITIONS:
+        options = {"facts_form": "question", "facts_shots": 2, "facts_items": 200, "facts_distractors": 0}
+        for row in items(PUBLISHED, condition, **options):
+            *exemplars, item = row["prompt"].split("\n\n")
+            assert len(exemplars) == 2
+            assert item.endswith("\nAnswer:")
+            for told in (*row["answers"], *row["memory"]):
+                assert not any(re.search(rf"(?<!\w){re.escape(told)}(?!\w)", text, re.IGNORECASE) for text in exemplars)
+
+
+def test_the_few_shot_tasks_ask_in_the_forms_that_small_models_can_do(file):
+    content = relation(question="What is the capital of {}?")
+    manager = TaskManager(include_path=str(CONFIGS), include_defaults=False, metadata={"relations": str(file(content))})
+    tasks = manager.load(["lre_few_shot"])["tasks"]
+    rows_of = {name.removeprefix("lre_"): list(task.test_docs()) for name, task in tasks.items()}
+    assert set(rows_of) == {"closed_4shot", "open_2shot", "override_2shot"}
+    for closed, opened, override in zip(*rows_of.values(), strict=True):
+        assert closed["id"] == opened["id"] == override["id"]
+        assert closed["shots"][:2] == opened["shots"] == override["shots"]
+        assert closed["prompt"].count("\nWhat") == 4
+        for row in (opened, override):
+            assert row["prompt"].count("Context: ") == row["prompt"].count("Question: ") == row["prompt"].count("Answer:") == 3
+            assert row["prompt"].count(" is ") == 6
+    other = TaskManager(
+        include_path=str(CONFIGS), include_defaults=False, metadata={"relations": str(file(content)), "facts_shots": 1}
+    ).load(["lre_open_2shot"])
+    assert {len(doc["shots"]) for doc in other["tasks"]["lre_open_2shot"].test_docs()} == {1}
