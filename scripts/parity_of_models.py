@@ -23,7 +23,7 @@ from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 
 LENGTH, WINDOW = 256, 2048
-HEADER = ["method", "sparsity", "agreement", "different", "perplexity: dense", "ours", "published", "ours / published"]
+HEADER = ["method", "sparsity", "agreement", "different", "first block", "perplexity: dense", "ours", "published", "ours / published"]
 
 
 class Real(NamedTuple):
@@ -43,14 +43,17 @@ class Whole(NamedTuple):
 
     method: str
     sparsity: str
-    different: int
+    different: list[int]
+    """By block: on how many weights the masks differ."""
     places: int
     perplexities: tuple[float, float, float]
     """Of the dense model, of ours, and of the published code."""
 
     def row(self) -> list[str]:
         _, ours, theirs = self.perplexities
-        place = [self.method, self.sparsity, f"{1 - self.different / self.places:.6f}", str(self.different)]
+        total = sum(self.different)
+        first = next((str(number) for number, count in enumerate(self.different, 1) if count), "none")
+        place = [self.method, self.sparsity, f"{1 - total / self.places:.6f}", str(total), first]
         return [*place, *(f"{value:.3f}" for value in self.perplexities), f"{ours / theirs:.5f}"]
 
 
@@ -89,7 +92,10 @@ def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: 
     ours, theirs = copy.deepcopy(real.model), copy.deepcopy(real.model)
     harness_ext.prune(ours, pruner=method, sparsity=sparsity, calibration=real.calibration)
     prune_as_published(theirs, real.calibration, wrapper, finish)
-    masks = [[layer.weight == 0 for block in harness_ext.find_blocks(model) for layer in block.layers] for model in (ours, theirs)]
-    different = sum(int((one != other).sum()) for one, other in zip(*masks, strict=True))
+    different, places = [], 0
+    for own, other in zip(harness_ext.find_blocks(ours), harness_ext.find_blocks(theirs), strict=True):
+        pairs = list(zip(own.layers, other.layers, strict=True))
+        different.append(sum(int(((one.weight == 0) != (two.weight == 0)).sum()) for one, two in pairs))
+        places += sum(one.weight.numel() for one, _ in pairs)
     found = [perplexity_of_windows(model, real.held_out) for model in (ours, theirs)]
-    return Whole(method, sparsity, different, sum(mask.numel() for mask in masks[0]), (real.perplexity, found[0], found[1]))
+    return Whole(method, sparsity, different, places, (real.perplexity, found[0], found[1]))
