@@ -123,6 +123,23 @@ def test_batches_make_no_difference_also_when_the_last_is_smaller(name, samples,
     check_against_hooks(dense, pruned, ids)
 
 
+def test_layers_that_are_used_twice_are_measured_both_times_in_every_batch(monkeypatch):
+    ids = tiny.token_ids(4)
+    monkeypatch.setattr(walk, "BATCH_TOKENS", ids.shape[1])
+    model, inputs = tiny.model(), []
+    mlp = model.model.layers[0].mlp
+    original = mlp.forward
+    mlp.forward = lambda states: original(original(states))
+    handle = mlp.up_proj.register_forward_pre_hook(lambda _, args: inputs.append(args[0].double().flatten(0, -2)))
+    with torch.no_grad():
+        model(input_ids=ids)
+    handle.remove()
+    prune(model, pruner=Recording(), sparsity=0.5, calibration=ids, modules="*.0.mlp.up_proj")
+    ((_, statistic),) = Recording.given
+    expected = oracle.hessian(torch.cat(inputs).numpy())
+    torch.testing.assert_close(statistic.matrix.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_sequences_longer_than_a_batch_go_one_by_one(monkeypatch):
     dense, ids = tiny.model(), tiny.token_ids(3)
     monkeypatch.setattr(walk, "BATCH_TOKENS", 1)
