@@ -86,8 +86,14 @@ class SelfGenerated(Calibration):
             advance()
             return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
 
+        from harness_ext_calibrations.reserved_cache import reserved_cache
+
         try:
-            return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), stopping_criteria=[written])  # type: ignore[no-any-return]
+            cache = reserved_cache(model, model.generation_config.max_length)
+            return model.generate(  # type: ignore[no-any-return]
+                input_ids=ids, attention_mask=torch.ones_like(ids), stopping_criteria=[written],
+                **({"past_key_values": cache} if cache else {}),
+            )  # fmt: skip
         except (HarnessExtError, torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:  # the code of a model may fail in any way
