@@ -78,7 +78,10 @@ def prune(
     pruner: Annotated[Optional[str], typer.Option(help="Pruning method. Default: sparsegpt.")] = None,  # noqa: UP045 (typer on Python 3.10)
     modules: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob such as '*.q_proj'. Default: all."),
+        typer.Option(
+            help="Linear layers to prune: all, attention, ffn, or a glob such as '*.q_proj'. Join several with +, and exclude with !: "
+            "'all+!model.layers.0.*'. Default: all."
+        ),
     ] = None,
     allocation: Annotated[
         Optional[str],  # noqa: UP045
@@ -190,7 +193,7 @@ def sweep(
     sparsity: Annotated[Texts, typer.Option(help="Sparsities: 0.5, 2:4, or a range 0:0.9:0.1. Repeatable, or with commas.")] = None,
     allocation: Annotated[Texts, typer.Option(help="Allocation of the sparsity. Repeatable. Default: uniform.")] = None,
     modules: Annotated[
-        Texts, typer.Option(help="Linear layers to prune: all, attention, ffn, or a glob. Repeatable. Default: all.")
+        Texts, typer.Option(help="Linear layers to prune, as for prune, such as 'all+!model.layers.0.*'. Repeatable. Default: all.")
     ] = None,
     calibration: Annotated[Texts, typer.Option(help="Calibration text: self, hub, or a file. Repeatable. Default: self.")] = None,
     seeds: Annotated[Texts, typer.Option(help="Calibration seeds, such as 0,1,2.")] = None,

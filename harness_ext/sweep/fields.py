@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness_ext.engine.perplexity import BOS, Protocol
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
+from harness_ext.engine.selection import SEPARATOR, parse_modules
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
 from harness_ext.host.arguments import parse_mapping, parse_options
 from harness_ext.method.sparsity import Sparsity
@@ -38,6 +39,15 @@ def _names(value: Any, info: ValidationInfo) -> tuple[str, ...]:
     if "" in names:
         raise BadOptionError(f"{option}: an empty name in {shown(','.join(names))}")
     refuse_twice(option, names)
+    return names
+
+
+def _modules(value: Any, info: ValidationInfo) -> tuple[str, ...]:
+    """One choice of layers a value; in a text with commas, exclusions belong to what stands before them."""
+    values = _listed(value, info)
+    joined = [re.sub(r"\s*,\s*(?=!)", SEPARATOR, part) if isinstance(part, str) else part for part in values]
+    names = tuple(parse_modules(name) for name in _names(joined, info))
+    refuse_twice(_option(info.field_name), names)
     return names
 
 
@@ -145,7 +155,7 @@ class Sweep(BaseModel):
     sparsity: Annotated[tuple[Sparsity, ...], BeforeValidator(_sparsities)]
     pruner: Names = (PRUNER,)
     allocation: Names = (ALLOCATION,)
-    modules: Names = ("all",)
+    modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = ("all",)
     calibration: Names = (CALIBRATION,)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_seeds)] = ()
     true_sequential: Annotated[tuple[bool, ...], BeforeValidator(_switches)] = (False,)
