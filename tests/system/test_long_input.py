@@ -49,6 +49,14 @@ def printed(words: list[str]) -> None:
         check(line)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint without its weights: what is wrong is said before they are read. Not to be changed."""
+    made = Path(tiny.checkpoint(tmp_path_factory.mktemp("model") / "in"))
+    (made / "model.safetensors").unlink()
+    return made
+
+
 @long_kinds
 @pytest.mark.parametrize("name", PLAN)
 def test_from_python(kind: str, name: str) -> None:
@@ -75,9 +83,7 @@ def test_options_from_python(kind: str, name: str) -> None:
 
 @long_kinds
 @pytest.mark.parametrize("name", [*PLAN, *OPTIONS, *OF_HF])
-def test_model_arguments(kind: str, name: str, tmp_path: Path) -> None:
-    folder = Path(tiny.checkpoint(tmp_path / "in"))
-    (folder / "model.safetensors").unlink()
+def test_model_arguments(kind: str, name: str, folder: Path) -> None:
     arguments: dict[str, Any] = {"pruner": "wanda", "sparsity": 0.5, "calibration": "self", "device": "cpu"}
     arguments |= {"calibration": "file"} if name == "calibration.path" else {}
     arguments |= {name.replace("qzx", KINDS[kind]) if "qzx" in name else name: KINDS[kind]}
@@ -92,9 +98,7 @@ def test_model_arguments(kind: str, name: str, tmp_path: Path) -> None:
 
 @long_kinds
 @pytest.mark.parametrize("option", [*OF_PRUNE, "gguf-file", "experts"])
-def test_prune_command(kind: str, option: str, tmp_path: Path) -> None:
-    folder = Path(tiny.checkpoint(tmp_path / "in"))
-    (folder / "model.safetensors").unlink()
+def test_prune_command(kind: str, option: str, folder: Path, tmp_path: Path) -> None:
     given = {"--pretrained": str(folder), "--sparsity": "0.5", "--pruner": "magnitude", "--out": str(tmp_path / "out")}
     given |= {f"--{option}": KINDS[kind]}
     printed(["prune", *(word for pair in given.items() for word in pair)])
