@@ -7,7 +7,7 @@ it need not try: PYTEST_DONT_REWRITE.
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
-    from harness_ext.cache_folder import cache_folder as cache_folder
+    from harness_ext.cache import cache_folder as cache_folder
     from harness_ext.engine.api import prune as prune
     from harness_ext.engine.calls import failing as failing
     from harness_ext.engine.global_state import kept_environment as kept_environment
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from harness_ext.weights.masks import load_masks as load_masks
 
 _HOMES = {
-    "cache_folder": ("cache_folder",),
+    "cache": ("cache_folder",),
     "method.allocation": ("Allocation", "LayerShape", "Measured"),
     "engine.api": ("prune",),
     "method.calibration": ("Calibration",),

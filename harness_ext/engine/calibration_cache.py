@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness_ext.atomic import WriteError, whole_file, writing
-from harness_ext.cache_folder import cache_folder
+from harness_ext.cache import cache_folder
 from harness_ext.engine.record import environment
 from harness_ext.errors import one_line
 from harness_ext.method.calibration import Calibration, digest

@@ -97,6 +97,12 @@ def test_no_module_imports_itself_in_a_circle() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_no_public_name_is_that_of_a_module() -> None:
+    """The import of the module would put it in the place of what the name stands for."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules & set(harness_ext.__all__) == set()
+
+
 def test_lm_eval_is_imported_where_it_is_needed() -> None:
     wrong = []
     for path in [*MODULES.values(), *BUILT_IN]:
