@@ -147,6 +147,7 @@ def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: flo
             axes.plot(
                 [low, high], [y, y], color=colour, linestyle=line, linewidth=3.2, alpha=0.5, solid_capstyle="butt", dash_capstyle="butt"
             )
+            axes.plot([low, high], [y, y], color=colour, linestyle="none", marker="|", markersize=7)
             if critical.high is None:
                 axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
             if critical.sparsity is not None:
