@@ -130,7 +130,7 @@ def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
         at, low = axis.of(trials[name]), min(rung.score for rung in done.rungs if rung.series is None and rung.pretrained == name)
         short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
         line, before = (line + 1 if at < 1.3 * before else 0), at  # names of models of nearly the same size stand one below the other
-        place = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
+        place: dict[str, Any] = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
         axes.annotate(short, (at, low), fontsize=7, color="#555555", **place).set_in_layout(False)
 
 
