@@ -130,7 +130,7 @@ def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
         at, low = axis.of(trials[name]), min(rung.score for rung in done.rungs if rung.series is None and rung.pretrained == name)
         short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
         line, before = (line + 1 if at < 1.3 * before else 0), at  # names of models of nearly the same size stand one below the other
-        place = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
+        place: dict[str, Any] = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
         axes.annotate(short, (at, low), fontsize=7, color="#555555", **place).set_in_layout(False)
 
 
@@ -147,6 +147,7 @@ def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: flo
             axes.plot(
                 [low, high], [y, y], color=colour, linestyle=line, linewidth=3.2, alpha=0.5, solid_capstyle="butt", dash_capstyle="butt"
             )
+            axes.plot([low, high], [y, y], color=colour, linestyle="none", marker="|", markersize=7)
             if critical.high is None:
                 axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
             if critical.sparsity is not None:

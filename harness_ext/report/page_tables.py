@@ -44,7 +44,9 @@ def lost(done: Analysis, drop: float) -> Table | None:
                     continue
                 words = critical.cell_words().removeprefix("between ").replace(" and ", " to ").replace(" ", "\u00a0")
                 wider = (critical.low, critical.high) != critical.cell
-                cells.append(f"{words} ({critical.interval_words()})" if wider else words)
+                interval_words = critical.interval_words()
+                interval_words = interval_words if critical.high is None else interval_words.replace(" ", "\u00a0")
+                cells.append(f"{words} ({interval_words})" if wider else words)
             rows.append([one.label, *cells, first_lost(done, one, drop)])
     if not rows:
         return None
