@@ -262,6 +262,14 @@ def sweep(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust_remote_code", "--trust-remote-code", help="Run Python code that comes with a model.")
     ] = False,
+    refine: Annotated[
+        Text,
+        typer.Option(
+            metavar="WIDTH",
+            help="After the grid, measure more sparsities where an ability fails, until the interval of each critical sparsity is at most "
+            "this wide.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost in seconds, and write nothing.")] = False,
     engine: Annotated[str, typer.Option(help="Where trials run: local, or ray for a cluster.")] = "local",
     address: Annotated[Text, typer.Option(help="Address of the Ray cluster, such as auto or ray://HOST:10001.")] = None,
@@ -305,11 +313,11 @@ def report(
     ] = None,
     recall: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Tasks that count as recall. Repeatable, or with commas. Default: *_closed."),
+        typer.Option(help="Tasks that count as recall. Repeatable, or with commas. Default: what tasks declare, or a table."),
     ] = None,
     in_context: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Tasks that count as in-context. Default: all others."),
+        typer.Option(help="Tasks that count as in-context. Default: what tasks declare, or a table."),
     ] = None,
     metric: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -322,6 +330,10 @@ def report(
     axis: Annotated[
         str, typer.Option(help="Draw against sparsity, size (parameters that are not zero) or bytes (of these parameters).")
     ] = "sparsity",
+    replicates: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Models that were trained alike with different seeds, with commas. Repeatable, for other groups."),
+    ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
 ) -> None:
     """Write one page with figures, tables, and what was shown and not shown."""
@@ -334,8 +346,9 @@ def report(
         from harness_ext import report as reports
 
         made = reports.report(
-            folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, axis=axis, resamples=resamples
-        )
+            folders, out, recall=lists[0], in_context=lists[1], metrics=lists[2], limit=limit, axis=axis, resamples=resamples,
+            replicates=[[name for name in group.split(",") if name] for group in replicates or []],
+        )  # fmt: skip
     except (HarnessExtError, OSError) as error:
         typer.echo(told(error), err=True)
         raise typer.Exit(1) from error

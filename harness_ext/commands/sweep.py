@@ -14,10 +14,12 @@ from rich.table import Table
 
 from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, shortened
+from harness_ext.extras import require_extra
 from harness_ext.sweep.display import clock
 from harness_ext.sweep.fields import read, sweep_from
 from harness_ext.sweep.preview import preview
 from harness_ext.sweep.processes import asked_for, join
+from harness_ext.sweep.refine import check_refine, in_words, refine
 from harness_ext.sweep.run import Checked, Engine, Prepared, Summary, run
 from harness_ext.sweep.scores import columns, score
 
@@ -43,6 +45,9 @@ def sweep(
     if engine == "ray" and asked_for() > 1:
         raise BadOptionError("--engine ray: want one process; accelerate launch is for one trial at a time over several devices")
     checked_fields = sweep_from(fields)
+    if checked_fields.refine is not None:
+        check_refine(checked_fields)
+        require_extra("report", "--refine")
     if checked_fields.out is None:
         raise BadOptionError("--out: nothing given: want the folder for the records, such as runs/first")
     out = Path(checked_fields.out).expanduser()
@@ -51,10 +56,16 @@ def sweep(
     console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     if dry_run:
         if ranks.is_first():
-            _print_preview(console, Checked(checked_fields), out)
+            checked = Checked(checked_fields)
+            _print_preview(console, checked, out)
+            if checked_fields.refine is not None:
+                console.print(in_words(checked_fields, checked.trials), soft_wrap=True)
         return 0
     prepared = Prepared(checked_fields)
-    summary: Summary = run(prepared, out, trial_engine)
+    if checked_fields.refine is None:
+        summary = run(prepared, out, trial_engine)
+    else:
+        prepared, summary = _refined(console, prepared, out, trial_engine)
     if ranks.is_first():
         if summary.records:
             _print_scores(console, prepared, summary)
@@ -62,6 +73,27 @@ def sweep(
         if summary.records:
             console.print(f"Next: {shlex.join(['harness-ext', 'report', str(out)])}", soft_wrap=True)
     return 1 if summary.failed else 0
+
+
+def _refined(console: Console, prepared: Prepared, out: Path, engine: Engine | None) -> tuple[Prepared, Summary]:
+    """Runs the grid, and then further sparsities where they decide."""
+    from harness_ext.report.refining import check_tasks, reached, sparsities_to_measure
+
+    def say(line: str) -> None:
+        if ranks.is_first():
+            console.print(line, soft_wrap=True)
+
+    sweep = prepared.sweep
+    check_tasks(prepared)
+    summary = run(prepared, out, engine)
+    if summary.failed:
+        say("Not refined: trials of the grid failed.")
+        return prepared, summary
+    say(in_words(sweep, prepared.trials))
+    prepared, summary = refine(prepared, summary, out, engine, sparsities_to_measure, say)
+    for line in reached(list(summary.records.values()), sweep.refine or 0.0) if ranks.is_first() else ():
+        say(line)
+    return prepared, summary
 
 
 def _engine(name: str, address: str | None, share: Mapping[str, float]) -> Engine | None:

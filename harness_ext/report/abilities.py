@@ -1,46 +1,116 @@
-"""Which ability a task is about."""
+"""Which ability a task is about, and to which family of tasks it belongs."""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
 
 from harness_ext.errors import did_you_mean, shown
-from harness_ext.report.trials import ReportError
+from harness_ext.report.trials import LoadedTrial, ReportError
 
 RECALL, IN_CONTEXT = "recall", "in-context"
+MIXED = "mixed"  # it takes both, or reasoning: in no mean
+UNCLASSIFIED = "unclassified"  # in no mean either
 ABILITIES = (RECALL, IN_CONTEXT)
-NAMES = {RECALL: "recall", IN_CONTEXT: "in-context ability"}
-RECALL_PATTERNS = ("*_closed",)  # the tasks of the group fact_recall, and all closed-book tasks
+NAMES = {RECALL: "recall", IN_CONTEXT: "in-context ability", MIXED: MIXED, UNCLASSIFIED: UNCLASSIFIED}
+DECLARED = (*ABILITIES, MIXED)
+KEY, FAMILY_KEY = "ability", "family"  # of the metadata of a task
 
 
-def abilities(tasks: Iterable[str], recall: Sequence[str] = (), in_context: Sequence[str] = ()) -> dict[str, str]:
-    """The ability of each task, for those that are about one of the two.
+@dataclass(frozen=True)
+class TaskClass:
+    """What is known of a task.
 
     Args:
-        tasks: their names.
-        recall: names or patterns; by default ``*_closed``.
-        in_context: names or patterns; by default all tasks that are not recall.
+        ability: recall, in-context, mixed, or None where nothing tells.
+        family: of tasks that measure the same thing; families have equal weights in the mean of an ability.
+    """
+
+    ability: str | None
+    family: str
+
+
+def classify(trials: Sequence[LoadedTrial], recall: Sequence[str] = (), in_context: Sequence[str] = ()) -> dict[str, TaskClass]:
+    """The class of every task with a score.
+
+    What an option says comes first, then ``ability`` in the metadata of the task, then our table of lm-eval's tasks.
+
+    Args:
+        trials: with their scores.
+        recall: names or patterns of tasks that are recall.
+        in_context: names or patterns of tasks that are in-context.
 
     Raises:
-        ReportError: a name or pattern that no task matches, or a task that matches both.
+        ReportError: a name or pattern that no task matches, a task that matches both options, or an unknown ability in metadata.
     """
-    tasks = list(dict.fromkeys(tasks))
-    for option, patterns in (("--recall", recall), ("--in-context", in_context)):
+    tasks = sorted({task for trial in trials for task in trial.tasks})
+    options = {RECALL: recall, IN_CONTEXT: in_context}
+    for ability, patterns in options.items():
         for pattern in patterns:
             if not fnmatch.filter(tasks, pattern):
-                raise ReportError(f"{option} {pattern}: no such task in the results.{did_you_mean(pattern, tasks)}")
-    found = {}
-    for task in tasks:
-        named = [_matches(task, recall), _matches(task, in_context)]
-        if all(named):
-            raise ReportError(f"task {shown(task)} is named by both --recall and --in-context")
-        if named[0] or (not recall and not named[1] and _matches(task, RECALL_PATTERNS)):
-            found[task] = RECALL
-        elif named[1] or not in_context:
-            found[task] = IN_CONTEXT
-    return found
+                raise ReportError(f"--{ability} {pattern}: no such task in the results.{did_you_mean(pattern, tasks)}")
+    abilities, families = _declared(trials, KEY), _declared(trials, FAMILY_KEY)
+    return {task: _class_of(task, abilities.get(task), families.get(task), options) for task in tasks}
 
 
-def _matches(task: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(task, pattern) for pattern in patterns)
+def _class_of(task: str, declared: Any, family: Any, options: Mapping[str, Sequence[str]]) -> TaskClass:
+    by_option = [ability for ability, patterns in options.items() if any(fnmatch.fnmatchcase(task, pattern) for pattern in patterns)]
+    if len(by_option) > 1:
+        raise ReportError(f"task {shown(task)} is named by both --recall and --in-context")
+    if declared is not None and declared not in DECLARED:
+        near = did_you_mean(declared, DECLARED) if isinstance(declared, str) else ""
+        raise ReportError(f"task {shown(task)}: {KEY} {shown(declared)} in its metadata; want {', '.join(DECLARED[:-1])} or {MIXED}.{near}")
+    known = known_task(task)
+    ability = by_option[0] if by_option else declared or (known.ability if known else None)
+    if isinstance(family, str) and family:
+        return TaskClass(ability, family)
+    return TaskClass(ability, known.family if known else task)
+
+
+def _declared(trials: Iterable[LoadedTrial], key: str) -> dict[str, Any]:
+    """What the metadata of each task say, in the trials where they say something.
+
+    Raises:
+        ReportError: two trials say two things of one task.
+    """
+    declared: dict[str, Any] = {}
+    where: dict[str, LoadedTrial] = {}
+    for trial in trials:
+        for task, score in trial.tasks.items():
+            value = score.metadata.get(key)
+            if value is None:
+                continue
+            if task in declared and declared[task] != value:
+                both = f"{where[task].name} and {trial.name}"
+                raise ReportError(f"task {shown(task)}: {key} {shown(declared[task])} and {shown(value)} in its metadata: {both}")
+            declared.setdefault(task, value)
+            where.setdefault(task, trial)
+    return declared
+
+
+def known_task(task: str) -> TaskClass | None:
+    """What our table says of a task of lm-eval."""
+    return next((found for pattern, found in known_patterns() if fnmatch.fnmatchcase(task, pattern)), None)
+
+
+@functools.cache
+def known_patterns() -> tuple[tuple[str, TaskClass], ...]:
+    """The names and patterns of the table, with the class of the tasks that match."""
+    import yaml  # type: ignore[import-untyped]
+
+    table = yaml.safe_load(resources.files("harness_ext.report").joinpath("known_tasks.yaml").read_text(encoding="utf-8"))
+    return tuple(
+        (pattern, TaskClass(ability, family))
+        for ability, families in table.items()
+        for family, patterns in families.items()
+        for pattern in patterns
+    )
+
+
+def how_to_class(task: str) -> str:
+    """What to do about a task without an ability."""
+    return f"class it with --recall {task} or --in-context {task}, or with {KEY}: {RECALL} or {IN_CONTEXT} in the metadata of the task"

@@ -36,18 +36,39 @@ def answers(rows: Sequence[Mapping[str, Any]], metric: str, scores: Sequence[flo
     return known, given if agree and len(given) == len(known) else None
 
 
-def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
-    given = row.get("filtered_resps")
-    if not isinstance(given, list):
+def chance_of(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> float | None:
+    """The score of a guess among the choices: the mean over items of 1/number of choices.
+
+    None where that is not known: an item without two choices or more, with several right ones, or with a graded score.
+
+    Args:
+        rows: samples, as for ``answers``, of a score that is 1 where the likeliest choice is right.
+        scores: of each row.
+    """
+    choices = [len(_likelihoods(row)) for row in rows]
+    one_right = all(score in (0, 1) for score in scores) and not any(isinstance(row.get("target"), list) for row in rows)
+    if not choices or min(choices) < 2 or not one_right:
         return None
+    return math.fsum(1 / count for count in choices) / len(choices)  # exact, so that the order of the items does not matter
+
+
+def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
     if metric == CHOICE_METRIC:
-        likelihoods = [one for one in map(_likelihood, given) if one is not None]
-        if "acc_mutual_info" in row.get("metrics", ()):  # the second half is of the choices without the question
-            likelihoods = likelihoods[: len(likelihoods) // 2]
+        likelihoods = _likelihoods(row)
         if len(likelihoods) < 2 or any(map(math.isnan, likelihoods)):
             return None
         return likelihoods.index(max(likelihoods))
-    return given[0].strip() if given and isinstance(given[0], str) else None
+    responses = row.get("filtered_resps")
+    return responses[0].strip() if isinstance(responses, list) and responses and isinstance(responses[0], str) else None
+
+
+def _likelihoods(row: Mapping[str, Any]) -> list[float]:
+    """Of the choices of an item, in order."""
+    responses = row.get("filtered_resps")
+    likelihoods = [one for one in map(_likelihood, responses if isinstance(responses, list) else []) if one is not None]
+    if "acc_mutual_info" in row.get("metrics", ()):  # the second half is of the choices without the question
+        likelihoods = likelihoods[: len(likelihoods) // 2]
+    return likelihoods
 
 
 def _likelihood(given: Any) -> float | None:

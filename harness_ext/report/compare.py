@@ -13,10 +13,10 @@ from typing import Any
 
 from harness_ext.atomic import writing
 from harness_ext.errors import BadOptionError, did_you_mean, shortened
-from harness_ext.report.abilities import abilities
+from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, pair
 from harness_ext.report.reading import read
-from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit
+from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit, share_chances
 from harness_ext.statistics import MethodDifference
 from harness_ext.sweep.scores import METRICS
 
@@ -126,14 +126,15 @@ def compare_results(
                 raise ReportError(
                     f"{shortened(side.typed)}: no task has a score that can be compared: {gaps[-1] if gaps else 'there is none'}"
                 )
-            loaded[side.path] = merge(of_limit(trials, limit) if limit is not None else trials), gaps
+            loaded[side.path] = of_limit(trials, limit) if limit is not None else trials, gaps
+    share_chances([trial for trials, _ in loaded.values() for trial in trials])
+    loaded = {path: (merge(trials), gaps) for path, (trials, gaps) in loaded.items()}
     chosen = [_chosen(side, loaded[side.path][0]) for side in sides]
     if {trial.source for trial in chosen[0]} == {trial.source for trial in chosen[1]}:
         raise ReportError(f"{shortened(first)} and {shortened(second)}: the same results twice; {_advice(sides[0].path)}")
     names = _names(sides, chosen)
-    tasks = sorted({task for side in chosen for trial in side for task in trial.tasks})
-    of = abilities(tasks, recall, in_context)
-    pairs = [pair(names, *two, of, resamples=resamples) for two in _matched(names, *map(by_sparsity, chosen))]
+    classes = classify([trial for side in chosen for trial in side], recall, in_context)
+    pairs = [pair(names, *two, classes, resamples=resamples) for two in _matched(names, *map(by_sparsity, chosen))]
     notes = [gap for _, found in loaded.values() for gap in found] + [note for found in pairs for note in found.notes]
     return Compared(names, tuple(pairs), tuple(dict.fromkeys(notes)))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness_ext.report.abilities import ABILITIES, NAMES
+from harness_ext.report.abilities import ABILITIES, NAMES, TaskClass
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import LoadedTrial, ReportError, TaskScore, check_same
 from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, task_difference
@@ -40,7 +40,7 @@ class MethodPair:
 
 
 def pair(
-    names: tuple[str, str], first: By, second: By, abilities: Mapping[str, str], *, resamples: int = 2000, strict: bool = True
+    names: tuple[str, str], first: By, second: By, classes: Mapping[str, TaskClass], *, resamples: int = 2000, strict: bool = True
 ) -> MethodPair:
     """The differences of two methods, on the tasks that both have.
 
@@ -49,7 +49,7 @@ def pair(
     Args:
         names: of the methods.
         first, second: at one sparsity each.
-        abilities: of the tasks, by name.
+        classes: of the tasks, by name.
         resamples: of the bootstrap.
         strict: raise where results are of different items; else say so among the notes.
 
@@ -81,9 +81,10 @@ def pair(
     differences = [task_difference(scores, resamples=resamples) for scores in kept]
     over = []
     for ability in ABILITIES:
-        members = [scores for scores in kept if abilities.get(scores.name) == ability]
+        members = [scores for scores in kept if classes[scores.name].ability == ability]
         if members:
-            over.append(ability_difference(NAMES[ability], members, resamples=resamples))
+            families = {scores.name: classes[scores.name].family for scores in members}
+            over.append(ability_difference(NAMES[ability], members, families=families, resamples=resamples))
     sparsities = ("0" if sides[0][0].is_dense else sides[0][0].sparsity, "0" if sides[1][0].is_dense else sides[1][0].sparsity)
     return MethodPair(*names, sparsities, seeds, tuple(differences), tuple(over), tuple(dict.fromkeys(notes)))
 
@@ -102,7 +103,7 @@ def every_pair(done: Analysis, resamples: int = 2000) -> tuple[list[MethodPair],
         first, second = by_sparsity(one.trials), by_sparsity(other.trials)
         for sparsity in [sparsity for sparsity in first if sparsity in second]:
             try:
-                found = pair((one.label, other.label), first[sparsity], second[sparsity], done.abilities, resamples=resamples, strict=False)
+                found = pair((one.label, other.label), first[sparsity], second[sparsity], done.classes, resamples=resamples, strict=False)
             except ReportError as error:
                 gaps.append(f"{one.label} and {other.label} at {sparsity} are not compared: {error}")
                 continue

@@ -40,7 +40,12 @@ def render(
     folder = resources.files("harness_ext.report")
     template = environment.from_string(folder.joinpath("page.html.jinja").read_text(encoding="utf-8"))
     told = {key: found.sentence() for key, found in done.disparities.items()}
+    claimed = {id(claim.found): claim.sentence() for claim in done.claims}
+    told |= {key: claimed[id(found)] for key, found in done.disparities.items() if id(found) in claimed}
     sentences = {one.label: {drop: told.get((one.label, drop, True), "") for drop in drops} for one in done.series}
+    for (label, drop, corrected), found in done.over_models.items():
+        if corrected:
+            sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claimed.get(id(found), found.sentence())
     caveats = _caveats(done)
     return template.render(
         done=done, headline=headline, figures=drawn, title=title(done), matrix=matrix(done), keys=keys(done), lost=lost(done, main),

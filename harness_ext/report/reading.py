@@ -6,15 +6,17 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness_ext.errors import shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
-from harness_ext.report.answers import Answer, answers
+from harness_ext.report.answers import Answer, answers, chance_of
 from harness_ext.report.commands import command_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
+from harness_ext.sweep.records import TrialRecord
 from harness_ext.sweep.scores import METRICS
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
@@ -62,7 +64,19 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Loaded
     for failed in sorted((folder / "failed").glob("*.json")):
         said = _json(failed)
         gaps.append(f"{failed}: the trial {said.get('trial')} failed and has no results: {said.get('error')}")
-    found = []
+    trials, missing = read_records(records, metrics)
+    gaps += missing
+    return trials
+
+
+def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
+    """The trials of records of a sweep, and what had to be left out and why.
+
+    Args:
+        metrics: the score of a task is the first of these that it has.
+    """
+    found: list[LoadedTrial] = []
+    gaps: list[str] = []
     for record in records:
         trial = LoadedTrial(
             source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
@@ -77,7 +91,7 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Loaded
             record.items,
         )  # fmt: skip
         found.append(trial)
-    return found
+    return found, gaps
 
 
 def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
@@ -138,39 +152,62 @@ def _tasks(
             continue
         stderr = scores.get(f"{metric}_stderr,{of}")
         metadata = results["configs"][task].get("metadata") or {}
-        declared = metadata.get("chance") if metric in CHANCE_METRICS else 0.0
-        usable = isinstance(declared, int | float) and 0 <= declared < 1
         count = scores.get("sample_len") or results.get("n-samples", {}).get(task, {}).get("effective")
         digests = {"items": items[task]} if task in items else {}
         if task in results.get("task_hashes", {}):
             digests["task hash"] = str(results["task_hashes"][task])
-        by_item, predictions, labels = _by_item(task, rows(task), metric, of, float(value), trial, gaps)
+        items_read = _items(task, rows(task), metric, of, float(value), trial, gaps)
+        chance, known = _chance(task, metric, metadata.get("chance"), items_read.chance, gaps)
         found[task] = TaskScore(
             task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=of, value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
-            count=count, chance=float(declared) if usable and declared is not None else 0.0, chance_declared=usable, digests=digests,
-            scores=by_item, predictions=predictions, labels=labels,
+            count=count, chance=chance, chance_declared=known, digests=digests, scores=items_read.scores,
+            predictions=items_read.predictions, labels=items_read.labels, own_chance=items_read.chance, metadata=metadata,
         )  # fmt: skip
     return found
 
 
-def _by_item(
-    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: LoadedTrial, gaps: list[str]
-) -> tuple[dict[str, float] | None, list[Answer] | None, list[Answer] | None]:
-    """Scores by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash.
+def _chance(task: str, metric: str, declared: Any, own: float | None, gaps: list[str]) -> tuple[float, bool]:
+    """The chance of a score, and whether it is known: that of the items, else what the task declares, else 0."""
+    if metric not in CHANCE_METRICS:
+        return 0.0, True
+    usable = isinstance(declared, int | float) and not isinstance(declared, bool) and 0 <= declared < 1
+    if own is None:
+        return (float(declared), True) if usable else (0.0, False)
+    if usable and not math.isclose(declared, own, abs_tol=1e-4):
+        gaps.append(f"task {task!r}: its metadata declare a chance of {declared:g}, and its items have {own:.4g} on average, which is used")
+    return own, True
 
-    With them are the predictions and the right labels.
+
+@dataclass(frozen=True)
+class _Items:
+    """What the per-sample records of a task tell; None for what they do not.
+
+    Args:
+        scores: by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash.
+        predictions, labels: see ``answers``.
+        chance: see ``chance_of``.
     """
+
+    scores: dict[str, float] | None = None
+    predictions: list[Answer] | None = None
+    labels: list[Answer] | None = None
+    chance: float | None = None
+
+
+def _items(
+    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: LoadedTrial, gaps: list[str]
+) -> _Items:
     if rows is None:
-        return None, None, None
+        return _Items()
     kept = [row for row in rows if row.get("filter", "none") == of]
     scores = [row.get(metric) for row in kept]
     if not kept or not all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores):
         gaps.append(f"task {task!r}: no paired statistics, its per-sample records have no {metric} from 0 to 1 ({trial.name})")
-        return None, None, None
+        return _Items()
     if not math.isclose(sum(map(float, scores)) / len(scores), value, abs_tol=1e-6):  # type: ignore[arg-type]
         gaps.append(f"task {task!r}: no paired statistics, its score is not the mean of its per-sample records ({trial.name})")
-        return None, None, None
+        return _Items()
     own = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
     if all(isinstance(one, str | int) for one in own) and len(set(own)) == len(own):
         ids = [f"id:{one}" for one in own]
@@ -178,9 +215,10 @@ def _by_item(
         ids = [f"{task}:{row.get('doc_id')}:{row.get('doc_hash', '')}" for row in kept]
     if len(set(ids)) < len(ids):
         gaps.append(f"task {task!r}: no paired statistics, an item occurs twice in its per-sample records ({trial.name})")
-        return None, None, None
+        return _Items()
     found = list(map(float, scores))  # type: ignore[arg-type]
-    return dict(zip(ids, found, strict=True)), *answers(kept, metric, found)
+    predictions, labels = answers(kept, metric, found)
+    return _Items(dict(zip(ids, found, strict=True)), predictions, labels, chance_of(kept, found) if metric in CHANCE_METRICS else None)
 
 
 def _json(file: Path) -> dict[str, Any]:

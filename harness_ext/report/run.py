@@ -11,17 +11,16 @@ from urllib.parse import quote
 from harness_ext.atomic import writing
 from harness_ext.extras import require_extra
 from harness_ext.report import page, tables
-from harness_ext.report.abilities import abilities
+from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.axis import SPARSITY, axis_named
+from harness_ext.report.claims import MAIN_DROP
 from harness_ext.report.figures import figures
 from harness_ext.report.reading import read
-from harness_ext.report.trials import ReportError, merge, of_limit
+from harness_ext.report.trials import ReportError, merge, of_limit, share_chances
 from harness_ext.report.words import headline
 from harness_ext.statistics import DROPS
 from harness_ext.sweep.scores import METRICS
-
-MAIN_DROP = 0.05  # the share of the dense score that counts as lost in the headline
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,7 @@ def report(
     metrics: Sequence[str] = (),
     limit: str | None = None,
     axis: str = SPARSITY.name,
+    replicates: Sequence[Sequence[str]] = (),
     resamples: int = 2000,
 ) -> Report:
     """Writes the report of sweep folders and of results of ``lm_eval --model pruned-hf --output_path``.
@@ -57,10 +57,12 @@ def report(
         paths: sweep folders, folders with ``results_*.json``, or such files.
         out: the folder to write; by default ``report`` in the first folder, or beside the first file. A name that ends in ``.html`` is that
             of the page, and the other files go into a folder of the same name without the ending.
-        recall, in_context: names of the tasks that measure this ability, or patterns of names; by default ``*_closed``, and all others.
+        recall, in_context: names of the tasks that measure this ability, or patterns of names; by default what the metadata of a task
+            declare, or else our table of lm-eval's tasks. Tasks that none of these class are in no mean.
         metrics: the score of a task is the first of these metrics that it has; by default acc, then exact_match and others.
         limit: use only results with this limit of items; ``all`` means results without a limit.
         axis: what curves are drawn against: ``sparsity``, ``size`` (parameters that are not zero) or ``bytes`` (of those).
+        replicates: groups of models, by name, that were trained alike with different seeds; the model is then the unit.
         resamples: the number of bootstrap resamples.
 
     Raises:
@@ -73,14 +75,16 @@ def report(
         raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
     require_extra("report", "a report")
     trials, gaps = read(sources, tuple(metrics) or METRICS)
-    trials = merge(of_limit(trials, limit) if limit is not None else trials)
-    tasks = sorted({task for trial in trials for task in trial.tasks})
-    if not tasks:
+    trials = of_limit(trials, limit) if limit is not None else trials
+    share_chances(trials)
+    trials = merge(trials)
+    classes = classify(trials, recall, in_context)
+    if not classes:
         raise ReportError(f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
     against = axis_named(axis)
     for trial in trials if against is not SPARSITY else []:
         against.of(trial)
-    analysis = analyse(trials, abilities(tasks, recall, in_context), resamples=resamples, gaps=gaps)
+    analysis = analyse(trials, classes, resamples=resamples, groups=replicates, gaps=gaps)
     target = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
     folder, file = (target.with_suffix(""), target) if target.suffix == ".html" else (target, target / "index.html")
     command = ["harness-ext", "report", *map(str, sources), *(["--out", str(out)] if out else [])]
@@ -88,6 +92,7 @@ def report(
         command += [word for value in values for word in (option, value)]
     command += [] if limit is None else ["--limit", limit]
     command += [] if against is SPARSITY else ["--axis", axis]
+    command += [word for names in replicates for word in ("--replicates", ",".join(names))]
     command += [] if resamples == 2000 else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
-from harness_ext.statistics import Spread
+from harness_ext.statistics import Disparity, ModelsDisparity, Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
 SPREAD = ("", "_low", "_high", "_sd", "_least", "_greatest")  # over calibration seeds: the mean, its interval, ...
@@ -33,7 +33,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "disparity": {
         "series": TEXT, "drop": REAL, "corrected": TRUTH, "kind": TEXT, "difference": REAL, "low": REAL, "high": REAL, "level": REAL,
-        "finding": TEXT, "told_apart_at": REAL, "add": TEXT, "sentence": TEXT, "caveat": TEXT,
+        "finding": TEXT, "told_apart_at": REAL, "add": TEXT, "sentence": TEXT, "caveat": TEXT, "models": WHOLE, "p": REAL, "p_holm": REAL,
+        "statements": WHOLE,
     },
     "layers": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "seed": WHOLE, "layer": TEXT, "weights": WHOLE, "zeros": WHOLE,
@@ -53,6 +54,7 @@ COLUMNS: dict[str, dict[str, str]] = {
         "dense_at_equal_nonzero": REAL,
     },
 }  # fmt: skip
+OVER_MODELS = "over models"
 Row = dict[str, Any]
 
 
@@ -137,14 +139,20 @@ def _critical(done: Analysis) -> list[Row]:
 
 
 def _disparity(done: Analysis) -> list[Row]:
-    return [
-        {
-            "series": label, "drop": drop, "corrected": corrected, "kind": found.kind, "difference": found.difference, "low": found.low,
-            "high": found.high, "level": found.level, "finding": found.finding, "told_apart_at": found.told_apart_at,
-            "add": _listed(found.add), "sentence": found.sentence(), "caveat": found.caveat,
-        }
-        for (label, drop, corrected), found in done.disparities.items()
-    ]  # fmt: skip
+    """Of every series, and over the models of replicates; p-values are those of the headline statements."""
+    claims = {id(claim.found): claim for claim in done.claims}
+    found: list[tuple[tuple[str, float, bool], Disparity | ModelsDisparity]] = [*done.disparities.items(), *done.over_models.items()]
+    rows = []
+    for (label, drop, corrected), one in found:
+        claim = claims.get(id(one))
+        rows.append({
+            "series": label, "drop": drop, "corrected": corrected, "kind": one.kind if isinstance(one, Disparity) else OVER_MODELS,
+            "difference": one.difference, "low": one.low, "high": one.high, "level": one.level, "finding": one.finding,
+            "told_apart_at": one.told_apart_at if isinstance(one, Disparity) else None, "add": _listed(one.add),
+            "sentence": one.sentence(), "caveat": one.caveat, "models": 1 if isinstance(one, Disparity) else len(one.models),
+            "p": claim.p if claim else None, "p_holm": claim.holm if claim else None, "statements": claim.count if claim else None,
+        })  # fmt: skip
+    return rows
 
 
 def _listed(sparsities: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
@@ -26,8 +26,10 @@ class TaskScore:
         metric, filter: which of the scores it is.
         value, stderr: as lm-eval computed them; the error may be None.
         count: the number of items.
-        chance: the score of a guess; 0 where the task does not declare it.
-        chance_declared: whether the task says what the chance is.
+        chance: the score of a guess; 0 where nothing tells it.
+        chance_declared: whether the items or the task tell the chance.
+        own_chance: of the items: the mean of 1/number of choices; None where the records do not tell.
+        metadata: of the task, as in the results.
         digests: of the items, by kind: two results that have a digest of the same kind are of the same items if it is equal.
         scores: of each item by its id, None where there are no per-sample records.
         predictions: of the items, see ``answers``; None where the records have none.
@@ -47,6 +49,8 @@ class TaskScore:
     scores: Mapping[str, float] | None
     predictions: Sequence[str | int] | None = None
     labels: Sequence[str | int] | None = None
+    own_chance: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def corrected(self) -> float:
@@ -149,6 +153,21 @@ class LoadedTrial:
             return f"{self.pretrained} dense ({self.source})"
         seed = "" if self.seed is None else f", seed {self.seed}"
         return f"{self.pretrained} {self.plan['pruner']} {self.sparsity}{seed} ({self.source})"
+
+
+def share_chances(trials: Sequence[LoadedTrial]) -> None:
+    """Gives the chance of the items, which per-sample records tell, to results of the same items without such records."""
+    known: dict[str, list[TaskScore]] = {}
+    for trial in trials:
+        for task, score in trial.tasks.items():
+            if score.own_chance is not None:
+                known.setdefault(task, []).append(score)
+    for trial in trials:
+        for task, score in trial.tasks.items():
+            if score.own_chance is None and score.metric in CHANCE_METRICS:
+                same = next((other for other in known.get(task, []) if other.metric in CHANCE_METRICS and same_items(score, other)), None)
+                if same is not None and same.own_chance is not None:
+                    trial.tasks[task] = replace(score, chance=same.own_chance, chance_declared=True, own_chance=same.own_chance)
 
 
 def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:

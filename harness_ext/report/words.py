@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness_ext.report.abilities import ABILITIES, NAMES
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.series import Series
-from harness_ext.statistics import Critical
+from harness_ext.statistics import Critical, ModelsDisparity
 
 OTHER = "tasks of no ability"
 
@@ -68,9 +68,13 @@ def headline(done: Analysis, drop: float) -> Headline:
     """
     found = {one.label: critical_of(done, one, drop) for one in done.series}
     found = {label: by_ability for label, by_ability in found.items() if by_ability}
+    nothing = "".join(f"{one.sentence()} " for one in done.nothing_to_lose)
+    scores = tuple(one.scores() for one in done.nothing_to_lose)
     if not found:
         results = sum(len(trial.tasks) for trial in done.trials)
-        return Headline(f"{results} scores were read, and none of them falls along a curve: see what is missing.")
+        return Headline(f"{nothing}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
+    if over := [claim for claim in done.claims if isinstance(claim.found, ModelsDisparity)]:
+        return Headline(f"{nothing}{over[0].found.sentence()}", (*scores, f"{over[0].label}: {over[0].p_words()}."))
     whole = {one.label: one.settings.get("modules", "all") == "all" for one in done.series}
     label = max(found, key=lambda one: (len(found[one]), whole[one], sum(_kept(critical) for critical in found[one].values())))
     said = [(name_of(ability), critical) for ability, critical in found[label].items()]
@@ -84,15 +88,17 @@ def headline(done: Analysis, drop: float) -> Headline:
     series = next(one for one in done.series if one.label == label)
     method = label if label.startswith(series.pretrained) else f"{label}, {series.pretrained}"
     told = done.disparities.get((label, drop, True))
+    claim = next((claim for claim in done.claims if claim.label == label), None)
     if kept and len(said) > 1:
         parts = [f"{' and '.join(name for name, _ in said).capitalize()} of this model are kept up to {said[0][1].last:g}"]
     doubt = "; which of the two fails first is not shown" if told is not None and not told.shown and not kept else ""
     intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in said)
     notes = [f"Lost: {100 * drop:g} % of the dense score above chance. 95 % intervals of that sparsity: {intervals}."]
+    notes = [*scores, *notes, *([f"That one outlasts the other: {claim.p_words()}."] if claim else [])]
     notes += [critical.caveat for _, critical in said[:1] if critical.caveat]
     if len(found) > 1:
         notes.append(f"The sentence is about the method that keeps most; the picture and the table have all {len(found)}.")
-    return Headline(f"{', '.join(parts)}{doubt}: {method}.", tuple(notes), label)
+    return Headline(f"{nothing}{', '.join(parts)}{doubt}: {method}.", tuple(notes), label)
 
 
 def critical_of(done: Analysis, series: Series, drop: float) -> Mapping[str, Critical]:

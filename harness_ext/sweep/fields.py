@@ -102,6 +102,16 @@ def _limit(value: Any, info: ValidationInfo) -> float:
     return number
 
 
+def _width(value: Any, info: ValidationInfo) -> float:
+    try:
+        width = float(value)
+    except (TypeError, ValueError):
+        width = 0.0
+    if isinstance(value, bool) or not 0 < width <= 1:
+        raise BadOptionError(f"--refine {shortened(value)}: want a width in sparsity above 0 and at most 1, such as 0.05")
+    return width
+
+
 def _count(value: Any, info: ValidationInfo) -> int:
     if isinstance(value, bool) or not re.fullmatch("[0-9]+", str(value)):
         raise BadOptionError(f"{_option(info.field_name)} {shortened(value)}: want a whole number such as 0 or 5")
@@ -182,6 +192,8 @@ class Sweep(BaseModel):
     """A text file, or a name of the hub's, on which each trial measures its perplexity as well."""
     perplexity_window: Annotated[int, BeforeValidator(_count)] | None = None
     perplexity_bos: str = BOS[0]
+    refine: Annotated[float, BeforeValidator(_width)] | None = None
+    """The width, in sparsity, of the intervals of critical sparsities, for which more sparsities than those of the grid are measured."""
     out: Text | None = None
     """The folder for the records."""
 

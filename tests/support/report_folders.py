@@ -48,7 +48,8 @@ def results(scores: dict[str, list[int]], record: dict[str, Any], arguments: dic
     for task, values in scores.items():
         error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
         found["results"][task] = {"alias": task, "sample_len": len(values), "acc,none": float(np.mean(values)), "acc_stderr,none": error}
-        found["configs"][task] = {"metadata": {"chance": chance[task]} if task in chance else {}}
+        declared = options.get("metadata", {}).get(task, {})
+        found["configs"][task] = {"metadata": ({"chance": chance[task]} if task in chance else {}) | declared}
         found["versions"][task] = options.get("version", 1.0)
         found["n-samples"][task] = {"original": len(values), "effective": len(values)}
         found["task_hashes"][task] = options.get("items", f"items of {task}")

@@ -15,7 +15,7 @@ from sweeps import sweep
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app
-from harness_ext.report.abilities import abilities
+from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import analyse
 from harness_ext.report.compare import compare_results
 from harness_ext.report.method_pairs import every_pair
@@ -155,8 +155,7 @@ def test_a_task_that_one_side_lacks_is_noted(two: tuple[Path, Path]) -> None:
 
 def test_a_report_has_every_pair_of_methods(two: tuple[Path, Path]) -> None:
     trials, _ = read([*two])
-    tasks = sorted({task for trial in trials for task in trial.tasks})
-    pairs, gaps = every_pair(analyse(trials, abilities(tasks), resamples=200), 200)
+    pairs, gaps = every_pair(analyse(trials, classify(trials), resamples=200), 200)
     assert [({pair.first, pair.second}, pair.sparsities[0]) for pair in pairs] == [({"magnitude", "wanda"}, f"{s:g}") for s in GRID]
     assert gaps == []
     alone = compare_results(str(two[0]), str(two[1]), resamples=200)

@@ -1,0 +1,102 @@
+"""Dense and pruned models by parameters, on the tasks that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from harness_ext.report.abilities import ABILITIES, NAMES
+from harness_ext.report.series import Series, dense_trials
+from harness_ext.report.trials import LoadedTrial, same_items
+from harness_ext.statistics import family_mean
+
+
+@dataclass
+class Rung:
+    """The mean chance-corrected score of an ability of one trial, or of a series at one sparsity.
+
+    Args:
+        series: its label; None for a dense model.
+        nonzero: parameters.
+        dense_at_equal: of dense models, linear in the logarithm of parameters between the two nearest; None outside of the ladder.
+    """
+
+    pretrained: str
+    series: str | None
+    sparsity: float
+    ability: str
+    nonzero: float
+    score: float
+    dense_at_equal: float | None = None
+
+
+@dataclass
+class Ladder:
+    """The rungs, the tasks of each ability that they are of, and what could not be computed."""
+
+    rungs: list[Rung] = field(default_factory=list)
+    tasks: dict[str, list[str]] = field(default_factory=dict)
+    gaps: list[str] = field(default_factory=list)
+
+
+def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: Mapping[str, str], families: Mapping[str, str]) -> Ladder:
+    """The ladder of dense models, with the pruned ones on it.
+
+    Args:
+        abilities, families: of the tasks, by name.
+    """
+    made = Ladder()
+    dense = sorted(dense_trials(trials).values(), key=lambda trial: trial.nonzero or 0)
+    if len(dense) < 2:
+        made.gaps.append(f"no ladder of dense models beside the pruned ones: there {'is one dense model' if dense else 'are none'}")
+        return made
+    if unknown := [trial.name for trial in trials if trial.nonzero is None]:
+        made.gaps.append(f"no ladder of dense models: the results do not say how many parameters there are in {unknown[0]}")
+        return made
+    for ability in ABILITIES:
+        tasks = _tasks(dense, [task for task, own in abilities.items() if own == ability], made.gaps)
+        if not tasks:
+            made.gaps.append(f"no ladder for {NAMES[ability]}: there is no task of it that all dense models have")
+            continue
+        made.tasks[ability] = tasks
+        steps = [(float(trial.nonzero or 0), _mean([trial], tasks, families)) for trial in dense]
+        made.rungs += [
+            Rung(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
+        ]
+        for one in series:
+            for sparsity, by_seed in sorted(one.points.items()):
+                pruned = list(by_seed.values())
+                if not all(task in trial.tasks for trial in pruned for task in tasks):
+                    made.gaps.append(f"{one.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
+                    continue
+                nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
+                score, equal = _mean(pruned, tasks, families), _between(nonzero, steps)
+                made.rungs.append(Rung(one.pretrained, one.label, sparsity, ability, nonzero, score, equal))
+    return made
+
+
+def _tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[str]) -> list[str]:
+    """Those of which every dense model has a result of the same items."""
+    usable = []
+    for task in tasks:
+        scores = [trial.tasks.get(task) for trial in dense]
+        if any(score is None for score in scores):
+            gaps.append(f"{task} is not in the ladder: not every dense model has a result of it")
+        elif not all(same_items(scores[0], score) for score in scores if scores[0] and score):
+            gaps.append(f"{task} is not in the ladder: its items are not the same for every model")
+        else:
+            usable.append(task)
+    return usable
+
+
+def _mean(trials: Sequence[LoadedTrial], tasks: Sequence[str], families: Mapping[str, str]) -> float:
+    return family_mean({task: float(np.mean([trial.tasks[task].corrected for trial in trials])) for task in tasks}, families)
+
+
+def _between(nonzero: float, steps: Sequence[tuple[float, float]]) -> float | None:
+    sizes = [size for size, _ in steps]
+    if not sizes[0] <= nonzero <= sizes[-1]:
+        return None
+    return float(np.interp(np.log(nonzero), np.log(sizes), [score for _, score in steps]))

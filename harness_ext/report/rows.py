@@ -1,0 +1,90 @@
+"""Every trial on every task, beside the dense model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness_ext.report.series import dense_trials
+from harness_ext.report.trials import LoadedTrial, TaskScore
+from harness_ext.statistics import Comparison, Labels, Scores, StatisticsError, compare, label_use
+
+NO_DENSE_RESULT = "there is no dense result"
+NO_RECORDS = "there are no per-sample records"
+
+
+@dataclass
+class Row:
+    """One trial on one task, with the comparison to the dense model where it can be made, or why not.
+
+    Args:
+        ability: one of ``abilities.NAMES``.
+        labels: how the answers are spread over the labels, None where the records have no answers.
+    """
+
+    trial: LoadedTrial
+    score: TaskScore
+    ability: str
+    found: Comparison | None
+    why_not: str | None
+    labels: Labels | None
+
+
+def rows(trials: Sequence[LoadedTrial], abilities: Mapping[str, str], otherwise: str, resamples: int) -> tuple[list[Row], list[str]]:
+    """The rows, and what could not be compared.
+
+    Args:
+        abilities: of the tasks, by name; tasks that are not there have the ability ``otherwise``.
+        resamples: of the bootstrap.
+    """
+    dense = dense_trials(trials)
+    found: list[Row] = []
+    gaps: list[str] = []
+    unrecorded: dict[str, list[str]] = {}
+    unanswered: dict[str, list[str]] = {}
+    for trial in trials:
+        for task, score in trial.tasks.items():
+            against = dense.get(trial.dense_digest)
+            before = against.tasks.get(task) if against else None
+            comparison, why_not = _compared(trial, score, before, resamples, gaps)
+            if why_not == NO_DENSE_RESULT and against is not None:
+                gaps.append(f"task {task!r}: the dense {trial.pretrained} has no result, so nothing can be compared with it")
+            labels = label_use(score.predictions, score.labels) if score.predictions else None
+            if score.scores is None:
+                unrecorded.setdefault(task, []).append(trial.name)
+            elif labels is None:
+                unanswered.setdefault(task, []).append(trial.name)
+            found.append(Row(trial, score, abilities.get(task, otherwise), comparison, why_not, labels))
+    for task, names in unrecorded.items():
+        gaps.append(
+            f"task {task!r}: no paired statistics and no use of labels, the per-sample records are missing (lm_eval --log_samples writes "
+            f"them) of {_few(names)}"
+        )
+    for task, names in unanswered.items():
+        gaps.append(f"task {task!r}: no use of labels, the per-sample records do not say which answer its score is of ({_few(names)})")
+    return found, gaps
+
+
+def _compared(
+    trial: LoadedTrial, score: TaskScore, before: TaskScore | None, resamples: int, gaps: list[str]
+) -> tuple[Comparison | None, str | None]:
+    """The comparison with the dense model, or why there is none."""
+    if score.scores is None:
+        return None, NO_RECORDS
+    if trial.is_dense:
+        return None, "dense"
+    if before is None:
+        return None, NO_DENSE_RESULT
+    if before.scores is None:
+        return None, f"{NO_RECORDS} of the dense model"
+    ids = sorted(before.scores)
+    dense, pruned = (Scores(ids, [scores[key] for key in ids]) for scores in (before.scores, score.scores))
+    try:
+        return compare(dense, pruned, chance=score.chance, resamples=resamples), None
+    except StatisticsError as error:
+        gaps.append(f"task {score.task!r}: nothing is compared with the dense {trial.pretrained}: {error}")
+        return None, str(error)
+
+
+def _few(names: Sequence[str]) -> str:
+    return f"{'; '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

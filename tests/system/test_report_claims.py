@@ -1,0 +1,128 @@
+"""The headline statements of a report: over trained models where there are several, and corrected for their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from report_folders import CONTEXT, RECALL, falling, rows, write_trial
+from typer.testing import CliRunner
+
+from harness_ext.commands.cli import app
+from harness_ext.report import ReportError
+from harness_ext.report.abilities import classify
+from harness_ext.report.analysis import Analysis, analyse
+from harness_ext.report.claims import claims
+from harness_ext.report.reading import read
+from harness_ext.statistics import Curve, disparity, disparity_over_models, holm
+
+MODELS = ("one", "two", "three")
+KEPT = {0.3: 0.97, 0.6: 0.5, 0.8: 0.1}
+
+
+def write(folder: Path, **options: object) -> dict[str, dict[float, list[int]]]:
+    """Three models, each pruned by two methods; the recall of each."""
+    recall = {}
+    for number, model in enumerate(MODELS):
+        recall[model] = falling(200, 0.9, KEPT, seed=number)
+        for sparsity in RECALL:
+            for pruner in ("magnitude", "random") if sparsity else ("magnitude",):
+                given = {"lab_facts_closed": recall[model][sparsity], "icl_linear": CONTEXT[sparsity]}
+                write_trial(folder, given, f"{sparsity:g}", pretrained=model, dense=model, pruner=pruner, **options)
+    return recall
+
+
+def analysed(folder: Path, groups: object = ()) -> Analysis:
+    trials, gaps = read([folder])
+    return analyse(trials, classify(trials), drops=(0.05,), resamples=400, groups=groups, gaps=gaps)
+
+
+def test_the_model_is_the_unit_where_replicates_are_given(tmp_path: Path) -> None:
+    recall = write(tmp_path)
+    done = analysed(tmp_path, [MODELS])
+    assert [claim.label.partition(" over")[0] for claim in done.claims] == ["magnitude", "random"]
+    ids = list(map(str, range(200)))
+    curves = {
+        model: (
+            [Curve("lab_facts_closed", list(RECALL), [values[s] for s in RECALL], ids, 0.25)],
+            [Curve("icl_linear", list(RECALL), [CONTEXT[s] for s in RECALL], [f"c{name}" for name in ids], 0.5)],
+        )
+        for model, values in recall.items()
+    }
+    wanted = disparity_over_models(curves, drop=0.05, corrected=True, resamples=400)
+    found = done.claims[0].found
+    assert (found.models, found.finding) == (MODELS, wanted.finding)
+    assert found.low == pytest.approx(wanted.low)
+    assert found.high is wanted.high is None
+    assert "3 trained models" in done.claims[0].sentence()
+
+
+def test_without_replicates_every_statement_is_of_one_model(tmp_path: Path) -> None:
+    write(tmp_path)
+    done = analysed(tmp_path)
+    assert len(done.claims) == 6
+    assert all("of this model" in claim.sentence() for claim in done.claims)
+    assert done.over_models == {}
+
+
+def test_models_outside_of_the_group_keep_their_own_statement(tmp_path: Path) -> None:
+    write(tmp_path)
+    labels = [claim.label for claim in analysed(tmp_path, [MODELS[:2]]).claims]
+    assert len(labels) == 4
+    assert sum("over 2 trained models" in label for label in labels) == 2
+    assert sum(label.startswith("three, ") for label in labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ([["one", "tow"]], ["--replicates", "'tow'", "Did you mean 'two'?"]),
+        ([["one"]], ["--replicates one", "at least two"]),
+        ([["one", "two"], ["two", "three"]], ["--replicates", "'two' is named twice"]),
+    ],
+)
+def test_a_group_that_is_none_is_refused_in_one_line(tmp_path: Path, groups: list[list[str]], said: list[str]) -> None:
+    write(tmp_path)
+    with pytest.raises(ReportError) as caught:
+        analysed(tmp_path, groups)
+    assert all(part in str(caught.value) for part in said)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_statements_are_corrected_for_their_number_and_both_values_are_shown(tmp_path: Path) -> None:
+    write(tmp_path)
+    done = analysed(tmp_path)
+    assert [claim.holm for claim in done.claims] == pytest.approx(holm([claim.p for claim in done.claims]))
+    for claim in done.claims:
+        told = done.disparities[claim.label, 0.05, True]
+        assert claim.found is told
+        assert (claim.p <= 0.05) == told.shown
+        assert f"{claim.p:.2g}" in claim.sentence()
+        assert f"{claim.holm:.2g}" in claim.sentence()
+
+
+def test_what_is_shown_alone_may_not_be_shown_among_many() -> None:
+    curves = [[Curve(name, list(values), list(values.values()))] for name, values in (("recall", RECALL), ("context", CONTEXT))]
+    found = disparity(*curves, drop=0.05, resamples=400)
+    assert found.shown
+    made = [("a method", found, lambda level: level <= 0.98), *[("equal", found, lambda level: False)] * 9]
+    first = claims(made, 400)[0]
+    assert first.p == pytest.approx(0.02, rel=0.02)
+    assert first.holm == pytest.approx(10 * first.p)
+    assert not first.shown
+    assert "not shown after the correction" in first.sentence()
+    assert claims(made[:1], 400)[0].shown
+
+
+def test_the_command_writes_the_statement_over_models(tmp_path: Path) -> None:
+    write(tmp_path / "run")
+    ran = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "--replicates", ",".join(MODELS), "--resamples", "200"])
+    assert ran.exit_code == 0, ran.output
+    folder = tmp_path / "run" / "report"
+    over = [row for row in rows(folder, "disparity") if row["models"] == "3" and row["drop"] == "0.05" and row["corrected"] == "True"]
+    assert [row["statements"] for row in over] == ["2", "2"]
+    assert all(float(row["p"]) <= float(row["p_holm"]) for row in over)
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    heading = text[text.index("<h1>") : text.index("</h1>")]
+    assert "Over 3 trained models" in heading
+    assert f"--replicates {','.join(MODELS)}" in text
