@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 from typing import Any, TypeVar
 
 import torch
@@ -15,12 +16,12 @@ from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.terminal import show_log
 from harness_ext.engine.wrappers import check_unwrapped
-from harness_ext.errors import BadOptionError, did_you_mean, shown
+from harness_ext.errors import BadOptionError, did_you_mean, one_line, shown
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.command_line import typed_command
 from harness_ext.host.environment import quieten_git
-from harness_ext.host.model_folder import registered_folder
+from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.host.shared_prompts import Request, SharedPrompts
@@ -68,6 +69,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         refuse_misspelt(arguments, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
             pretrained = registered_folder(plugins, pretrained)
+        elif isinstance(pretrained, str) and is_path(pretrained) and not os.path.isdir(os.path.expanduser(pretrained)):
+            raise no_such_model(plugins, pretrained, f"pretrained={shown(pretrained)}")
         # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._plan, self._decisive_arguments = plan, dict(arguments)
@@ -92,8 +95,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         return self._plan.sparsity.ratio > 0
 
     def _get_config(self, pretrained: str, *, trust_remote_code: bool = False, **others: Any) -> None:
-        """As in lm-eval, which calls it before all else that it loads; refuses what cannot be pruned."""
-        super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
+        """As in lm-eval, which calls it before all else that it loads; refuses what is not there and what cannot be pruned."""
+        try:
+            super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
+        except (OSError, ValueError) as error:  # no config.json, no such name on the hub, no network, or no architecture that is known
+            raise _not_loaded(pretrained, error) from error
         if self._prunes:
             check_config(self._config, pretrained)
             check_plan(self._plan, without_weights(self._config, pretrained, trust_remote_code=trust_remote_code))
@@ -110,6 +116,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         self.AUTO_MODEL_CLASS = Checked(auto)
         try:
             super()._create_model(pretrained, gguf_file=gguf_file, **arguments)
+        except OSError as error:  # no weights
+            raise _not_loaded(pretrained, error) from error
         finally:
             self.AUTO_MODEL_CLASS = auto
 
@@ -162,6 +170,12 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         """lm-eval's own, the pruning record and, on lm-eval's command line, the command. All go into results.json."""
         typed = typed_command(ranks.count())
         return {**super().get_model_info(), "pruning": self.pruning_record, **({"command": str(typed)} if typed else {})}
+
+
+def _not_loaded(pretrained: str, error: Exception) -> BadOptionError:
+    return BadOptionError(
+        f"pretrained={shown(pretrained)}: cannot be loaded: {one_line(error)}{did_you_mean(pretrained, Plugins().models.items)}"
+    )
 
 
 def _is_default_batch_size(value: int | str) -> bool:

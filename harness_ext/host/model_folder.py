@@ -44,10 +44,23 @@ def model_folder(plugins: Plugins, pretrained: str, gguf_file: str | None = None
             hint = f"; for {files[0]} give --gguf-file" if files else ""
             raise BadOptionError(f"{called}: there is no config.json in this folder{hint}")
         return str(path)
-    hint = did_you_mean(pretrained, plugins.models.items)
-    if hint or pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1 or len(pretrained) > LONGEST:
-        raise BadOptionError(
-            f"{called}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
-            f"a name on the hub.{hint}"
-        )
+    if did_you_mean(pretrained, plugins.models.items) or is_path(pretrained):
+        raise no_such_model(plugins, pretrained, called)
     return pretrained
+
+
+def is_path(pretrained: str) -> bool:
+    """Whether a name can only be meant as the path of a folder."""
+    return pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1 or len(pretrained) > LONGEST
+
+
+def no_such_model(plugins: Plugins, pretrained: str, called: str) -> BadOptionError:
+    """The error for a name that is no folder.
+
+    Args:
+        called: the argument as the user wrote it.
+    """
+    return BadOptionError(
+        f"{called}: no such folder, and neither a registered model ({', '.join(sorted(plugins.models.items))}) nor "
+        f"a name on the hub.{did_you_mean(pretrained, plugins.models.items)}"
+    )

@@ -71,6 +71,11 @@ def tasks_imported() -> None:
     @functools.wraps(original_match)
     def match_tasks(self: Any, task_list: list[str]) -> Any:
         names = original_match(self, task_list)
+        if not names and len(task_list) == 1 and _is_run_of_ours(sys.argv):
+            from harness_ext.errors import UnknownNameError, did_you_mean, shown
+
+            hint = did_you_mean(task_list[0], self.all_tasks)
+            raise UnknownNameError(f"no task named {shown(task_list[0])}.{hint} lm_eval ls tasks lists them")
         check_tasks(self, names)
         return names
 
@@ -119,6 +124,11 @@ def is_command(argv: list[str]) -> bool:
     """Whether this process is lm-eval's command line, and not a program that uses lm-eval."""
     started = Path(argv[0] if argv else "")
     return started.stem.replace("-", "_") == "lm_eval" or started.parts[-2:] == ("lm_eval", "__main__.py")
+
+
+def _is_run_of_ours(argv: list[str]) -> bool:
+    """Whether this process is lm-eval's command line, with our model."""
+    return is_command(argv) and any(word in (MODEL, f"--model={MODEL}") for word in argv)
 
 
 def _shorten_errors() -> None:
