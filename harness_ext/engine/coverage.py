@@ -64,14 +64,14 @@ def dense_parts(blocks: Sequence[DecoderBlock]) -> dict[str, Any]:
         by name, with ``*`` for numbers, such as that of the block: ``weights``, how many there are in all blocks together, and ``share``,
         of all parameters of these blocks.
     """
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     total = 0
     for block in blocks:
         total += sum(parameter.numel() for parameter in block.module.parameters())
         for name, size in _left_over(block, tuple(linear_layers(block.name, block.module))).items():
             pattern = re.sub(r"\.\d+(?=\.|$)", ".*", f"{block.name}.{name}")
-            found[pattern] = found.get(pattern, 0) + size
-    return {name: {"weights": size, "share": size / total} for name, size in found.items()}
+            sizes[pattern] = sizes.get(pattern, 0) + size
+    return {name: {"weights": size, "share": size / total} for name, size in sizes.items()}
 
 
 def _left_over(block: DecoderBlock, layers: Sequence[LinearLayer]) -> dict[str, int]:

@@ -85,18 +85,18 @@ class EveryToken:
 
     def _all_by_choice(self, module: nn.Module, group: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Calls a module with one expert after the other in the place of those that were chosen, if it is given a choice with shares."""
-        given: dict[int | str, Any] = dict(enumerate(args))
-        given.update(kwargs)
-        chosen = {key: value for key, value in given.items() if _is_choice(value)}
+        arguments: dict[int | str, Any] = dict(enumerate(args))
+        arguments.update(kwargs)
+        chosen = {key: value for key, value in arguments.items() if _is_choice(value)}
         if len(chosen) != 1:
             return False
         ((place, choice),) = chosen.items()
-        tensors = {key: value for key, value in given.items() if isinstance(value, torch.Tensor) and key != place}
+        tensors = {key: value for key, value in arguments.items() if isinstance(value, torch.Tensor) and key != place}
         shares = {key: value for key, value in tensors.items() if value.shape == choice.shape and value.is_floating_point()}
         if not shares:
             return False
         for number in range(self._numbers[group]):
-            changed = {**given, place: torch.full_like(choice[:, :1], number)}
+            changed = {**arguments, place: torch.full_like(choice[:, :1], number)}
             changed |= {key: torch.ones_like(value[:, :1]) for key, value in shares.items()}
             module.forward(*(changed[index] for index in range(len(args))), **{key: changed[key] for key in kwargs})
         return True

@@ -95,12 +95,12 @@ def stored_experts(name: str, module: nn.Module) -> Iterator[Stored]:
 
 def listed_experts(block: nn.Module) -> dict[str, tuple[str, int, int]]:
     """The modules of a block that are experts in a list, by name: the name of the list, the number in it, and how many there are."""
-    found: dict[str, tuple[str, int, int]] = {}
+    lists: dict[str, tuple[str, int, int]] = {}
     for name, module in block.named_modules():
         if isinstance(module, nn.ModuleList) and "expert" in name.lower() and len(module) > 1 and len({type(item) for item in module}) == 1:
             for number in range(len(module)):
-                found[f"{name}.{number}"] = name, number, len(module)
-    return found
+                lists[f"{name}.{number}"] = name, number, len(module)
+    return lists
 
 
 def in_groups(name: str, module: nn.Module) -> Iterator[Stored]:

@@ -104,9 +104,11 @@ def find_blocks(model: PreTrainedModel, modules: str | Sequence[str] = "all") ->
     """
     modules = parse_modules(modules)
     name, blocks = _block_list(model)
-    found = [DecoderBlock(f"{name}.{i}", block, tuple(linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
-    check_selection(modules, [(layer.name, layer.kind) for block in found for layer in block.layers])
-    return [DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if selects(modules, layer.name, layer.kind))) for b in found]
+    all_blocks = [DecoderBlock(f"{name}.{i}", block, tuple(linear_layers(f"{name}.{i}", block))) for i, block in enumerate(blocks)]
+    check_selection(modules, [(layer.name, layer.kind) for block in all_blocks for layer in block.layers])
+    return [
+        DecoderBlock(b.name, b.module, tuple(layer for layer in b.layers if selects(modules, layer.name, layer.kind))) for b in all_blocks
+    ]
 
 
 def _block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -20,8 +20,8 @@ DECISIVE = ("pruner", "pruner_options", "precision")  # of the plan; the layers,
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What decides the last bits of a float: versions, the kind of device, and on a CPU the number of threads, which split sums."""
-    found: dict[str, Any] = {"torch": torch.__version__, "lm-eval-pruned": metadata.version("lm-eval-pruned"), "device": device.type}
-    return found | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
+    versions: dict[str, Any] = {"torch": torch.__version__, "lm-eval-pruned": metadata.version("lm-eval-pruned"), "device": device.type}
+    return versions | ({"threads": torch.get_num_threads()} if device.type == "cpu" else {})
 
 
 def plugins_of(plan: Plan) -> dict[str, Any]:

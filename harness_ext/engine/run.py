@@ -56,59 +56,59 @@ def apply(
     blocks = _blocks(plan, model, in_memory=placement.in_memory)
     removes = plan.sparsity.ratio > 0
     fixed = check_fit(plan, model, blocks) if removes else None
-    found: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
+    entries: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
     stopwatch = Stopwatch(placement.device)
     with stopwatch("digest"):
-        found["dense_digest"] = placement.digest()
-        if not ranks.all_true(found["dense_digest"] == ranks.broadcast(found["dense_digest"])):
+        entries["dense_digest"] = placement.digest()
+        if not ranks.all_true(entries["dense_digest"] == ranks.broadcast(entries["dense_digest"])):
             raise UnsupportedModelError("the processes hold different dense models: load the same checkpoint in all of them")
     input_ids = None
     if plan.needs_calibration or (measure_error and removes):
         with stopwatch("calibration"):
-            input_ids, cached = _input_ids(plan, model, tokenizer, found["dense_digest"], placement.device)
-        found["calibration"] = describe(input_ids, tokenizer)
-        found["calibration_from_cache"] = cached
-    found["environment"] = record.environment(placement.device)
+            input_ids, cached = _input_ids(plan, model, tokenizer, entries["dense_digest"], placement.device)
+        entries["calibration"] = describe(input_ids, tokenizer)
+        entries["calibration_from_cache"] = cached
+    entries["environment"] = record.environment(placement.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     began = time.perf_counter()
     layers: dict[str, Any] = {}
     asked: dict[str, Sparsity] = {}
     pruner, structured = plan.pruner, isinstance(plan.pruner, StructuredPruner)
     if removes and isinstance(pruner, StructuredPruner):
-        found |= reshape(plan, pruner, model, blocks, input_ids)
+        entries |= reshape(plan, pruner, model, blocks, input_ids)
     elif removes:
-        found["dense"] = dense_parts(blocks)
+        entries["dense"] = dense_parts(blocks)
         with placement.session(), visible_products(model):
             measured = plan.allocation.measures(pruner) or (isinstance(pruner, Pruner) and kinds_of(pruner, measure_error=measure_error))
             route = prove(placement, blocks, input_ids, stopwatch) if measured and input_ids is not None else None
             asked = ranks.broadcast(fixed) if fixed else choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)
             if isinstance(pruner, ModelPruner):
                 layers, notes = prune_whole(plan, pruner, model, blocks, input_ids)
-                found |= {"notes": notes} if notes else {}
+                entries |= {"notes": notes} if notes else {}
             elif isinstance(pruner, Pruner):
                 # The checkpoints of a run are named by its fingerprint, which has no notes yet.
-                fingerprint = record.fingerprint(plan, found, asked)
+                fingerprint = record.fingerprint(plan, entries, asked)
                 layers = prune_blocks(
                     plan, pruner, blocks, placement, stopwatch, input_ids, asked, fingerprint, route, measure_error=measure_error
                 )
-                found |= record.of_experts(plan, layers)
-    found["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
-    found["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
-    found["seconds_pruning"] = round(time.perf_counter() - began, 3)
-    found["seconds_parts"] = {part: round(seconds, 3) for part, seconds in stopwatch.seconds.items()}
+                entries |= record.of_experts(plan, layers)
+    entries["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
+    entries["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
+    entries["seconds_pruning"] = round(time.perf_counter() - began, 3)
+    entries["seconds_parts"] = {part: round(seconds, 3) for part, seconds in stopwatch.seconds.items()}
     if not (removes and structured):
-        found["achieved_sparsity"] = record.ratio(layers.values())
-        found["achieved_sparsity_of_model"] = sum(entry["zeros"] for entry in layers.values()) / max(1, parameters)
-    found["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
-    found["layers"] = layers
-    found["fingerprint"] = record.fingerprint(plan, found, asked)
+        entries["achieved_sparsity"] = record.ratio(layers.values())
+        entries["achieved_sparsity_of_model"] = sum(entry["zeros"] for entry in layers.values()) / max(1, parameters)
+    entries["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
+    entries["layers"] = layers
+    entries["fingerprint"] = record.fingerprint(plan, entries, asked)
     if removes:
         log.info(
             "%s: sparsity %s asked, %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
-            pruner.name, plan.sparsity, found["achieved_sparsity"], found["seconds_calibration"], found["seconds_pruning"],
-            found["fingerprint"],
+            pruner.name, plan.sparsity, entries["achieved_sparsity"], entries["seconds_calibration"], entries["seconds_pruning"],
+            entries["fingerprint"],
         )  # fmt: skip
-    return found
+    return entries
 
 
 def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[DecoderBlock]:

@@ -25,16 +25,16 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
 
     from harness_ext.engine.plan import PREFIXES
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals or "." not in name or not name.startswith(PREFIXES):
             hint = did_you_mean(name.partition(".")[0] + ".", PREFIXES)
             raise BadOptionError(f"--option {shortened(option)}: want {', '.join(f'{prefix}NAME=VALUE' for prefix in PREFIXES)}.{hint}")
-        if name in found:
+        if name in values:
             raise BadOptionError(f"--option {shortened(option)}: {shortened(name)} is given twice")
-        found[name] = handle_arg_string(value)
-    return found
+        values[name] = handle_arg_string(value)
+    return values
 
 
 def parse_mapping(option: str, text: str) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def known_facts(lm: Any, task: Any, *, limit: int | None = None) -> dict[str, An
     from lm_eval.evaluator import evaluate
 
     name = task.config.task
-    found = evaluate(lm=lm, task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}}, limit=limit, bootstrap_iters=0)
-    samples = found["samples"][name]
+    results = evaluate(lm=lm, task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}}, limit=limit, bootstrap_iters=0)
+    samples = results["samples"][name]
     known = [sample["doc"]["id"] for sample in samples if sample["exact_match"]]
     if not known:
         raise NoKnownFactsError(

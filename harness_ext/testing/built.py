@@ -111,7 +111,7 @@ class Built:
 
     @cached_property
     def _rendered(self) -> tuple[list[Rendered], list[Problem]]:
-        done: list[Rendered] = []
+        rendered: list[Rendered] = []
         problems: dict[str, Problem] = {}
         for number, doc in enumerate(self.docs):
             key = "doc_to_text"
@@ -126,8 +126,8 @@ class Built:
                 problems.setdefault(key, (key, number, f"fails: {type(error).__name__}: {first_line(error)}"))
                 continue
             ranked = isinstance(text, int)
-            done.append(Rendered(doc, "\n".join(choices) if ranked else str(text), tuple(choices), target, tuple(answers), ranked))
-        return done, list(problems.values())
+            rendered.append(Rendered(doc, "\n".join(choices) if ranked else str(text), tuple(choices), target, tuple(answers), ranked))
+        return rendered, list(problems.values())
 
 
 def choices_of(task: Any, doc: Mapping[str, Any]) -> list[str]:
@@ -149,11 +149,11 @@ def first_line(error: BaseException) -> str:
 
 
 def _answers(target: Any, choices: Sequence[str]) -> list[str]:
-    found = []
+    answers = []
     for one in target if isinstance(target, (list, tuple)) else [target]:
         number = isinstance(one, int) and not isinstance(one, bool) and bool(choices)
-        found.append(choices[one] if number and 0 <= one < len(choices) else str(one))
-    return found or [""]
+        answers.append(choices[one] if number and 0 <= one < len(choices) else str(one))
+    return answers or [""]
 
 
 def _ranks_besides(task: Any) -> bool:

@@ -49,7 +49,7 @@ class Definition:
     @cached_property
     def includes(self) -> list[Path]:
         given = self.own.get("include", [])
-        return [self.path.parent / str(one) for one in (given if isinstance(given, list) else [given])]
+        return [self.path.parent / str(path) for path in (given if isinstance(given, list) else [given])]
 
 
 def files_below(folders: Iterable[Path]) -> list[Path]:

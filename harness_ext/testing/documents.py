@@ -25,13 +25,13 @@ def check_documents(built: Built) -> list[Finding]:
     Raises:
         NeedsDownloadError: its data cannot be reached.
     """
-    found = []
+    findings = []
     for check in DOCUMENT_CHECKS:
         try:
-            found += check_one(check, built)
+            findings += check_one(check, built)
         except NotCheckedError:
             continue
-    return found
+    return findings
 
 
 def check_one(check: str, built: Built) -> list[Finding]:
@@ -164,10 +164,10 @@ def _majority(built: Built) -> _Found:
     if declared is None:
         return
     commonest, count = Counter(one.answers[0] for one in built.rendered).most_common(1)[0]
-    found = count / len(built.docs)
-    margin = 4 * (max(found, 1e-3) * (1 - found) / len(built.docs)) ** 0.5
-    if not _close(declared, found, max(margin, 0.001)):
-        yield "metadata.majority", None, f"declared as {declared}, and answering always {commonest[:60]!r} is right with {found:.4f}"
+    share = count / len(built.docs)
+    margin = 4 * (max(share, 1e-3) * (1 - share) / len(built.docs)) ** 0.5
+    if not _close(declared, share, max(margin, 0.001)):
+        yield "metadata.majority", None, f"declared as {declared}, and answering always {commonest[:60]!r} is right with {share:.4f}"
 
 
 def _balance(built: Built) -> _Found:

@@ -43,8 +43,8 @@ def problem(reference: str, folder: Path) -> str | None:
 @lru_cache(maxsize=4096)
 def registered_beside(folder: Path) -> frozenset[str]:
     """The names of filters, metrics and aggregations that the modules beside a YAML register with lm-eval when they are imported."""
-    found = (_REGISTRATION.findall(file.read_text(encoding="utf-8", errors="replace")) for file in sorted(folder.glob("*.py")))
-    return frozenset(chain.from_iterable(found))
+    registrations = (_REGISTRATION.findall(file.read_text(encoding="utf-8", errors="replace")) for file in sorted(folder.glob("*.py")))
+    return frozenset(chain.from_iterable(registrations))
 
 
 def _installed(module: str) -> Path | None:
@@ -63,8 +63,8 @@ def names_in(file: Path) -> frozenset[str] | None:
         (isinstance(node, ast.ImportFrom) and node.names[0].name == "*") or (isinstance(node, ast.Name) and node.id in ("globals", "exec"))
         for node in ast.walk(tree)
     )
-    found = set(_defined(tree.body))
-    return None if dynamic or "__getattr__" in found else frozenset(found)
+    names = set(_defined(tree.body))
+    return None if dynamic or "__getattr__" in names else frozenset(names)
 
 
 def _defined(body: Iterable[ast.AST]) -> Iterable[str]:

@@ -44,13 +44,13 @@ def check_oracle(built: Built) -> list[Finding]:
     if not shares:
         raise NotCheckedError("none of its metrics is known to be 1.0 for perfect answers")
     better = built.task.higher_is_better()
-    found = []
+    findings = []
     for metric, score in shares.items():
         wanted = 0.0 if better.get(metric) is False else 1.0
         if abs(score - wanted) > 1e-9:
             message = f"a model that knows every answer scores {score:.4f}: want {wanted}{_stopped(built)}"
-            found.append(Finding("oracle", built.file, f"metric_list.{metric}", message))
-    return found
+            findings.append(Finding("oracle", built.file, f"metric_list.{metric}", message))
+    return findings
 
 
 def check_random(built: Built, *, limit: int | None = None) -> list[Finding]:

@@ -47,7 +47,7 @@ def check_one(check: str, file: Path, *, names: Mapping[str, Path] | None = None
 
 def names_below(folders: Iterable[Path]) -> dict[str, Path]:
     """Each task, group and tag below folders, with the first file in the order of lm-eval that has it. Unreadable files have none."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in files_below(folders):
         try:
             config = whole(read(file))
@@ -56,8 +56,8 @@ def names_below(folders: Iterable[Path]) -> dict[str, Path]:
         tags = config.get("tag") or []
         for name in [config.get("group") if is_group(config) else config.get("task"), *([tags] if isinstance(tags, str) else tags)]:
             if isinstance(name, str):
-                found.setdefault(name, file)
-    return found
+                files.setdefault(name, file)
+    return files
 
 
 def is_group(config: Mapping[str, Any]) -> bool:
@@ -188,13 +188,13 @@ def _template(definition: Definition, config: Mapping[str, Any], names: Any) -> 
     import jinja2
 
     for key in ("description", "doc_to_text", "doc_to_target", "doc_to_choice", "gen_prefix", "doc_to_decontamination_query"):
-        given = definition.own.get(key)
-        for number, text in enumerate(given if isinstance(given, list) else [given]):
+        templates = definition.own.get(key)
+        for number, text in enumerate(templates if isinstance(templates, list) else [templates]):
             if isinstance(text, str) and not isinstance(text, Function):
                 try:
                     jinja2.Environment().parse(text)
                 except jinja2.TemplateSyntaxError as error:
-                    yield f"{key}.{number}" if isinstance(given, list) else key, f"not a Jinja template: {error}"
+                    yield f"{key}.{number}" if isinstance(templates, list) else key, f"not a Jinja template: {error}"
 
 
 def _generation(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:

@@ -52,7 +52,7 @@ class Global(Allocation):
             NumericalError: a score is NaN.
             PluginError: the scores are not of the shape of the weight.
         """
-        found = {}
+        scores_of = {}
         for layer, weight, statistic in block:
             if not isinstance(pruner, Pruner):
                 raise PluginError(f"pruner {pruner.name!r} gives no scores")
@@ -63,8 +63,8 @@ class Global(Allocation):
             if scores.isnan().any():
                 raise NumericalError(f"pruner {pruner.name!r} on {layer.name}: scores are NaN")
             # Adding zero makes -0.0 and 0.0 one value, and a copy that does not keep the weight alive.
-            found[layer.name] = (scores.detach().to("cpu", torch.float32) + 0.0).flatten()
-        return found
+            scores_of[layer.name] = (scores.detach().to("cpu", torch.float32) + 0.0).flatten()
+        return scores_of
 
     def spread(
         self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Mapping[str, torch.Tensor]]

@@ -40,9 +40,9 @@ class Listed(Allocation):
         """
         entries = self._entries()
         by_layer = self._of_blocks(entries, layers) if isinstance(entries, list) else self._of_names(entries, layers)
-        given = {name: self._of_pattern(name, entry, sparsity) for name, entry in by_layer.items()}
-        self._check_total(given, sparsity, layers)
-        return given
+        sparsities = {name: self._of_pattern(name, entry, sparsity) for name, entry in by_layer.items()}
+        self._check_total(sparsities, sparsity, layers)
+        return sparsities
 
     @property
     def _option(self) -> str:
@@ -152,12 +152,12 @@ def _read(file: Path) -> Any:
 
 
 def _unique(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in entries:
             raise ValueError(f"the key {key!r} is there twice")
-        found[key] = value
-    return found
+        entries[key] = value
+    return entries
 
 
 def _key_for(name: str, entries: Iterable[str]) -> str | None:

@@ -84,12 +84,12 @@ def _warnings() -> Iterator[list[str]]:
     """Collects the warnings that are logged within the context."""
     from loguru import logger
 
-    found: list[str] = []
+    messages: list[str] = []
     disabled = os.environ.get(DISABLED, "").lower() == "true"
     logger.enable("llmcompressor")
-    sink = logger.add(lambda message: found.append(str(message)), level="WARNING", format="{message}")
+    sink = logger.add(lambda message: messages.append(str(message)), level="WARNING", format="{message}")
     try:
-        yield found
+        yield messages
     finally:
         logger.remove(sink)
         if disabled:

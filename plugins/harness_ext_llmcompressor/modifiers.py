@@ -113,15 +113,15 @@ def layers_of(modifiers: Iterable[Any], model: Any) -> dict[str, Sparsity]:
     from compressed_tensors.utils import match_named_modules, match_targets
     from torch import nn
 
-    found = {}
+    layers = {}
     for modifier in modifiers:
         targets = [modifier.targets] if isinstance(modifier.targets, str) else modifier.targets
         for name, module in match_named_modules(model, targets):
             for part, layer in match_named_modules(module, ["Linear"]):  # a target may be a whole decoder layer
                 full = f"{name}.{part}"  # as it names them itself: with a dot at the end, so that only a regular expression ignores them
                 if isinstance(layer, nn.Linear) and not match_targets(full, layer, modifier.ignore):
-                    found[full.rstrip(".")] = of_modifier(modifier)
-    return found
+                    layers[full.rstrip(".")] = of_modifier(modifier)
+    return layers
 
 
 def _all() -> dict[str, type[Any]]:

@@ -127,8 +127,8 @@ class LLMCompressor(ModelPruner):
         return Path(self.recipe).expanduser()
 
     def _given(self) -> dict[str, Any]:
-        given = {"block_size": self.block_size, "dampening_frac": self.dampening_frac}
-        return {option: value for option, value in given.items() if value is not None}
+        options = {"block_size": self.block_size, "dampening_frac": self.dampening_frac}
+        return {option: value for option, value in options.items() if value is not None}
 
     def _check_recipe(self, expected: Mapping[str, Sparsity], layers: Sequence[LinearLayer], sparsity: Sparsity) -> None:
         """Compares what a recipe would remove with what was asked for."""

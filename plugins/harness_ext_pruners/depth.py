@@ -269,10 +269,10 @@ def _check_rest(model: PreTrainedModel, fresh: PreTrainedModel, blocks: str) -> 
 
 def _settings(block: nn.Module) -> dict[str, Any]:
     """What a block is, its weights aside: the class and the plain attributes of each module in it, and the shapes of the parameters."""
-    found: dict[str, Any] = {name: tuple(parameter.shape) for name, parameter in block.named_parameters()}
+    settings: dict[str, Any] = {name: tuple(parameter.shape) for name, parameter in block.named_parameters()}
     for name, module in block.named_modules():
-        found[f"{name}.class"] = type(module).__name__
+        settings[f"{name}.class"] = type(module).__name__
         for key, value in vars(module).items():
             if isinstance(value, (bool, int, float, str)) and not key.startswith("_") and key not in (*PLACE, *PASSING):
-                found[f"{name}.{key}"] = value
-    return found
+                settings[f"{name}.{key}"] = value
+    return settings

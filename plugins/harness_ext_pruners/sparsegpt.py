@@ -71,7 +71,7 @@ class SparseGPT(Pruner):
         diagonal = upper.diagonal()
         importance = diagonal.square().reciprocal().masked_fill(dead, 0)[:, None]  # the saliency of a weight is w^2 times this
         step = max(1, self.block_size // pattern[1]) * pattern[1] if pattern else self.block_size  # a group of m lies in one block
-        done = [0] * len(weights)
+        removed = [0] * len(weights)
         for start in range(0, len(columns), step):
             stop = min(start + step, len(columns))
             block, mask = columns[start:stop], torch.zeros_like(columns[start:stop], dtype=torch.bool)
@@ -79,8 +79,8 @@ class SparseGPT(Pruner):
                 saliency = block.square() * importance[start:stop]
                 for index, part in enumerate(torch.split(saliency, sizes, dim=1)):
                     # What is still missing from the whole matrix, so that the roundings of the blocks do not add up.
-                    due = sparsities[index].removed_of(sizes[index] * stop) - done[index]
-                    done[index] += due
+                    due = sparsities[index].removed_of(sizes[index] * stop) - removed[index]
+                    removed[index] += due
                     chosen = lowest(part.T.reshape(1, -1), due).view(sizes[index], stop - start).T
                     mask[:, sum(sizes[:index]) : sum(sizes[: index + 1])] = chosen
             errors = _eliminate(block, mask, upper[start:stop, start:stop], sparsities[0], importance[start:stop])

@@ -149,7 +149,7 @@ def _spread(units: torch.Tensor, size: int) -> torch.Tensor:
 
 def _measure(model: PreTrainedModel, blocks: list[DecoderBlock], parts: list[Part], ids: torch.Tensor) -> dict[tuple[str, str], Moments]:
     """Mean and variance of what each output projection reads in the dense model."""
-    found: dict[tuple[str, str], Moments] = {}
+    moments_of: dict[tuple[str, str], Moments] = {}
 
     def listen(layer: LinearLayer, moments: Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -163,10 +163,10 @@ def _measure(model: PreTrainedModel, blocks: list[DecoderBlock], parts: list[Par
         for block in blocks:
             for part in parts:
                 reader = layers_of(block, part)[-1]
-                found[block.name, part.title] = moments = Moments(reader.in_features, reader.weight.device)
+                moments_of[block.name, part.title] = moments = Moments(reader.in_features, reader.weight.device)
                 stack.callback(reader.module.register_forward_pre_hook(listen(reader, moments)).remove)
         read(model, ids, "width")
-    return found
+    return moments_of
 
 
 def _add_biases(model: PreTrainedModel, blocks: list[DecoderBlock], part: Part) -> None:

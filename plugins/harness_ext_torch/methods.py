@@ -47,13 +47,13 @@ class Method(NamedTuple):
 
 def methods() -> dict[str, Method]:
     """All methods by name."""
-    found = {}
+    methods_of_torch = {}
     for name, function in inspect.getmembers(prune, inspect.isfunction):
         arguments = inspect.signature(function).parameters
         if name[0] != "_" and list(arguments)[:3] == ["module", "name", "amount"]:
             required = [argument for argument, of in list(arguments.items())[3:] if of.default is of.empty]
-            found[name] = Method(function, tuple(required), draws="importance_scores" not in arguments)
-    return found
+            methods_of_torch[name] = Method(function, tuple(required), draws="importance_scores" not in arguments)
+    return methods_of_torch
 
 
 def method_named(name: str) -> Method:
@@ -62,15 +62,15 @@ def method_named(name: str) -> Method:
     Raises:
         UnknownNameError: torch has none; lists those that it has.
     """
-    found = methods()
-    if name in found:
-        return found[name]
-    nearest = next((other for other in found if name.replace("-", "_").lower() in other), None)
+    available = methods()
+    if name in available:
+        return available[name]
+    nearest = next((other for other in available if name.replace("-", "_").lower() in other), None)
     advice = f" Did you mean {nearest!r}?" if name and nearest else ""
     if name == "global_unstructured":
         advice = " Pruner 'magnitude' with allocation=global does this."
     raise UnknownNameError(
-        f"pruner.method={shown(name)}: torch.nn.utils.prune has no such method for one weight.{advice} It has: {', '.join(found)}"
+        f"pruner.method={shown(name)}: torch.nn.utils.prune has no such method for one weight.{advice} It has: {', '.join(available)}"
     )
 
 

@@ -73,10 +73,10 @@ class TorchPrune(Pruner):
         return Pruned(weight.masked_fill(~self._mask(method, weight, amount), 0), {"torch": str(torch.__version__)})
 
     def _given(self) -> dict[str, Any]:
-        given = {"n": self.n, "dim": self.dim}
+        options = {"n": self.n, "dim": self.dim}
         if self.n in ("inf", "-inf"):
-            given["n"] = float(self.n)
-        return {option: value for option, value in given.items() if value is not None}
+            options["n"] = float(self.n)
+        return {option: value for option, value in options.items() if value is not None}
 
     def _mask(self, method: Method, weight: torch.Tensor, amount: int) -> torch.Tensor:
         if not method.draws:

@@ -140,6 +140,27 @@ def test_layers_that_are_used_twice_are_measured_both_times_in_every_batch(monke
     torch.testing.assert_close(statistic.matrix.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_statistics_get_inputs_in_the_precision_of_the_arithmetic(precision):
+    dtypes = set()
+
+    class Seeing(Hessian):
+        @classmethod
+        def reads_any_dtype(cls):
+            return False
+
+        def update(self, inputs):
+            dtypes.add(inputs.dtype)
+            super().update(inputs)
+
+    class SeeingPruner(Recording):
+        name = "seeing"
+        statistic = Seeing
+
+    prune(tiny.model(dtype=torch.bfloat16), pruner=SeeingPruner(), sparsity=0.5, calibration=tiny.token_ids(), precision=precision)
+    assert dtypes == {getattr(torch, precision)}
+
+
 def test_sequences_longer_than_a_batch_go_one_by_one(monkeypatch):
     dense, ids = tiny.model(), tiny.token_ids(3)
     monkeypatch.setattr(walk, "BATCH_TOKENS", 1)

@@ -94,15 +94,15 @@ class AllocationContract(degenerate.DegenerateCases):
                 fail(f"allocation {allocation.name!r}: it wrote into the layers or the measurements that spread was given")
 
     def test_it_gives_the_same_sparsities_twice(self) -> None:
-        found = []
+        sparsities = []
         for seed in (1, 2):
             with kept_generators(seed), told_in_one_line():
                 states = given.generator_states()
-                found.append(self._asked(self._prune(given.small_model(), 0.5)))
+                sparsities.append(self._asked(self._prune(given.small_model(), 0.5)))
                 if given.generator_states() != states:
                     fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
-        if name := next((name for name in found[0] if found[0][name] != found[1][name]), None):
-            fail(f"{self._who()}: {name} gets {found[0][name]}, and {found[1][name]} when it is done again")
+        if name := next((name for name in sparsities[0] if sparsities[0][name] != sparsities[1][name]), None):
+            fail(f"{self._who()}: {name} gets {sparsities[0][name]}, and {sparsities[1][name]} when it is done again")
 
     # --- how they are tested
 

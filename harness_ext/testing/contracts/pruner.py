@@ -150,13 +150,13 @@ class PrunerContract(degenerate.DegenerateCases):
             self._check_arguments()
 
     def test_it_gives_the_same_weights_twice_bit_for_bit(self) -> None:
-        found = []
+        snapshots = []
         for seed in (1, 2):
             model = given.small_model()
             with kept_generators(seed), told_in_one_line():
                 self._prune(model, 0.5)
-            found.append(given.snapshot(model))
-        if name := given.first_difference(*found):
+            snapshots.append(given.snapshot(model))
+        if name := given.first_difference(*snapshots):
             fail(f"{self._who()}: {name} is not the same when it is done again")
 
     def test_it_takes_models_and_arithmetic_of_every_dtype(self) -> None:
@@ -314,14 +314,14 @@ def _layer_error(model: Any, ids: torch.Tensor) -> float:
 
 @contextmanager
 def _listening(layers: Any) -> Any:
-    found = {layer.name: Hessian(layer.in_features, layer.weight.device) for layer in layers}
+    hessians = {layer.name: Hessian(layer.in_features, layer.weight.device) for layer in layers}
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda _, args: found[name].update(args[0].reshape(-1, args[0].shape[-1]))
+        return lambda _, args: hessians[name].update(args[0].reshape(-1, args[0].shape[-1]))
 
     handles = [layer.module.register_forward_pre_hook(hook(layer.name)) for layer in layers]
     try:
-        yield found
+        yield hessians
     finally:
         for handle in handles:
             handle.remove()

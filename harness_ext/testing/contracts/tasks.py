@@ -89,15 +89,15 @@ class TaskFolderContract:
         return self._built[key]
 
     def _each(self, check: Callable[[Built], list[Finding]]) -> None:
-        found = []
+        findings = []
         for built in self._tasks:
             try:
-                found += check(built)
+                findings += check(built)
             except NotCheckedError:  # it has no choices to guess among, for example
                 continue
             except NeedsDownloadError as error:
                 fail(f"{built.file}: {error}")
-        self._tell(found)
+        self._tell(findings)
 
     def _tell(self, findings: list[Finding]) -> None:
         if findings:
