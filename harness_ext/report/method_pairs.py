@@ -15,6 +15,7 @@ from harness_ext.statistics import MethodDifference, PairedScores, ability_diffe
 
 By = dict["int | None", LoadedTrial]  # trials of one setting and sparsity, by calibration seed
 FAR_APART = 0.01  # of achieved sparsities
+MOST = 200  # comparisons of two methods at one sparsity, in a report: a second takes about 30 of them
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,14 @@ def every_pair(done: Analysis, resamples: int = 2000) -> tuple[list[MethodPair],
         resamples: of the bootstrap.
     """
     pairs, gaps = [], []
-    for one, other in itertools.combinations(done.series, 2):
-        if one.model != other.model:
-            continue
-        first, second = by_sparsity(one.trials), by_sparsity(other.trials)
-        for sparsity in [sparsity for sparsity in first if sparsity in second]:
+    both = [(one, other) for one, other in itertools.combinations(done.series, 2) if one.model == other.model]
+    points = {one.label: by_sparsity(one.trials) for one in done.series}
+    common = {(one.label, other.label): [s for s in points[one.label] if s in points[other.label]] for one, other in both}
+    if (count := sum(map(len, common.values()))) > MOST:
+        return [], [f"methods are not compared with each other, that would be {count} tables: harness-ext compare sets two side by side"]
+    for one, other in both:
+        first, second = points[one.label], points[other.label]
+        for sparsity in common[one.label, other.label]:
             try:
                 found = pair((one.label, other.label), first[sparsity], second[sparsity], done.classes, resamples=resamples, strict=False)
             except ReportError as error:

@@ -60,7 +60,14 @@ def lost(done: Analysis, drop: float) -> Table | None:
 def details(done: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Table]:
     """The folded tables, without those that have no rows."""
     some = [f"Some of these intervals are {caveat}." for caveat in caveats]
-    found = [_critical(done, some), _ladder(rows["ladder"]), _seeds(rows["seeds"], some), _labels(rows["labels"]), _scores(rows["scores"])]
+    found = [
+        _critical(done, some),
+        _methods(rows["methods"], some),
+        _ladder(rows["ladder"]),
+        _seeds(rows["seeds"], some),
+        _labels(rows["labels"]),
+        _scores(rows["scores"]),
+    ]
     return [table for table in [*found, _commands(done)] if table.rows]
 
 
@@ -75,6 +82,22 @@ def _critical(done: Analysis, some: Sequence[str]) -> Table:
     ]  # fmt: skip
     heads = ["method", "ability", "drop", "critical sparsity", "95 % interval", "seeds", "items"]
     return Table("Critical sparsities", heads, rows, notes, (2, 3, 5, 6))
+
+
+def _methods(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
+    shown = [
+        [f"{row['second']} - {row['first']}", row["first_sparsity"], name_of(row["name"]) if row["kind"] == "ability" else row["name"],
+         f"{row['items']}", number(row["difference"]), interval(row["low"], row["high"]), number(row["mcnemar_p"]),
+         whole(row["only_second_right"]), whole(row["only_first_right"])]
+        for row in rows if not row["kind"].endswith("one seed")
+    ]  # fmt: skip
+    notes = [
+        "Two methods on the same items: raw scores of tasks, chance-corrected scores of abilities. McNemar's test is exact; over several "
+        "calibration seeds there is one for each, in methods.csv. The p-values are not corrected for their number.", *some,
+    ]  # fmt: skip
+    heads = ["methods", "sparsity", "task or ability", "items", "difference", "95 % interval", "McNemar p", "only the second right",
+             "only the first right"]  # fmt: skip
+    return Table("Methods compared with each other", heads, shown, notes, (1, 3, 4, 6, 7, 8))
 
 
 def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:

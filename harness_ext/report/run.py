@@ -16,6 +16,7 @@ from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.axis import SPARSITY, axis_named
 from harness_ext.report.claims import MAIN_DROP
 from harness_ext.report.figures import figures
+from harness_ext.report.method_pairs import every_pair
 from harness_ext.report.reading import read
 from harness_ext.report.trials import ReportError, merge, of_limit, share_chances
 from harness_ext.report.words import headline
@@ -96,7 +97,9 @@ def report(
     command += [] if resamples == 2000 else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        rows = tables.tables(analysis)
+        pairs, missing = every_pair(analysis, resamples)
+        analysis.gaps += missing
+        rows = tables.tables(analysis, pairs)
         names = tables.write(rows, folder)
         said = headline(analysis, MAIN_DROP)
         drawn = figures(analysis, against, DROPS, MAIN_DROP, said.label, folder)

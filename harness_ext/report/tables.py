@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
+from harness_ext.report.compare import pair_rows
+from harness_ext.report.method_pairs import MethodPair
 from harness_ext.statistics import Disparity, ModelsDisparity, Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
@@ -53,16 +55,23 @@ COLUMNS: dict[str, dict[str, str]] = {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "ability": TEXT, "tasks": TEXT, "nonzero": REAL, "corrected_score": REAL,
         "dense_at_equal_nonzero": REAL,
     },
+    "methods": {
+        "first": TEXT, "second": TEXT, "first_sparsity": TEXT, "second_sparsity": TEXT, "seeds": TEXT, "kind": TEXT, "name": TEXT,
+        "tasks": TEXT, "items": WHOLE, "first_score": REAL, "second_score": REAL, "difference": REAL, "low": REAL, "high": REAL,
+        "level": REAL, "seed": WHOLE, "mcnemar_p": REAL, "only_first_right": WHOLE, "only_second_right": WHOLE, "method": TEXT,
+        "caveat": TEXT,
+    },
 }  # fmt: skip
 OVER_MODELS = "over models"
 Row = dict[str, Any]
 
 
-def tables(done: Analysis) -> dict[str, list[Row]]:
+def tables(done: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, list[Row]]:
     """The rows of each table in ``COLUMNS``; what is not known is None."""
     return {
         "scores": _scores(done), "curves": _curves(done), "critical": _critical(done), "disparity": _disparity(done),
         "layers": _layers(done), "labels": _labels(done), "seeds": _seeds(done), "ladder": _ladder(done),
+        "methods": [row for pair in pairs for row in pair_rows(pair)],
     }  # fmt: skip
 
 

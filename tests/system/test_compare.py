@@ -15,6 +15,7 @@ from sweeps import sweep
 from typer.testing import CliRunner
 
 from harness_ext.commands.cli import app
+from harness_ext.report import report
 from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import analyse
 from harness_ext.report.compare import compare_results
@@ -162,6 +163,15 @@ def test_a_report_has_every_pair_of_methods(two: tuple[Path, Path]) -> None:
     sign = 1 if pairs[0].first == "magnitude" else -1
     by_hand = [one.difference.value for pair in alone.pairs for one in (*pair.tasks, *pair.abilities)]
     assert [sign * one.difference.value for pair in pairs for one in (*pair.tasks, *pair.abilities)] == pytest.approx(by_hand)
+
+
+def test_a_report_shows_the_methods_beside_each_other(two: tuple[Path, Path], tmp_path: Path) -> None:
+    page = report([*two], tmp_path / "report", resamples=200).page
+    found = report_folders.rows(page.parent, "methods")
+    alone = compare_results(str(two[0]), str(two[1]), resamples=200)
+    by_hand = sorted(abs(one.difference.value) for pair in alone.pairs for one in (*pair.tasks, *pair.abilities))
+    assert sorted(abs(float(row["difference"])) for row in found) == pytest.approx(by_hand)
+    assert "Methods compared with each other" in page.read_text(encoding="utf-8")
 
 
 BAD = {
