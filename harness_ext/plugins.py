@@ -84,7 +84,8 @@ class Registry(Generic[T]):
         by_command: dict[str, list[str]] = {}
         for other, command in sorted(absent.items()):
             by_command.setdefault(command, []).append(other)
-        available += "".join(f". Not installed: {', '.join(others)} ({command})" for command, others in by_command.items())
+        if by_command:
+            available += ". Not installed: " + "; ".join(f"{', '.join(others)} ({command})" for command, others in by_command.items())
         failed = f". Not loaded: {'; '.join(map(str, self.broken))}" if self.broken else ""
         raise UnknownNameError(f"no {self.kind} named {shown(name)}.{hint} Available: {available}{failed}")
 

@@ -89,14 +89,22 @@ class Sparsity:
         if scores.isnan().any():
             raise NumericalError("scores are NaN")
         if self.pattern is not None:
-            if scores.shape[1] % self.pattern[1]:
-                raise BadOptionError(f"sparsity={self}: a row of {scores.shape[1]} weights cannot be cut into groups of {self.pattern[1]}")
+            self.check_row(scores.shape[1])
             groups = scores.reshape(-1, self.pattern[1])
         elif per == "row":
             groups = scores
         else:
             groups = scores.reshape(1, -1)
         return lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
+
+    def check_row(self, weights: int) -> None:
+        """Checks that a row of so many weights can be cut into the groups of a pattern.
+
+        Raises:
+            BadOptionError: it cannot.
+        """
+        if self.pattern is not None and weights % self.pattern[1]:
+            raise BadOptionError(f"sparsity={self}: a row of {weights} weights cannot be cut into groups of {self.pattern[1]}")
 
 
 def rounding_slack(layers: int, asked: int) -> float:

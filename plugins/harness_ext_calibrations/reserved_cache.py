@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -51,7 +52,7 @@ def reserved_cache(model: PreTrainedModel, length: int) -> DynamicCache | None:
         length: tokens that memory is reserved for.
     """
     supports = getattr(model, "_supports_default_dynamic_cache", None)
-    if supports is None or not supports():
+    if supports is None or not supports() or "past_key_values" not in inspect.signature(model.forward).parameters:
         return None
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):

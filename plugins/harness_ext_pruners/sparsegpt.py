@@ -68,6 +68,7 @@ class SparseGPT(Pruner):
         the layers is a row in memory then."""
         sizes, pattern = [len(weight) for weight in weights], sparsities[0].pattern
         columns = torch.cat([weight.T for weight in weights], dim=1).contiguous()
+        sparsities[0].check_row(len(columns))
         diagonal = upper.diagonal()
         importance = diagonal.square().reciprocal().masked_fill(dead, 0)[:, None]  # the saliency of a weight is w^2 times this
         step = max(1, self.block_size // pattern[1]) * pattern[1] if pattern else self.block_size  # a group of m lies in one block

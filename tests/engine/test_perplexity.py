@@ -94,8 +94,8 @@ class TestProtocol:
     @pytest.mark.parametrize(
         ("wrong", "says"),
         [
-            ({"window": 1}, "--window 1"),
-            ({"window": True}, "--window True"),
+            ({"window": 1}, "window=1"),
+            ({"window": True}, "window=True"),
             ({"bos": "txt"}, "Did you mean 'text'"),
             ({"bos": None}, "None"),
         ],

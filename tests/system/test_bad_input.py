@@ -146,7 +146,7 @@ def test_model_arguments(arguments):
         ({"sparsity": {"ratio": 0.5}}, ["sparsity={'ratio': 0.5}"]),
         ({"sparsity": "0.5", "pruner": ["wanda"]}, ["pruner=['wanda']"]),
         ({"sparsity": 0.5, "pruner": {"name": "wanda"}}, ["pruner={'name': 'wanda'}"]),
-        ({"modules": ["attention"]}, ["modules=['attention']"]),
+        ({"modules": ["attention", 5]}, ["modules=['attention', 5]"]),
         ({"modules": None}, ["modules=None"]),
         ({"calibration": {"samples": 8}}, ["calibration={'samples': 8}"]),
         ({"pruner.block_size": "64"}, ["pruner.block_size='64'", "'sparsegpt'"]),

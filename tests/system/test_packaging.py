@@ -219,7 +219,7 @@ def test_stock_lm_eval_lists_and_validates_our_tasks(crowded: Environment) -> No
         (
             ["--model_args", "pruner=first-colums,sparsity=0.5"],
             r"UnknownNameError: no pruner named 'first-colums'\. Did you mean 'first-columns'\? Available: .*first-columns, .*wanda, width"
-            r"\. Not loaded: harness-ext-broken 0\.2 .*harness_ext_of_long_ago.*; harness-ext-hookless 0\.3 .*",
+            r"\. Not installed: .*\. Not loaded: harness-ext-broken 0\.2 .*harness_ext_of_long_ago.*; harness-ext-hookless 0\.3 .*",
         ),
         (["--model_args", "pruner=wanda,sparsty=0.5"], r"BadOptionError: no argument 'sparsty'\. Did you mean 'sparsity'\?"),
         (["--model_args", "sparsity=0.5", "--metadata", '{"icl_itms": 8}'], r"BadOptionError: .*'icl_itms'.*Did you mean 'icl_items'\?.*"),

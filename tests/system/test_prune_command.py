@@ -257,7 +257,9 @@ class TestWrongOptions:
 
     def test_help_has_every_option(self) -> None:
         shown = CliRunner().invoke(app, ["prune", "--help"], env={"COLUMNS": "200"}).stdout
-        for name in (*ARGUMENTS, "pretrained", "out", "option", "dtype", "device", "masks-only", "stream", "force", "revision"):
+        switches = {"calibration_cache": "no-calibration-cache"}
+        names = [switches.get(name, name) for name in ARGUMENTS]
+        for name in (*names, "pretrained", "out", "option", "dtype", "device", "masks-only", "stream", "force", "revision"):
             assert f"--{name.replace('_', '-')}" in shown
 
     def test_sparsity_and_out_have_no_default(self) -> None:

