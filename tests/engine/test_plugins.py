@@ -151,7 +151,7 @@ def test_an_unknown_name_lists_the_nearest_all_others_and_what_failed_to_load(in
     available = message.split("Available: ")[1].split(". Not ", maxsplit=1)[0].split(", ")
     absent = Plugins().pruners.not_installed()
     assert available == sorted(set(Plugins().pruners.items) - set(absent))
-    assert all(name in message.split("Not installed: ")[1].split("Not loaded")[0] for name in absent)
+    assert all(name in message.split("Not installed: ")[1].split("Not loaded", maxsplit=1)[0] for name in absent)
     assert "first-columns" in available
     assert message.endswith(". Not loaded: failing 0.2 (failing-entry): ModuleNotFoundError: No module named 'no_such_module'")
     assert "\n" not in message

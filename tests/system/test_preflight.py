@@ -79,7 +79,7 @@ def test_what_the_configuration_tells_is_one_line_in_a_run_and_in_the_prune_comm
 )
 def test_weights_that_are_plain_once_loaded_are_not_refused_for_their_files(tmp_path: Path, quantised: dict[str, Any]) -> None:
     folder = folder_of(tmp_path, LLAMA | {"quantization_config": quantised})
-    with pytest.raises((BadOptionError, ImportError), match="model.safetensors|compressed"):  # no weights, and no library for them
+    with pytest.raises((BadOptionError, ImportError), match=r"model\.safetensors|compressed"):  # no weights, and no library for them
         PrunedHFLM(pretrained=folder, sparsity=0.5, device="cpu")
 
 
