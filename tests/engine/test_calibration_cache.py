@@ -212,6 +212,7 @@ def _fill(barrier: Any, results: Any) -> None:
     results.put((record["fingerprint"], record["calibration"]["digest"]))
 
 
+@pytest.mark.slow
 def test_several_processes_fill_one_entry() -> None:
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()

@@ -255,6 +255,7 @@ for _ in sys.argv[1:]:
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_at_any_moment_leaves_a_whole_checkpoint_or_none(self, tmp_path: Path) -> None:
         """Three processes write in a loop, over and over to the same place."""
         whole = []

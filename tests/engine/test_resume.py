@@ -213,6 +213,7 @@ assert os.waitpid(start("killed"), 0)[1] == 0
 """
 
 
+@pytest.mark.slow
 def test_after_kills_at_random_moments_the_result_is_bit_identical(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -60,6 +60,7 @@ pip install this &&
   pytest --that
 ```
 """
+SLOW = ["pytest -n 2 --dist loadfile -m slow"]
 LINTERS = ["ruff check", "ruff format --check", "mypy"]
 SITE = ["pip install --quiet -c constraints.txt -e .[docs]", "mkdocs build --strict --config-file scripts/mkdocs.yml"]
 REAL = ["pip install --quiet -c constraints.txt -e .[gguf]", "python -m harness_ext_smollm2", "pytest -m real tests/real"]
@@ -71,7 +72,7 @@ APART = {
     ]
     for name in ("sparseml", "llmcompressor")
 }
-ALL = ["pip install this", "pytest --that", *LINTERS, *SITE, *REAL, *NEWEST, *APART["sparseml"], *APART["llmcompressor"]]
+ALL = ["pip install this", "pytest --that", *SLOW, *LINTERS, *SITE, *REAL, *NEWEST, *APART["sparseml"], *APART["llmcompressor"]]
 
 
 def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:

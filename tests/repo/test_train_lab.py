@@ -300,6 +300,7 @@ def test_the_sizes_grow_together_and_the_largest_is_what_the_settings_begin_with
     assert train_lab.Settings() == train_lab.Settings(**train_lab.SIZES["lab-m"])
 
 
+@pytest.mark.slow
 def test_a_smoke_run_logs_every_step_and_takes_less_than_a_minute(smoke):
     out, records = smoke
     assert [record["step"] for record in records] == list(range(1, json.loads((out / "settings.json").read_text())["steps"] + 1))
@@ -324,6 +325,7 @@ def test_a_smoke_run_leaves_a_checkpoint_curves_and_a_model_that_loads_without_t
     assert loss < np.log(len(tokenizer)) - 0.1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_losses_of_an_uninterrupted_run(smoke, interrupted):
     _, uninterrupted = smoke
     assert 5 <= len((interrupted / "one" / "killed.jsonl").read_text().splitlines()) < len(uninterrupted)

@@ -53,6 +53,7 @@ def expected(place: Path) -> dict[str, Any]:
     return harness_run.outcome(place / "tasks", PrunedHFLM(device="cpu", batch_size=4, **arguments(place)))["answers"]
 
 
+@pytest.mark.slow
 def test_what_harness_ext_prune_writes_has_the_same_scores_with_the_stock_hf_command(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     stock = [sys.executable, "-m", "lm_eval", "--model", "hf", "--model_args", f"pretrained={place / 'pruned'}", "--batch_size", "4"]

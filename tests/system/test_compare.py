@@ -62,6 +62,7 @@ class TestAgainstAnAnalysisByHand:
         )  # fmt: skip
         return out
 
+    @pytest.mark.slow
     def test_two_settings_of_one_sweep(self, place: Path, tmp_path: Path) -> None:
         result = run(f"{place}:pruner=magnitude", f"{place}:pruner=wanda", "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
         assert result.exit_code == 0, result.output

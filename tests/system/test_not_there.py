@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import tiny
 from lm_eval.tasks import TaskManager
@@ -37,17 +38,18 @@ def test_a_folder_without_weights_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_hub_does_not_have_is_one_line_with_the_nearest_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)  # the variable is read once
     with raises_line(BadOptionError, "pretrained='lab-mm'", "Did you mean 'lab-m'?"):
         PrunedHFLM(pretrained="lab-mm", sparsity=0.5, device="cpu")
 
 
-class TestTasks:
-    @pytest.fixture(scope="class")
-    def manager(self) -> TaskManager:
-        registration.register()
-        return TaskManager(include_defaults=True)
+@pytest.fixture(scope="module")
+def manager() -> TaskManager:
+    registration.register()
+    return TaskManager(include_defaults=False)
 
+
+class TestTasks:
     @pytest.mark.parametrize("words", [["--model", "pruned-hf"], ["--model=pruned-hf"]])
     def test_an_unknown_task_is_one_line(self, manager: TaskManager, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
         monkeypatch.setattr(sys, "argv", ["/bin/lm_eval", *words, "--tasks", "icl_linaer"])

@@ -36,6 +36,8 @@ facts["hf"] = "hf" in model_registry
 facts["tasks"] = [name for name in TaskManager().all_tasks if name.startswith("icl")]
 import harness_ext
 from harness_ext.plugins import Plugins
+
+pytestmark = pytest.mark.slow
 plugins = Plugins()
 facts["file"] = harness_ext.__file__
 facts["version"] = harness_ext.__version__

@@ -27,6 +27,8 @@ from experts import mixture
 from harness_ext import Calibration, HarnessExtError, Pruner, Statistic, prune
 from harness_ext.engine import ranks
 
+pytestmark = pytest.mark.slow
+
 class Alone(Statistic):
     "Names nothing that adds up."
     def update(self, inputs):

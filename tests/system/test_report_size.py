@@ -48,6 +48,7 @@ def test_twelve_series_of_224_layers_are_a_page_below_three_megabytes(tmp_path: 
     assert min(np.abs(one[::-1, :, :3] - wanted[..., :3]).max() for one in strips) > 0.1, "a strip that is upside down would not be found"
 
 
+@pytest.mark.slow
 def test_273_trials_of_six_tasks_are_a_page_below_three_megabytes_in_half_a_minute(tmp_path: Path) -> None:
     chances = {"lab_facts_closed": 1 / 16, "lab_facts_open": 1 / 16, "kv_4": 0.25, "icl_linear": 0.5, "icl_nn": 0.5, "icl_tree": 0.5}
     grid = [round(0.04 * step, 2) for step in range(1, 22)]

@@ -173,6 +173,7 @@ for where, name, count in ((Path, "write_bytes", 5), (folder.Folder, "write_tabl
 """
 
 
+@pytest.mark.slow
 def test_kills_leave_the_tables_of_a_run_that_was_left_alone(tmp_path):
     """Three: in the middle of a record, before the table is written, and before a model is; see scripts/kill_sweep.py."""
     fields = {"pruner": ["magnitude", "random"], "sparsity": ["0.3,0.6"]}

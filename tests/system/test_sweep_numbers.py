@@ -30,6 +30,7 @@ def stock(tmp_path, arguments, tasks, **options):
 
 
 class TestNumbers:
+    @pytest.mark.slow
     def test_are_those_of_lm_eval_bit_for_bit(self, tmp_path):
         tasks, options = "lab_facts_closed,icl_linear", ["calibration.samples=8", "calibration.length=32"]
         sweep(

@@ -32,6 +32,8 @@ metadata: {version: 1.0}
 FUNCTIONS = """
 import datasets
 
+pytestmark = pytest.mark.slow
+
 def load(**_):
     return {"test": datasets.Dataset.from_list([{"q": f"{i} {i + 1}"} for i in range(7)])}
 """

@@ -38,6 +38,8 @@ import os, time
 from pathlib import Path
 import datasets
 
+pytestmark = pytest.mark.slow
+
 def load(**_):
     return {"test": datasets.Dataset.from_dict({"question": ["one", "two", "three"]})}
 

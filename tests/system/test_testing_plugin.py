@@ -105,6 +105,7 @@ def test_a_broken_task_does_not_stop_the_checks_of_the_others_and_later_checks_s
     assert "the documents are wrong: target" in broken.stdout
 
 
+@pytest.mark.slow
 def test_our_own_definitions_have_no_findings(tmp_path):
     relations = SHARED
     if not SHARED.is_dir():  # a set of our own: eight countries
