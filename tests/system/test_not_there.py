@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import tiny
+from environment import ROOT
 from lm_eval.tasks import TaskManager
 from refusals import raises_line
 
@@ -46,7 +47,7 @@ def test_a_name_that_the_hub_does_not_have_is_one_line_with_the_nearest_model(mo
 @pytest.fixture(scope="module")
 def manager() -> TaskManager:
     registration.register()
-    return TaskManager(include_defaults=False)
+    return TaskManager(include_path=str(ROOT / "task_configs"), include_defaults=False)
 
 
 class TestTasks:
