@@ -152,6 +152,7 @@ def equal_rows(results: Results) -> list[list[str]]:
 def main(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/real_model.sh.")],
     page: Annotated[Path, typer.Option(help="The page to write; the figure goes beside it.")],
+    grids: Annotated[str, typer.Option(help="The folder of grids in scripts/real_model that was run.")] = "full",
 ) -> None:
     results = read([folder / name for name in SWEEPS if (folder / name / "trials").is_dir()])
     all_ways = {way for scores in results.abilities.values() for way in scores.pruned}
@@ -163,7 +164,8 @@ def main(
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     text = environment.get_template("real-model.md.j2").render(
-        results=results, ways=ways, names=list(results.abilities), rows=score_rows(results), critical=critical_rows(results, ways),
+        results=results, ways=ways, grids=grids, names=list(results.abilities), rows=score_rows(results),
+        critical=critical_rows(results, ways),
         disparities=disparity_rows(results, ways), equal=equal_rows(results), figure=figure.name, drop=round(100 * DROP),
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},

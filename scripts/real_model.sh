@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures what SmolLM2-135M loses when it is pruned, and writes docs/real-model.md (which says what is measured).
 #
-#   scripts/real_model.sh [--quick] RELATIONS [OUT]
+#   scripts/real_model.sh [--first | --quick] RELATIONS [OUT]
 #
-# RELATIONS is a folder with relation files (task_configs/lre/README.md says which are published). What is done in OUT (runs/real, or
-# runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each. --quick shows that everything runs: one method, two
-# sparsities, few items; its page is OUT/real-model.md.
+# RELATIONS is a folder with relation files (task_configs/lre/README.md says which are published). What is done in OUT (runs/real,
+# runs/real-first or runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each. --first is a first look: two methods,
+# one calibration seed, half of the items, no perplexity. --quick shows that everything runs; its page is OUT/real-model.md.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -13,17 +13,22 @@ grids=full
 words=()
 for word in "$@"; do
   case $word in
+    --first) grids=first ;;
     --quick) grids=quick ;;
-    -*) echo "usage: scripts/real_model.sh [--quick] RELATIONS [OUT]" >&2; exit 2 ;;
+    -*) echo "usage: scripts/real_model.sh [--first | --quick] RELATIONS [OUT]" >&2; exit 2 ;;
     *) words+=("$word") ;;
   esac
 done
 if [ ${#words[@]} -lt 1 ] || [ ${#words[@]} -gt 2 ]; then
-  echo "usage: scripts/real_model.sh [--quick] RELATIONS [OUT]" >&2
+  echo "usage: scripts/real_model.sh [--first | --quick] RELATIONS [OUT]" >&2
   exit 2
 fi
 relations=${words[0]}
-if [ "$grids" = quick ]; then out=${words[1]:-runs/real-quick}; page=$out/real-model.md; else out=${words[1]:-runs/real}; page=$root/docs/real-model.md; fi
+case $grids in
+  quick) out=${words[1]:-runs/real-quick}; page=$out/real-model.md ;;
+  first) out=${words[1]:-runs/real-first}; page=$root/docs/real-model.md ;;
+  full) out=${words[1]:-runs/real}; page=$root/docs/real-model.md ;;
+esac
 
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
@@ -38,12 +43,14 @@ path.write_text(path.read_text()[:40000])
 PYTHON
 fi
 sweep() {
+  local more=(--perplexity "$out/text.txt")
+  if [ "$grids" = first ]; then more=(); fi
   harness-ext sweep --config "$root/scripts/real_model/$grids/$1.yaml" --out "$out/$1" \
-    --metadata "{\"relations\": \"$relations\"}" --perplexity "$out/text.txt"
+    --metadata "{\"relations\": \"$relations\"}" ${more[@]+"${more[@]}"}
 }
 export -f sweep
 export root grids relations out
-printf '%s\n' pruning modules | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
+basename -s .yaml -a "$root/scripts/real_model/$grids"/*.yaml | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
 
-python "$root/scripts/real_model.py" "$out" --page "$page"
-harness-ext report "$out/pruning" "$out/modules" --out "$out/report"
+python "$root/scripts/real_model.py" "$out" --page "$page" --grids "$grids"
+harness-ext report "$out"/*/ --out "$out/report"

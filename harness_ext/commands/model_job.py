@@ -91,13 +91,19 @@ class ModelJob:
             return AutoConfig.from_pretrained(folder, **self._place())
 
     def tokenizer(self, folder: str) -> PreTrainedTokenizerBase | None:
-        """None where there is none; most methods can do without."""
+        """None where there is none; most methods can do without.
+
+        Raises:
+            UnsupportedModelError: there is one, and a library that it needs is not installed.
+        """
         from transformers import AutoTokenizer
 
         try:
             return AutoTokenizer.from_pretrained(folder, **self._place())
         except (OSError, ValueError, KeyError, TypeError):  # what AutoTokenizer raises depends on what is missing
             return None
+        except ImportError as error:
+            raise UnsupportedModelError(f"{self.called}: its tokenizer cannot be loaded: {one_line(error)}") from error
 
     def load(self, folder: str) -> PreTrainedModel:
         """The model with its weights, in evaluation mode, on its device.

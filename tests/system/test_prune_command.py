@@ -137,6 +137,20 @@ class TestWhatIsWritten:
         assert record["source"]["pretrained"] == "lab-m"
         assert 'base_model: "lab-m"' in (tmp_path / "out" / "README.md").read_text()
 
+    def test_a_tokenizer_whose_library_is_not_installed_is_one_line(
+        self, tmp_path: Path, dense: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise ImportError("\nTokenizer requires the rjieba library.\nInstall it.")
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", fail)
+        done = CliRunner().invoke(app, ["prune", "--pretrained", dense, "--sparsity", "0.5", "--out", str(tmp_path / "out")])
+        assert done.exit_code == 1
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("UnsupportedModelError: ")
+        assert "rjieba" in line
+        assert not (tmp_path / "out").exists()
+
     def test_needs_no_tokenizer_unless_text_is_read(self, tmp_path: Path, text: Path) -> None:
         tiny.model().save_pretrained(tmp_path / "dense")
         run("--pretrained", tmp_path / "dense", "--out", tmp_path / "out", "--pruner", "wanda", "--sparsity", 0.5, *SMALL)
