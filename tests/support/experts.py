@@ -18,6 +18,8 @@ class StackedExperts(nn.Module):
     def __init__(self, form: str = "plain") -> None:
         super().__init__()
         self.form, self.num_experts = form, EXPERTS
+        if form == "alternating":
+            self.is_concatenated = False
         if form == "flat":  # DBRX
             self.w1, self.v1, self.w2 = (nn.Parameter(torch.randn(EXPERTS * INNER, WIDTH)) for _ in range(3))
         elif form in ("transposed", "at once"):  # Llama 4
@@ -48,6 +50,9 @@ class StackedExperts(nn.Module):
             return torch.einsum("ti,hi->th", F.silu(gate) * up, self.down_proj[expert])
         if self.form == "halves":
             gate, up = (F.linear(states, half) for half in self.gate_up_proj[expert].chunk(2))
+        elif self.form == "alternating":  # GPT-OSS
+            both = F.linear(states, self.gate_up_proj[expert])
+            gate, up = both[:, ::2], both[:, 1::2]
         else:
             gate, up = F.linear(states, self.gate_up_proj[expert]).chunk(2, -1)
         return F.linear(F.silu(gate) * up, self.down_proj[expert])
@@ -134,7 +139,7 @@ class MixtureModel(PreTrainedModel):
         return states
 
 
-FORMS = ("plain", "transposed", "flat", "at once", "einsum", "halves", "listed")
+FORMS = ("plain", "transposed", "flat", "at once", "einsum", "halves", "alternating", "listed")
 
 
 def mixture(form: str = "plain", *, idle: tuple[int, ...] = (), blocks: int = 2, seed: int = 0) -> MixtureModel:
@@ -180,4 +185,6 @@ def matrices(mlp: Any, expert: int) -> tuple[torch.Tensor, torch.Tensor, torch.T
     gate_up, down = experts.gate_up_proj.data[expert], experts.down_proj.data[expert]
     if experts.form in ("transposed", "at once"):
         gate_up, down = gate_up.T, down.T
+    if experts.form == "alternating":
+        return gate_up[::2], gate_up[1::2], down
     return gate_up[:INNER], gate_up[INNER:], down

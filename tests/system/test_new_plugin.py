@@ -20,6 +20,7 @@ from harness_ext.plugins import Plugins
 
 pytestmark = pytest.mark.slow
 
+
 EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_dir())
 BROKEN = "harness-ext-broken-norms"
 KINDS = {"pruner": "half-norms", "allocation": "rising", "calibration": "sums", "tasks": "next-digit"}

@@ -16,6 +16,8 @@ import pytest
 from environment import ROOT, THIRD_PARTY, Environment, build, start_up_seconds
 from packaging.requirements import Requirement
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("wheel", "editable")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 FACTS = """
@@ -37,7 +39,6 @@ facts["tasks"] = [name for name in TaskManager().all_tasks if name.startswith("i
 import harness_ext
 from harness_ext.plugins import Plugins
 
-pytestmark = pytest.mark.slow
 plugins = Plugins()
 facts["file"] = harness_ext.__file__
 facts["version"] = harness_ext.__version__

@@ -16,6 +16,8 @@ from experts import mixture
 from harness_ext import ChannelNorms, prune
 from harness_ext.engine import ranks
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "support"), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -27,7 +29,6 @@ from experts import mixture
 from harness_ext import Calibration, HarnessExtError, Pruner, Statistic, prune
 from harness_ext.engine import ranks
 
-pytestmark = pytest.mark.slow
 
 class Alone(Statistic):
     "Names nothing that adds up."

@@ -18,6 +18,8 @@ from harness_ext.sweep.fields import sweep_from
 from harness_ext.sweep.processes import join
 from harness_ext.sweep.run import Prepared, run
 
+pytestmark = pytest.mark.slow
+
 TASK = """
 task: pairs
 custom_dataset: !function pairs.load
@@ -32,7 +34,6 @@ metadata: {version: 1.0}
 FUNCTIONS = """
 import datasets
 
-pytestmark = pytest.mark.slow
 
 def load(**_):
     return {"test": datasets.Dataset.from_list([{"q": f"{i} {i + 1}"} for i in range(7)])}

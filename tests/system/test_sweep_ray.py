@@ -19,6 +19,8 @@ from harness_ext.sweep.grid import trials
 from harness_ext.sweep.ray_engine import on_ray, work
 from harness_ext.sweep.run import Prepared, run
 
+pytestmark = pytest.mark.slow
+
 TASK = """
 task: slow
 custom_dataset: !function slow.load
@@ -38,7 +40,6 @@ import os, time
 from pathlib import Path
 import datasets
 
-pytestmark = pytest.mark.slow
 
 def load(**_):
     return {"test": datasets.Dataset.from_dict({"question": ["one", "two", "three"]})}
