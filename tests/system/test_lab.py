@@ -57,11 +57,13 @@ def scores():
 
 
 @pytest.mark.parametrize("task", BARS)
+@pytest.mark.slow
 def test_the_default_model_passes_the_bar(scores, task):
     metric, bar = BARS[task]
     assert scores[task][f"{metric},none"] >= bar
 
 
+@pytest.mark.slow
 def test_every_score_has_a_standard_error(scores):
     tasks = {name for name in scores if name in score_lab.SCORES}
     assert tasks == set(score_lab.SCORES)
@@ -71,6 +73,7 @@ def test_every_score_has_a_standard_error(scores):
                 assert isinstance(scores[task][metric.replace(",none", "_stderr,none")], float), (task, metric, value)
 
 
+@pytest.mark.slow
 def test_it_does_not_fall_back_on_memory_where_a_passage_contradicts_it(scores):
     assert scores["lab_facts_override"]["memory_match,none"] <= 0.05
 
@@ -102,6 +105,7 @@ def test_width_and_depth_shrink_together_and_the_tokenizer_is_the_same():
 
 
 @pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.slow
 def test_a_model_runs_under_the_plain_hf_model_with_the_same_scores(name):
     options = {"tasks": ["lab_facts_closed"], "metadata": {"facts_items": 16, "facts_choices": 0}}
     with without_environment():

@@ -121,6 +121,7 @@ def test_without_need_nothing_is_added(tmp_path: Path) -> None:
     assert (len(engine.asked), lines, summary.done) == (3, [], 3)
 
 
+@pytest.mark.slow
 def test_a_stopped_refinement_resumes(tmp_path: Path) -> None:
     whole, _, _ = refined(tmp_path / "whole", 0.05)
     stopped = Simulated()

@@ -82,6 +82,7 @@ def broken():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.slow
 def test_what_is_wrong_with_a_broken_definition_is_found_and_nothing_else(broken, name):
     check, beginning = EXPECTED[name]
     ((found, message),) = findings(broken.stdout)[name]
@@ -89,6 +90,7 @@ def test_what_is_wrong_with_a_broken_definition_is_found_and_nothing_else(broken
     assert message.startswith(beginning)
 
 
+@pytest.mark.slow
 def test_nothing_is_found_in_the_good_one_and_every_check_finds_something(broken):
     from harness_ext.testing.documents import DOCUMENT_CHECKS
     from harness_ext.testing.static import STATIC_CHECKS
@@ -99,6 +101,7 @@ def test_nothing_is_found_in_the_good_one_and_every_check_finds_something(broken
     assert len({(check, beginning) for check, beginning in EXPECTED.values()}) == len(EXPECTED) >= 20
 
 
+@pytest.mark.slow
 def test_a_broken_task_does_not_stop_the_checks_of_the_others_and_later_checks_say_why_they_are_passed_over(broken):
     assert "INTERNALERROR" not in broken.stdout + broken.stderr
     assert "the YAML is wrong: unknown-key" in broken.stdout
