@@ -1,8 +1,8 @@
 """What does a language model lose when it is made smaller? An extension of lm-evaluation-harness.
 
-The public names below are imported on first use, so that ``import harness_ext`` costs next to nothing: it happens at every start of a
-Python in whose environment this package is installed (see ``harness_ext.autoload``), also before pytest could rewrite its assertions, which
-it need not try: PYTEST_DONT_REWRITE.
+The public names below are imported on first use, so that ``import harness_ext`` costs next to nothing. It happens at every start of a
+Python in whose environment this package is installed (``harness_ext.autoload``), also before pytest could rewrite its assertions. The next
+word tells pytest not to try: PYTEST_DONT_REWRITE.
 """
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing

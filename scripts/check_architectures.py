@@ -106,7 +106,10 @@ def check(
                     _check_masks(base, model, record, sparsity, ids)
         if checkpoints and not refused:
             with tempfile.TemporaryDirectory() as folder:
-                _check_checkpoints(base, ids, Path(folder))
+                try:
+                    _check_checkpoints(base, ids, Path(folder))
+                except HarnessExtError as error:
+                    refused.add(str(error).replace(folder, "..."))
     except Wrong as error:
         return row | {"result": "wrong", "reason": _line(error)}
     except Exception as error:  # a traceback is what this looks for

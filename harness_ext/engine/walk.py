@@ -87,8 +87,9 @@ class Walk:
         yield from self._measure(index, self.blocks[index].layers, kinds)
 
     def measure_in_order(self, index: int, kinds: Kinds) -> Stages:
-        """As :meth:`measure`, in the order in which the block uses its layers. The layers of a stage are to be pruned before the next
-        stage is asked for: the block then runs again, up to the layers of the next stage, which so read the outputs of pruned layers.
+        """As :meth:`measure`, in the order in which the block uses its layers. Prune the layers of a stage before
+        the next stage is asked for. The block then runs again, up to the layers of the next stage, and these read the outputs of pruned
+        layers.
 
         What all experts do at once is one stage: the gates and ways up, and then the ways down.
 

@@ -45,20 +45,24 @@ class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
 
-def reserved_cache(model: PreTrainedModel, length: int) -> DynamicCache | None:
-    """A cache for the model; None if its own has other layers, such as those of a sliding window, or it has none.
+NAMES = ("cache", "past_key_values")  # of the argument of forward: since transformers 5.24, and before
+
+
+def reserved_cache(model: PreTrainedModel, length: int) -> dict[str, DynamicCache]:
+    """The argument that gives the model a cache; none if its own has other layers, such as those of a sliding window, or it has none.
 
     Args:
         length: tokens that memory is reserved for.
     """
     supports = getattr(model, "_supports_default_dynamic_cache", None)
-    if supports is None or not supports() or "past_key_values" not in inspect.signature(model.forward).parameters:
-        return None
+    name = next((name for name in NAMES if name in inspect.signature(model.forward).parameters), None)
+    if name is None or supports is None or not supports():
+        return {}
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return None
+        return {}
     cache.layers = [ReservedLayer(length) for _ in cache.layers]
-    return cache
+    return {name: cache}
 
 
 def _empty(states: torch.Tensor, length: int) -> torch.Tensor:

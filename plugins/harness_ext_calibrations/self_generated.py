@@ -89,10 +89,9 @@ class SelfGenerated(Calibration):
         from harness_ext_calibrations.reserved_cache import reserved_cache
 
         try:
-            cache = reserved_cache(model, model.generation_config.max_length)
             return model.generate(  # type: ignore[no-any-return]
                 input_ids=ids, attention_mask=torch.ones_like(ids), stopping_criteria=[written],
-                **({"past_key_values": cache} if cache else {}),
+                **reserved_cache(model, model.generation_config.max_length),
             )  # fmt: skip
         except (HarnessExtError, torch.OutOfMemoryError, MemoryError):
             raise

@@ -35,7 +35,7 @@ def test_is_the_text_of_generate_for_eager_attention_and_bfloat16() -> None:
 
 
 def test_the_cache_is_used_where_all_layers_attend_to_all_tokens() -> None:
-    used = {name: reserved_cache(tiny.model(name), 8) is not None for name in tiny.ARCHITECTURES}
+    used = {name: bool(reserved_cache(tiny.model(name), 8)) for name in tiny.ARCHITECTURES}
     assert used["llama"]
     assert used["gpt2"]
     assert not used["mistral"]
@@ -47,6 +47,6 @@ def test_the_cache_holds_what_was_put_into_it(length: int) -> None:
     cache = reserved_cache(model, length)
     with torch.inference_mode():
         for part in torch.split(ids, [4, 1, 1, 6], 1):
-            logits = model(input_ids=part, past_key_values=cache).logits[:, -1]
+            logits = model(input_ids=part, **cache).logits[:, -1]
         expected = model(input_ids=ids).logits[:, -1]
     torch.testing.assert_close(logits, expected)
