@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-SWEEPS = ("pruning", "modules")
+SWEEPS = ("pruning", "pruning-more", "modules")
 DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
 LOOKS = (

@@ -16,7 +16,7 @@ from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, shortened
 from harness_ext.extras import require_extra
 from harness_ext.sweep.display import clock
-from harness_ext.sweep.fields import read, sweep_from
+from harness_ext.sweep.fields import over, read, sweep_from
 from harness_ext.sweep.preview import preview
 from harness_ext.sweep.processes import asked_for, join
 from harness_ext.sweep.refine import check_refine, in_words, refine
@@ -33,13 +33,13 @@ def sweep(
 
     Args:
         typed: the fields that were given on the command line.
-        config: a YAML file with further fields, which those of the command line override.
+        config: a YAML file with further fields. See :func:`harness_ext.sweep.fields.over`.
         share: ``cpus`` and ``gpus`` of a trial, for ``engine="ray"``.
 
     Raises:
         HarnessExtError: the first mistake, in one line.
     """
-    fields = (read(config) if config else {}) | dict(typed)
+    fields = over(typed, read(config) if config else {})
     if engine == "ray" and share["gpus"] > 0:
         fields.setdefault("device", "cuda")  # of the workers; the driver may have none
     if engine == "ray" and asked_for() > 1:

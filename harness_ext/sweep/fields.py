@@ -24,6 +24,10 @@ EVALUATION_FIELDS = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn
 """Fields that ``lm_eval`` has under the same names, and that change prompts and answers."""
 
 
+MAPPINGS = ("options", "model_args", "metadata", "gen_kwargs")
+"""Fields that hold names with values."""
+
+
 def _listed(value: Any, info: ValidationInfo) -> list[Any]:
     values = value if isinstance(value, list | tuple) else [value]
     for part in values:
@@ -75,21 +79,30 @@ def _seeds(value: Any, info: ValidationInfo) -> tuple[int, ...]:
 
 
 def _options(value: Any, info: ValidationInfo) -> dict[str, Any]:
-    """From ``NAME=VALUE`` texts, or a mapping of names that begin with pruner., calibration. or allocation."""
+    """From ``NAME=VALUE`` texts, a mapping of names that begin with pruner., calibration. or allocation., or a list of these."""
     if isinstance(value, Mapping):
         parse_options([f"{name}=0" for name in value])
         return dict(value)
+    if _holds_sources(value):
+        return {name: part for source in value for name, part in _options(source, info).items()}
     return parse_options([str(option) for option in _listed(value, info)])
 
 
 def _mapping(value: Any, info: ValidationInfo) -> dict[str, Any]:
-    """From a mapping, or texts as lm-eval reads them: a JSON object, or ``NAME=VALUE,NAME=VALUE``."""
+    """From a mapping, texts as lm-eval reads them (a JSON object, or ``NAME=VALUE,NAME=VALUE``), or a list of these."""
     if isinstance(value, Mapping):
         return {str(name): part for name, part in value.items()}
+    if _holds_sources(value):
+        return {name: part for source in value for name, part in _mapping(source, info).items()}
     mapping: dict[str, Any] = {}
     for text in _listed(value, info):
         mapping |= parse_mapping(_option(info.field_name), str(text))
     return mapping
+
+
+def _holds_sources(value: Any) -> bool:
+    """Whether a list is what :func:`over` makes: mappings and lists, of which the last that has a name decides its value."""
+    return isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value)
 
 
 def _limit(value: Any, info: ValidationInfo) -> float:
@@ -251,6 +264,19 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BadOptionError(f"--config {shortened(path)}: want a mapping of fields such as 'sparsity: 0:0.9:0.1'")
     return {str(name): value for name, value in fields.items()}
+
+
+def over(typed: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a command line over those of a file.
+
+    A field of the command line replaces that of the file. A field that holds names with values (``metadata``, ``option``, ...) replaces
+    name by name: the file's other names stay.
+    """
+    fields = {**read, **typed}
+    for name in MAPPINGS:
+        if read.get(name) is not None and typed.get(name) is not None:
+            fields[name] = [source if isinstance(source, Mapping | list) else [source] for source in (read[name], typed[name])]
+    return fields
 
 
 def sweep_from(fields: Mapping[str, Any]) -> Sweep:

@@ -17,7 +17,7 @@ from harness_ext.commands.cli import app
 from harness_ext.report.reading import read
 from harness_ext.sweep import TrialRecord, load
 from harness_ext.sweep.evaluation import command
-from harness_ext.sweep.fields import sweep_from
+from harness_ext.sweep.fields import MAPPINGS, over, sweep_from
 from harness_ext.sweep.run import Prepared
 
 TASKS = ",".join(harness_run.TASKS)
@@ -167,3 +167,27 @@ def test_several_folders_of_tasks_are_named_in_the_command(tmp_path: Path) -> No
     text = command(prepared.sweep, prepared.trials[0])
     assert f"--include_path {tmp_path / 'one'}" in text.partition("#")[0]
     assert f"lacks --include_path {tmp_path / 'two'}" in text.partition("#")[2]
+
+
+FILE: dict[str, Any] = {"pretrained": "x", "sparsity": 0.5, "tasks": "icl_linear"}
+
+
+@pytest.mark.parametrize("in_file", [{"pruner.a": 1, "pruner.b": 2}, ["pruner.a=1", "pruner.b=2"]], ids=["mapping", "texts"])
+def test_names_of_the_command_line_replace_those_of_the_file_one_by_one(in_file):
+    for field in MAPPINGS:
+        read = in_file if field == "options" or isinstance(in_file, dict) else "pruner.a=1,pruner.b=2"
+        if field == "model_args":  # options of methods are refused there
+            read = {"a": 1, "b": 2}
+        typed = ["b=3,c=4"] if field == "model_args" else ["pruner.b=3", "pruner.c=4"]
+        dots = "" if field == "model_args" else "pruner."
+        assert getattr(sweep_from(over({field: typed}, FILE | {field: read})), field) == {f"{dots}a": 1, f"{dots}b": 3, f"{dots}c": 4}
+        assert getattr(sweep_from(over({}, FILE | {field: read})), field) == {f"{dots}a": 1, f"{dots}b": 2}
+
+
+def test_other_fields_of_the_command_line_replace_those_of_the_file():
+    assert [str(part) for part in sweep_from(over({"sparsity": ["0.3"]}, FILE)).sparsity] == ["0.3"]
+
+
+def test_a_name_that_is_typed_twice_is_refused_beside_a_file():
+    with pytest.raises(BadOptionError, match="twice"):
+        sweep_from(over({"options": ["pruner.a=1", "pruner.a=2"]}, FILE | {"options": {"pruner.b": 2}}))
