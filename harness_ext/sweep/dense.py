@@ -156,13 +156,13 @@ class DenseModel:
         return dataclasses.replace(plan, calibration=remembering)
 
 
-def set_seeds() -> None:
-    """Sets the seeds to lm-eval's defaults, as ``simple_evaluate`` does."""
+def set_seeds(plus: int = 0) -> None:
+    """Sets the seeds to lm-eval's defaults, as ``simple_evaluate`` does, or to other seeds: these plus a number."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
-    random.seed(DEFAULT_RANDOM_SEED)
-    numpy.random.seed(DEFAULT_OTHER_SEED)
-    torch.manual_seed(DEFAULT_OTHER_SEED)
+    random.seed(DEFAULT_RANDOM_SEED + plus)
+    numpy.random.seed(DEFAULT_OTHER_SEED + plus)
+    torch.manual_seed(DEFAULT_OTHER_SEED + plus)
 
 
 def random_state() -> RandomState:
@@ -177,13 +177,3 @@ def set_random_state(state: RandomState) -> None:
     torch.set_rng_state(state[2])
     if state[3]:
         torch.cuda.set_rng_state_all(state[3])
-
-
-def same_generators(first: RandomState, second: RandomState) -> list[bool]:
-    """Which of the four generators are in the same state."""
-    return [
-        first[0] == second[0],
-        all(numpy.array_equal(a, b) for a, b in zip(first[1], second[1], strict=True)),
-        torch.equal(first[2], second[2]),
-        all(torch.equal(a, b) for a, b in zip(first[3], second[3], strict=True)),
-    ]

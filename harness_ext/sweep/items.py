@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
-from harness_ext.sweep.dense import random_state, same_generators, set_seeds
+from harness_ext.sweep.dense import random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
 from harness_ext.tasks.corpora import Corpus
 
@@ -122,8 +123,8 @@ class Requests:
 class Items:
     """The tasks of a sweep for one model, and digests of what they ask.
 
-    Making tasks and their requests may draw from the global random generators. Such tasks are made anew for each trial, which then asks
-    what a process of its own would ask.
+    Trials share the tasks. Tasks whose items hang on the global random generators are made anew for each trial, which then asks what a
+    process of its own would ask.
 
     Args:
         text: what trials measure their perplexity on, if they do.
@@ -134,17 +135,29 @@ class Items:
 
     def __init__(self, catalogue: Catalogue, pretrained: str, sweep: Sweep, text: Corpus | None = None) -> None:
         self.catalogue, self._pretrained = catalogue, pretrained
-        self.text = text
+        self._sweep, self.text = sweep, text
         set_seeds()
-        before = random_state()
-        self._made = catalogue.load(pretrained)
+        self._made, self.digests = self._make()
         tasks = catalogue.tasks(self._made)
-        for name, task in tasks.items():
-            make_requests(name, task, sweep, sweep.limit)
-        self.draws = not all(same_generators(before, random_state()))
-        self.digests = {name: digest(task, sweep.evaluation()) for name, task in tasks.items()}
         self.requests = Requests.of(tasks)
         self.depends_on_model = not all(_ignores_model(task) for task in tasks.values())
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether other seeds change what the tasks ask. States of the generators do not tell: lm-eval draws when it reads a task's name."""
+        before = random_state()
+        set_seeds(plus=1)
+        _, digests = self._make()
+        set_random_state(before)
+        return digests != self.digests
+
+    def _make(self) -> tuple[list[Any], dict[str, str]]:
+        """The tasks with their requests, and the digest of each."""
+        made = self.catalogue.load(self._pretrained)
+        tasks = self.catalogue.tasks(made)
+        for name, task in tasks.items():
+            make_requests(name, task, self._sweep, self._sweep.limit)
+        return made, {name: digest(task, self._sweep.evaluation()) for name, task in tasks.items()}
 
     def for_trial(self) -> list[Any]:
         """The tasks and groups for one call of ``simple_evaluate``.
@@ -160,8 +173,6 @@ class Items:
         Args:
             task_hashes: lm-eval's digests of the items of the trial.
         """
-        if not self.draws:
-            return self.digests
         return {name: hashlib.sha256(f"{value} {task_hashes[name]}".encode()).hexdigest()[:16] for name, value in self.digests.items()}
 
 

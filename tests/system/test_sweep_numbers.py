@@ -11,7 +11,7 @@ import torch
 from sweeps import COUNTS, TASK, TASK_FUNCTIONS, prepare, sweep
 
 from harness_ext.sweep import load
-from harness_ext.sweep.dense import DenseModel
+from harness_ext.sweep.dense import DenseModel, random_state
 from harness_ext.sweep.evaluation import run_trial
 
 
@@ -123,3 +123,24 @@ class TestNumbers:
                 results, _, measured = run_trial(prepared.sweep, prepared.jobs[0].trial, model, prepared.items["lab-xs"])
             hashes.append((results["task_hashes"]["drawing"], measured["items"]["drawing"]))
         assert hashes[0] == hashes[2] != hashes[1]
+
+    def test_tasks_that_draw_nothing_are_shared_by_all_trials(self, monkeypatch):
+        prepared = prepare(tasks=["icl_linear", "kv_4"], metadata={"icl_items": 8, "lookup_items": 8})
+        items = prepared.items["lab-xs"]
+        first = items.for_trial()
+        monkeypatch.setattr(items.catalogue, "load", None)
+        assert all(one is other for one, other in zip(first, items.for_trial(), strict=True))
+
+    @pytest.mark.parametrize(
+        ("question", "shared"),
+        [("random.random()", False), ("numpy.random.rand()", False), ("torch.rand(1).item()", False),
+         ("random.Random(3).random()", True), ("numpy.random.default_rng(3).random()", True)],
+    )  # fmt: skip
+    def test_tasks_are_made_anew_where_seeds_change_what_they_ask(self, tmp_path, question, shared):
+        (tmp_path / "drawing.yaml").write_text(TASK.replace("raising", "drawing"))
+        source = TASK_FUNCTIONS.replace("if WHEN:", "if False:").replace('"one"', f"str({question})")
+        (tmp_path / "drawing.py").write_text("import random\nimport numpy\nimport torch\n" + source)
+        items = prepare(tasks=["drawing"], include_path=[str(tmp_path)], metadata={}).items["lab-xs"]
+        before = random_state()
+        assert (items.for_trial()[0] is items.for_trial()[0]) == shared
+        assert (before[0] == random_state()[0]) or not shared
