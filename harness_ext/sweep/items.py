@@ -144,7 +144,10 @@ class Items:
 
     @cached_property
     def draws(self) -> bool:
-        """Whether other seeds change what the tasks ask. States of the generators do not tell: lm-eval draws when it reads a task's name."""
+        """Whether other seeds change what the tasks ask.
+
+        The states of the generators do not tell: lm-eval draws whenever it reads the name of a task.
+        """
         before = random_state()
         set_seeds(plus=1)
         _, digests = self._make()
