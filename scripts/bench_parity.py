@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig, OPTForC
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from parity_of_models import HEADER, Whole, compare_whole, real_model, table
+from parity_of_models import HEADER, compare_whole, real_model, table
 from public_reference import finishers, load_sparsegpt, load_wanda, wanda_mask
 
 from harness_ext import ChannelNorms, Hessian, Pruned, Pruner, Sparsity, find_blocks
@@ -293,37 +294,49 @@ def main(
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 32,
     pretrained: Annotated[str, typer.Option(help="A registered name or a folder: real weights and text instead of the two models.")] = "",
     windows: Annotated[int, typer.Option(help="With --pretrained: windows of 2,048 tokens for the perplexity.")] = 8,
+    orders: Annotated[int, typer.Option(help="With --pretrained: repeat whole runs with so many orders of the sequences.")] = 1,
     every: Annotated[int, typer.Option(help="Compare SparseGPT, whose replays take long, on the layers of each so many-th block.")] = 1,
+    only_whole: Annotated[bool, typer.Option("--only-whole", help="With --pretrained: whole runs only.")] = False,
 ) -> None:
+    if only_whole and not pretrained:
+        raise typer.BadParameter("--only-whole: goes with --pretrained")
     wrappers = {"sparsegpt": load_sparsegpt(sparsegpt), "wanda": load_wanda(wanda)}
-    header = ["model", "method", "sparsity", "agreement", "different", *CAUSES, "furthest rounding", "error ours/published: mean", "max"]
-    rows, unexplained = [header], 0
-    runs: list[Whole] = []
+    asked = sparsity.split(",")
     real = real_model(pretrained, samples, windows) if pretrained else None
-    for model_name, (model, ids) in ({pretrained: (real.model, real.calibration)} if real else models(samples)).items():
-        layers = inputs_of_layers(model, ids)
-        some = {layer.name: layers[layer.name] for block in find_blocks(model)[::every] for layer in block.layers}
-        for method, wrapper in wrappers.items():
-            for asked in sparsity.split(","):
-                found = compare(method, wrapper, some if method == "sparsegpt" else layers, Sparsity.parse(asked))
-                counts = [str(found["causes"][cause]) for cause in CAUSES]
-                unexplained += found["causes"]["other"]
-                ratios = found["ratios"]
-                figures = [f"{sum(ratios) / len(ratios):.5f}", f"{max(ratios):.5f}"]
-                place = [model_name, method, asked, f"{found['agreement']:.6f}", str(found["different"])]
-                rows.append([*place, *counts, f"{found['furthest']:.1e}", *figures])
-    print(table(rows), flush=True)
-    if real:
-        del layers, some  # gigabytes of inputs
-        runs = [
-            compare_whole(real, method, asked, wrapper, finishers(Sparsity.parse(asked))[method])
-            for method, wrapper in wrappers.items()
-            for asked in sparsity.split(",")
+    unexplained = 0
+    if not only_whole:
+        rows = [
+            ["model", "method", "sparsity", "agreement", "different", *CAUSES, "furthest rounding", "error ours/published: mean", "max"]
         ]
-        print(f"\n{table([HEADER, *(run.row() for run in runs)])}")
+        for model_name, (model, ids) in ({pretrained: (real.model, real.calibration)} if real else models(samples)).items():
+            for method, text, found in compared_layers(model, ids, wrappers, asked, every):
+                unexplained += found["causes"]["other"]
+                figures = [f"{sum(found['ratios']) / len(found['ratios']):.5f}", f"{max(found['ratios']):.5f}"]
+                counts = [str(found["causes"][cause]) for cause in CAUSES]
+                place = [model_name, method, text, f"{found['agreement']:.6f}", str(found["different"])]
+                rows.append([*place, *counts, f"{found['furthest']:.1e}", *figures])
+        print(table(rows), flush=True)
+    if real:
+        whole = [
+            compare_whole(real, method, text, wrapper, finishers(Sparsity.parse(text))[method], orders)
+            for method, wrapper in wrappers.items()
+            for text in asked
+        ]
+        print(f"\n{table([HEADER, *(run.row() for run in whole)])}")
     if unexplained:
         print(f"\n{unexplained} places without an explanation.")
         raise typer.Exit(1)
+
+
+def compared_layers(
+    model: Any, ids: torch.Tensor, wrappers: dict[str, Any], asked: list[str], every: int
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """By method and sparsity, the masks of both implementations on the same inputs of linear layers, which take gigabytes."""
+    layers = inputs_of_layers(model, ids)
+    some = {layer.name: layers[layer.name] for block in find_blocks(model)[::every] for layer in block.layers}
+    for method, wrapper in wrappers.items():
+        for text in asked:
+            yield method, text, compare(method, wrapper, some if method == "sparsegpt" else layers, Sparsity.parse(text))
 
 
 if __name__ == "__main__":

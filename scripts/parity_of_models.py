@@ -24,6 +24,7 @@ from harness_ext.plugins import Plugins
 
 LENGTH, WINDOW = 256, 2048
 HEADER = ["method", "sparsity", "agreement", "different", "first block", "perplexity: dense", "ours", "published", "ours / published"]
+"""Of several orders: the mean, and after ± its standard error."""
 
 
 class Real(NamedTuple):
@@ -39,22 +40,31 @@ class Real(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """What two whole runs of one method left of a model."""
+    """What whole runs of one method left of a model."""
 
     method: str
     sparsity: str
     different: list[int]
-    """By block: on how many weights the masks differ."""
+    """By block: on how many weights the masks differ, with the calibration sequences in their first order."""
     places: int
-    perplexities: tuple[float, float, float]
-    """Of the dense model, of ours, and of the published code."""
+    dense: float
+    """Perplexity of the dense model."""
+    ours: list[float]
+    """Perplexity for each order of the calibration sequences."""
+    published: list[float]
 
     def row(self) -> list[str]:
-        _, ours, theirs = self.perplexities
         total = sum(self.different)
         first = next((str(number) for number, count in enumerate(self.different, 1) if count), "none")
-        place = [self.method, self.sparsity, f"{1 - total / self.places:.6f}", str(total), first]
-        return [*place, *(f"{value:.3f}" for value in self.perplexities), f"{ours / theirs:.5f}"]
+        place = [self.method, self.sparsity, f"{1 - total / self.places:.6f}", str(total), first, f"{self.dense:.3f}"]
+        ratios = [ours / published for ours, published in zip(self.ours, self.published, strict=True)]
+        return [*place, told(self.ours, 3), told(self.published, 3), told(ratios, 5)]
+
+
+def told(values: list[float], digits: int) -> str:
+    """The mean, and its standard error if there are several values."""
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values) / math.sqrt(len(values)):.{digits}f}"
 
 
 def table(rows: list[list[str]]) -> str:
@@ -87,15 +97,26 @@ def perplexity_of_windows(model: Any, windows: torch.Tensor) -> float:
     return math.exp(statistics.fmean(math.log(perplexity(model, window[None])) for window in windows))
 
 
-def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: Finish) -> Whole:
-    """Two whole runs: each block is measured behind the blocks that the same run has pruned, so that differences add up."""
-    ours, theirs = copy.deepcopy(real.model), copy.deepcopy(real.model)
-    harness_ext.prune(ours, pruner=method, sparsity=sparsity, calibration=real.calibration)
-    prune_as_published(theirs, real.calibration, wrapper, finish)
+def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: Finish, orders: int = 1) -> Whole:
+    """Whole runs of both: each block is measured behind the blocks that the same run has pruned, so that differences add up.
+
+    Args:
+        orders: how many orders of the same calibration sequences. The sums are the same but for rounding, so that results of one
+            implementation differ by chance alone.
+    """
     different, places = [], 0
-    for own, other in zip(harness_ext.find_blocks(ours), harness_ext.find_blocks(theirs), strict=True):
-        pairs = list(zip(own.layers, other.layers, strict=True))
-        different.append(sum(int(((one.weight == 0) != (two.weight == 0)).sum()) for one, two in pairs))
-        places += sum(one.weight.numel() for one, _ in pairs)
-    found = [perplexity_of_windows(model, real.held_out) for model in (ours, theirs)]
-    return Whole(method, sparsity, different, places, (real.perplexity, found[0], found[1]))
+    ours, published = [], []
+    for order in range(orders):
+        generator = torch.Generator().manual_seed(order)
+        calibration = real.calibration[torch.randperm(len(real.calibration), generator=generator)] if order else real.calibration
+        own, other = copy.deepcopy(real.model), copy.deepcopy(real.model)
+        harness_ext.prune(own, pruner=method, sparsity=sparsity, calibration=calibration)
+        prune_as_published(other, calibration, wrapper, finish)
+        if order == 0:
+            for one, two in zip(harness_ext.find_blocks(own), harness_ext.find_blocks(other), strict=True):
+                pairs = [(first.weight, second.weight) for first, second in zip(one.layers, two.layers, strict=True)]
+                different.append(sum(int(((first == 0) != (second == 0)).sum()) for first, second in pairs))
+                places += sum(weight.numel() for weight, _ in pairs)
+        ours.append(perplexity_of_windows(own, real.held_out))
+        published.append(perplexity_of_windows(other, real.held_out))
+    return Whole(method, sparsity, different, places, real.perplexity, ours, published)
