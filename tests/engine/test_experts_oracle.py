@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("sparsity", [0.5, "2:4"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_and_output_errors(family: str, sparsity: Any, dtype: torch.dtype) -> None:

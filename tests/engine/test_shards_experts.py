@@ -50,7 +50,7 @@ def stored(folder: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_streamed_is_whole_in_the_pieces_of_the_source(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
     folder, out = source(tmp_path, family, dtype), tmp_path / "out"
