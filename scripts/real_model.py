@@ -5,6 +5,7 @@ python scripts/real_model.py runs/real --page docs/real-model.md
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import jinja2
 import typer
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
 
-from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity
+from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
 from harness_ext.statistics.disparity import range_words
 
 if TYPE_CHECKING:
@@ -98,16 +99,25 @@ def critical_rows(results: Results, ways: list[Way]) -> list[list[str]]:
 
 
 def disparity_rows(results: Results, ways: list[Way]) -> list[list[str]]:
-    """For each method and ability in context, where recall and the ability fail, how much later the ability does, and what is shown."""
-    rows = []
+    """For each method and ability in context, where recall and the ability fail, how much later the ability does, and what is shown.
+
+    P-values are corrected with Holm's method for all rows.
+    """
+    rows, p_values = [], []
     for way in ways:
         measured = curves(results, way)
         for ability in IN_CONTEXT:
             if RECALL in measured and ability in measured:
-                finding = disparity([measured[RECALL]], [measured[ability]], drop=DROP, corrected=True, names=(RECALL, ability))
+                compare = partial(disparity, [measured[RECALL]], [measured[ability]], drop=DROP, corrected=True, names=(RECALL, ability))
+                finding = compare()
                 ends = [finding.recall.interval_words(), finding.in_context.interval_words(), range_words(finding.low, finding.high)]
                 rows.append([way.pruner, ability, *ends, finding.finding.replace("in-context", ability)])
-    return rows
+                p_values.append(p_value(lambda level, compare=compare: compare(level=level).shown))
+    corrected = holm(p_values)
+    return [
+        [*row[:-1], f"{p:.2g}", f"{of_all:.2g}", row[-1] if of_all <= 0.05 else "not shown"]
+        for row, p, of_all in zip(rows, p_values, corrected, strict=True)
+    ]
 
 
 def draw(results: Results, ways: list[Way], path: Path) -> None:

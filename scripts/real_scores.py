@@ -42,7 +42,7 @@ class Scores:
     """By way, sparsity, calibration seed and item."""
 
     def curve(self, way: Way, name: str) -> Curve | None:
-        """The curve over all sparsities that have the same calibration seeds as most; None where there is none.
+        """The curve over all measured sparsities, with the calibration seeds that all of them have; None where nothing was measured.
 
         Raises:
             StatisticsError: the dense model is not above chance.
@@ -50,8 +50,10 @@ class Scores:
         cells = self.pruned.get(way, {})
         if not cells:
             return None
-        seeds = sorted(max((set(by_seed) for by_seed in cells.values()), key=len))
-        grid = sorted(ratio for ratio, by_seed in cells.items() if set(seeds) <= set(by_seed))
+        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in cells.values())))
+        if not seeds:
+            return None
+        grid = sorted(cells)
         items = list(self.dense)
         values = [
             [[self.dense[item] for item in items], *([cells[ratio][seed][item] for item in items] for ratio in grid)] for seed in seeds
@@ -72,9 +74,9 @@ class Results:
     minutes: float
 
     def seeds(self) -> int:
-        """The largest number of calibration seeds in a cell."""
+        """The largest number of calibration seeds that all sparsities of a way have."""
         cells = [by_ratio for scores in self.abilities.values() for by_ratio in scores.pruned.values()]
-        return max((len(by_seed) for by_ratio in cells for by_seed in by_ratio.values()), default=0)
+        return max((len(set.intersection(*map(set, by_ratio.values()))) for by_ratio in cells), default=0)
 
 
 def read(folders: Iterable[Path]) -> Results:

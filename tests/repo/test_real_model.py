@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import real_model
 from real_scores import OVERRIDE, RECALL, Way, read
 
+from harness_ext.statistics import holm
 from harness_ext.sweep.fields import read as read_fields
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -59,6 +60,27 @@ def test_the_curve_is_the_mean_over_items_and_seeds(folder: Path) -> None:
     assert curve.sparsities == (0.0, 0.1, 0.2, 0.4, 0.6)
     expected = [np.mean(scores("lre_closed_4shot", ratio)) for ratio in curve.sparsities]
     assert np.mean(curve.values, axis=(0, 2)).tolist() == pytest.approx(expected)
+
+
+def test_a_seed_that_was_not_measured_everywhere_is_left_out(tmp_path: Path) -> None:
+    write_trial(tmp_path / "pruning", {"icl_words": scores("icl_words", 0.0)}, answers=answers())
+    for seed, ratios in ((0, (0.1, 0.2, 0.4)), (1, (0.1,))):
+        for ratio in ratios:
+            write_trial(
+                tmp_path / "pruning", {"icl_words": scores("icl_words", ratio)}, f"{ratio:g}", pruner="wanda", seed=seed, answers=answers()
+            )
+    results = read([tmp_path / "pruning"])
+    curve = results.abilities["words"].curve(Way("wanda"), "words")
+    assert curve.sparsities == (0.0, 0.1, 0.2, 0.4)
+    assert len(curve.values) == results.seeds() == 1
+
+
+def test_p_values_are_corrected_for_all_rows(folder: Path) -> None:
+    rows = real_model.disparity_rows(read([folder / "pruning"]), [Way("wanda")])
+    p_values = [float(row[-3]) for row in rows]
+    assert [float(row[-2]) for row in rows] == pytest.approx(holm(p_values), rel=0.1)
+    assert all((row[-1] == "not shown") == (float(row[-2]) > 0.05) for row in rows)
+    assert any(row[-1] == "not shown" for row in rows) != all(row[-1] == "not shown" for row in rows)
 
 
 def test_the_page_finds_the_split_that_is_there(folder: Path) -> None:
