@@ -69,17 +69,47 @@ def prune(
         calibration_cache: keep calibration tokens on disk for later runs, by all that decides them. The masks do not depend on it.
         device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
         tokenizer: for calibration sources that read text.
-        pruner_options, calibration_options, allocation_options: options by name, where a name was given.
+        pruner_options: options by name, such as ``{"block_size": 64}``, where ``pruner`` is a name.
+        calibration_options: as ``pruner_options``, where ``calibration`` is a name, a file or texts.
+        allocation_options: as ``pruner_options``, where ``allocation`` is a name.
         measure_error: record each layer's relative output error ``||WX - W'X||^2 / ||WX||^2`` on the calibration tokens.
 
     Returns:
-        the pruning record: plan, plugin and version, asked and achieved sparsity overall and per layer, calibration digest, seconds,
-        damping retries and a fingerprint of all that decides the weights. JSON values only.
+        the pruning record, of JSON values only. It has the plan, the plugin and its version, the asked and the achieved sparsity overall
+        and per layer, a digest of the calibration tokens, seconds, damping retries, and a fingerprint of all that decides the weights.
 
     Raises:
         BadOptionError: a name, option or value is wrong; the model is untouched.
         UnsupportedModelError: the model's decoder layers cannot be walked; the model is untouched.
-        NumericalError, PluginError: raised in the course of pruning; the model is not to be used.
+        NumericalError: NaN, infinite values or a matrix that cannot be factorised, while pruning; the model is not to be used.
+        PluginError: a plugin breaks its contract while pruning; the model is not to be used.
+
+    Examples:
+        >>> import torch
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> from harness_ext import prune
+        >>> config = LlamaConfig(
+        ...     vocab_size=99, hidden_size=32, intermediate_size=64,
+        ...     num_hidden_layers=2, num_attention_heads=2,
+        ... )
+        >>> model = LlamaForCausalLM(config)
+        >>> tokens = torch.randint(99, (8, 32))
+        >>> record = prune(model, pruner="wanda", sparsity=0.5, calibration=tokens)
+        >>> record["achieved_sparsity"]
+        0.5
+        >>> record["layers"]["model.layers.0.mlp.up_proj"]["zeros"]
+        1024
+
+        Only the feed-forward layers, and none of the first decoder block:
+
+        >>> model = LlamaForCausalLM(config)
+        >>> modules = ["ffn", "!model.layers.0.*"]
+        >>> record = prune(model, pruner="magnitude", sparsity="2:4", modules=modules)
+        >>> for name in record["layers"]:
+        ...     print(name)
+        model.layers.1.mlp.gate_proj
+        model.layers.1.mlp.up_proj
+        model.layers.1.mlp.down_proj
     """
     plugins = Plugins()
     plan = make_plan(

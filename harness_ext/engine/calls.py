@@ -118,6 +118,9 @@ def run(model: PreTrainedModel, input_ids: torch.Tensor) -> None:
 def failing(what: str) -> Iterator[None]:
     """Makes one line of whatever the code of a model raises.
 
+    Args:
+        what: what was done, for the message, such as ``the forward pass of the model``.
+
     Raises:
         UnsupportedModelError: in the place of any error but ours and a lack of memory.
     """

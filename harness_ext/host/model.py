@@ -35,7 +35,7 @@ Self = TypeVar("Self", bound="PrunedHFLM")
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]
-    """Takes all arguments of ``hf`` plus ``pruner``, ``sparsity``, ``modules``, ``calibration`` and dotted options of theirs.
+    """lm-eval's ``hf`` with a model that is pruned after it is loaded. It takes all arguments of ``hf`` and those below.
 
     Args:
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
@@ -56,6 +56,23 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     Raises:
         BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
         UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
+
+    Examples:
+        >>> from lm_eval import simple_evaluate
+        >>> from harness_ext import PrunedHFLM
+        >>> lm = PrunedHFLM("lab-xs", pruner="magnitude", sparsity=0.5, device="cpu")
+        >>> lm.pruning_record["achieved_sparsity"]
+        0.5
+        >>> results = simple_evaluate(lm, tasks=["kv_4"], limit=16, bootstrap_iters=0)
+        >>> 0 <= results["results"]["kv_4"]["acc,none"] <= 1
+        True
+
+        Options have a dot in their names, and are passed in a dictionary:
+
+        >>> options = {"calibration.samples": 4, "calibration.seed": 1}
+        >>> lm = PrunedHFLM("lab-xs", pruner="wanda", sparsity=0.5, **options)
+        >>> lm.pruning_record["calibration"]["samples"]
+        4
     """
 
     def __init__(

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 class Pruned(NamedTuple):
-    """A pruned weight and what should stand in the pruning record about it (JSON values)."""
+    """A pruned weight, and notes about it for the pruning record."""
 
     weight: torch.Tensor
+    """[out_features, in_features], in the dtype of the weight that was pruned."""
     notes: Mapping[str, Any] = {}
+    """JSON values by name."""
 
 
 class PruningMethod(Configurable):
-    """What all pruning methods have. Subclass :class:`Pruner`, :class:`ModelPruner` or :class:`StructuredPruner`.
+    """What all pruning methods have. Subclass ``Pruner``, ``ModelPruner`` or ``StructuredPruner``.
 
     Annotated class attributes are options: ``block_size: int = 128`` is set by ``pruner.block_size=64``. Raise ``ValueError`` in
     ``__post_init__`` for values that make no sense.
@@ -81,6 +83,25 @@ class Pruner(PruningMethod):
 
     Override the first of these methods that is enough: ``score`` ranks the weights of a layer, ``prune`` computes a layer's new weight,
     ``prune_together`` computes the new weights of all layers that read the same inputs.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import ChannelNorms, Pruner, Sparsity
+        >>> class MyNorms(Pruner):
+        ...     name = "my-norms"
+        ...     statistic = ChannelNorms
+        ...     group = "row"
+        ...     power: float = 0.5
+        ...     def score(self, weight, statistic):
+        ...         return weight.abs() * statistic.norms**self.power
+
+        The engine measures the statistic and calls the pruner for each layer:
+
+        >>> norms = ChannelNorms(in_features=2, device=torch.device("cpu"))
+        >>> norms.update(torch.tensor([[9.0, 1.0]]))
+        >>> MyNorms(power=1.0).prune(torch.tensor([[1.0, 2.0], [1.0, 20.0]]), Sparsity(0.5), norms)
+        tensor([[ 1.,  0.],
+                [ 0., 20.]])
     """
 
     group: ClassVar[Group] = "matrix"
@@ -123,7 +144,8 @@ class Pruner(PruningMethod):
         Override it where they can share work beyond what the statistic itself shares.
 
         Args:
-            weights, sparsities: as in ``prune``, for each of the layers.
+            weights: the weight of each layer, as in ``prune``.
+            sparsities: what to remove from each layer.
             statistic: the one of all of them.
 
         Returns:

@@ -65,7 +65,7 @@ class ChannelNorms(Statistic):
 
     @property
     def norms(self) -> torch.Tensor:
-        """[in_features]."""
+        """[in_features], the L2 norm of each channel."""
         return self.squares.sqrt()
 
 
@@ -96,7 +96,7 @@ class Hessian(Statistic):
 
     @property
     def norms(self) -> torch.Tensor:
-        """[in_features], the L2 norm of each input channel, as in :class:`ChannelNorms`."""
+        """[in_features], the L2 norm of each input channel, as in ``ChannelNorms``."""
         return self.products.diagonal().sqrt()
 
     @property
@@ -109,7 +109,7 @@ class Hessian(Statistic):
         share this statistic, and again after more tokens. Do not write into it.
 
         Raises:
-            NumericalError: as :func:`harness_ext.inverse_factor`.
+            NumericalError: as ``harness_ext.inverse_factor``.
         """
         if self._factored_tokens != self.tokens:
             self._factors.clear()
