@@ -60,7 +60,7 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """What was passed, as Python writes it, for a message: at most 200 characters, the middle left out of what is longer.
+    """The ``repr`` of a value for a message: at most 200 characters, the middle left out of longer ones.
 
     Examples:
         >>> from harness_ext import shown
@@ -75,7 +75,7 @@ def shown(value: object) -> str:
 
 
 def shortened(text: object) -> str:
-    """A text, such as a path, for a message: one line of at most 200 characters, the middle left out of what is longer.
+    """A text, such as a path, for a message: one line of at most 200 characters, the middle left out of longer ones.
 
     Examples:
         >>> from harness_ext import shortened
@@ -87,7 +87,7 @@ def shortened(text: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """What another library says is wrong, for a message of ours.
+    """The message of an error of another library, as one line; the name of the error if it has no message.
 
     Examples:
         >>> from harness_ext import one_line

@@ -41,13 +41,13 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
         peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
         pruner: the name of a registered pruner (default ``sparsegpt``).
-        sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
+        sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names; or several joined by ``+``, with exclusions:
             ``all+!model.layers.0.*``.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
-        allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
+        allocation: chooses the sparsity of each layer: ``uniform``, ``owl``, ``global``, a file, or another registered one.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
-        true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
+        true_sequential: prune the layers of a decoder block in order of use.
         share_prompts: run each prompt once for all its answer choices; False runs it once a choice, as ``hf`` does.
         calibration_cache: keep calibration tokens on disk for later runs.
         resume: a folder for checkpoints of the pruning, one for each decoder block.

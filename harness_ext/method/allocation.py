@@ -86,7 +86,7 @@ class Measured(NamedTuple):
 
 
 class Allocation(Configurable):
-    """A way to spread the sparsity over the layers. Override ``spread``; also ``measure`` if it depends on weights or activations.
+    """Chooses the sparsity of each layer. Override ``spread``; also ``measure`` if it depends on weights or activations.
 
     Annotated class attributes are options, as in a pruner: ``strength: float = 0.1`` is set by ``allocation.strength=0.2``.
     """
@@ -118,7 +118,7 @@ class Allocation(Configurable):
         """
 
     def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
-        """The statistic to measure. By default ``statistic``; override it where the pruner decides."""
+        """The statistic to measure. By default ``statistic``; override it if the pruner decides."""
         return self.statistic
 
     def reads_weights(self) -> bool:
@@ -133,7 +133,7 @@ class Allocation(Configurable):
             pruner: will prune these layers.
 
         Returns:
-            whatever ``spread`` needs to know of this block.
+            what ``spread`` needs to know about this block, of any type.
         """
 
     def spread(self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]) -> Mapping[str, float | Sparsity]:

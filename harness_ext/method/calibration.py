@@ -65,7 +65,7 @@ class Calibration(Configurable):
             raise CalibrationError("calibration.bos=True: the tokenizer has no BOS token")
 
     def texts(self) -> Iterator[str]:
-        """Documents, in an order that depends on nothing but the options."""
+        """Yields documents, in an order that only the options decide."""
         raise PluginError(f"{type(self).__qualname__} does not override texts")
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
