@@ -60,18 +60,38 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 
 def shown(value: object) -> str:
-    """What was passed, as Python writes it, for a message: at most 200 characters, the middle left out of what is longer."""
+    """The ``repr`` of a value for a message: at most 200 characters, the middle left out of longer ones.
+
+    Examples:
+        >>> from harness_ext import shown
+        >>> f"sparsity={shown('half')}"
+        "sparsity='half'"
+        >>> len(shown("x" * 1000))
+        200
+    """
     writer = reprlib.Repr()
     writer.maxstring = writer.maxother = writer.maxlong = LONGEST
     return shortened(writer.repr(value))
 
 
 def shortened(text: object) -> str:
-    """A text, such as a path, for a message: one line of at most 200 characters, the middle left out of what is longer."""
+    """A text, such as a path, for a message: one line of at most 200 characters, the middle left out of longer ones.
+
+    Examples:
+        >>> from harness_ext import shortened
+        >>> shortened("two\\nlines")
+        'two lines'
+    """
     line = " ".join(str(text).split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2 - 3]} ... {line[-LONGEST // 2 + 2 :]}"
 
 
 def one_line(error: BaseException) -> str:
-    """What another library says is wrong, for a message of ours."""
+    """The message of an error of another library, as one line; the name of the error if it has no message.
+
+    Examples:
+        >>> from harness_ext import one_line
+        >>> one_line(ValueError("bad value")), one_line(KeyError())
+        ('bad value', 'KeyError')
+    """
     return shortened(error) or type(error).__name__

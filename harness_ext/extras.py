@@ -16,7 +16,7 @@ MODULES = {
 
 
 def require_extra(extra: str, what: str) -> None:
-    """Imports the modules of an extra, so that a missing one is told before any work is done.
+    """Imports the modules of an extra, so that a missing module is an error before any work is done.
 
     Args:
         extra: a key of ``MODULES``.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NAME = "harness_ext"
 hookspec = pluggy.HookspecMarker(NAME)
 hookimpl = pluggy.HookimplMarker(NAME)
+"""Marks a function as the implementation of the hook of that name, as a decorator."""
 
 
 @hookspec

@@ -15,6 +15,7 @@ from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN
 
 from harness_ext.statistics import Disparity, Estimate, StatisticsError, disparity, mcnemar
 from harness_ext.statistics import Scores as ItemScores
+from harness_ext.statistics.multiplicity import p_text
 
 MARGIN = 0.05
 LEAST_RISE = 0.01
@@ -290,10 +291,10 @@ def _cells(scores: Scores, tasks: tuple[str, ...]) -> Iterator[tuple[str, Cell]]
                     yield task, cell
 
 
-def p_value(scores: Scores, task: str, cell: Cell) -> float:
-    """McNemar's exact test against the dense model, of the first calibration seed."""
+def p_value(scores: Scores, task: str, cell: Cell, seed: int = 0) -> float:
+    """McNemar's exact test against the dense model, of one calibration seed."""
     ids = scores.ids[task]
-    return mcnemar(*(ItemScores(ids, scores.rows(one, task, [0])[0]) for one in (cell.at(0), cell))).p_value
+    return mcnemar(*(ItemScores(ids, scores.rows(one, task, [seed])[0]) for one in (cell.at(0), cell))).p_value
 
 
 def rises(scores: Scores) -> Claim:
@@ -313,7 +314,7 @@ def rises(scores: Scores) -> Claim:
     ranked = sorted(range(len(cells)), key=lambda index: -changes[index])
     for index in risen or ranked[:3]:
         task, cell = cells[index]
-        said = f"{100 * changes[index]:+.1f} points, p = {p_values[index]:.2g} without Holm's correction"
+        said = f"{100 * changes[index]:+.1f} points, p = {p_text(p_values[index])} without Holm's correction"
         seen.append(Line(f"{task}, {cell.pruner} at {cell.ratio:g}", said, SHOWN if index in risen else NOT_SHOWN))
     return Claim(
         "Some in-context scores of this model rise under pruning",

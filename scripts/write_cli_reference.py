@@ -46,7 +46,7 @@ def _section(name: str, command: Any) -> str:
 
 
 def _usage(argument: Any) -> str:
-    return argument.name.upper() + ("..." if argument.nargs == -1 else "")
+    return (argument.metavar or argument.name.upper()) + ("..." if argument.nargs == -1 else "")
 
 
 def _row(name: str, parameter: Any) -> str:

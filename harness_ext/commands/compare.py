@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from harness_ext.commands.errors import fail, listed
 if TYPE_CHECKING:
     from harness_ext.report.compare import Compared
 
+T = TypeVar("T", int, float)
 WIDTH = 200  # of tables in a file or a pipe
 
 
@@ -52,24 +53,33 @@ def compare(
 
 def _table(found: Compared) -> Table:
     first, second = found.names
-    table = Table(title=f"B - A, for A = {first} and B = {second}", caption="Tasks: raw scores. Abilities: chance-corrected scores.")
+    from harness_ext.report.compare import corrected
+    from harness_ext.statistics.multiplicity import p_text
+
+    caption = "Tasks: raw scores. Abilities: chance-corrected scores."
+    count = sum(len(one.mcnemar) for pair in found.pairs for one in (*pair.tasks, *pair.abilities))
+    if count > 1:
+        caption += f" Holm p: McNemar p with Holm's correction for all {count} tests."
+    table = Table(title=f"B - A, for A = {first} and B = {second}", caption=caption)
     table.add_column("sparsity", overflow="fold")
     table.add_column("task or ability", overflow="fold")
-    for column in ("seeds", "items", "A", "B", "B - A", "95 % interval", "McNemar p", "only A right", "only B right"):
+    tests = ("McNemar p", "Holm p") if count > 1 else ("McNemar p",)
+    for column in ("seeds", "items", "A", "B", "B - A", "95 % interval", *tests, "only A right", "only B right"):
         table.add_column(column, justify="right", overflow="fold")
-    for pair in found.pairs:
+    for pair, differences in corrected(found.pairs):
         sparsity = " / ".join(dict.fromkeys(pair.sparsities))
-        for one in (*pair.tasks, *pair.abilities):
-            difference, tests = one.difference, one.mcnemar
+        for one, p_holm in differences:
+            difference, mcnemar = one.difference, one.mcnemar
+            p_values = ([test.p_value for test in mcnemar], p_holm)[: len(tests)]
             table.add_row(
                 sparsity, one.name, str(one.seeds), str(one.items), f"{one.first:.4f}", f"{one.second:.4f}", f"{difference.value:+.4f}",
-                f"{difference.low:+.4f} to {difference.high:+.4f}", _range([test.p_value for test in tests], ".3g"),
-                _range([test.right_to_wrong for test in tests], "d"), _range([test.wrong_to_right for test in tests], "d"),
+                f"{difference.low:+.4f} to {difference.high:+.4f}", *(_range(values, p_text) for values in p_values),
+                _range([test.right_to_wrong for test in mcnemar], str), _range([test.wrong_to_right for test in mcnemar], str),
             )  # fmt: skip
         table.add_section()
     return table
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def _range(values: Sequence[T], text: Callable[[T], str]) -> str:
     """One value, or the least and the greatest over seeds."""
-    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values)))) if values else ""
+    return " to ".join(dict.fromkeys(text(value) for value in (min(values), max(values)))) if values else ""

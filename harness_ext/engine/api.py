@@ -53,33 +53,63 @@ def prune(
     Args:
         model: a causal language model of transformers, in float32, float16 or bfloat16.
         pruner: the name of a registered pruner, or an instance.
-        sparsity: a ratio in [0, 1), or a pattern such as ``"2:4"``.
+        sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``"2:4"``.
         modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``; or a list of them, with
             exclusions that begin with ``!``: ``["all", "!model.layers.0.*"]``. The sparsity is that of the selected layers.
         calibration: int64 token ids [samples, length], a list of texts, the name of a registered source, a text file, or an instance.
-        allocation: how the sparsity is spread over the layers: the name of a registered allocation, a file with a list, or an instance.
+        allocation: chooses the sparsity of each layer: the name of a registered allocation, a file with a list, or an instance.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
-        true_sequential: measure each layer behind all layers that are pruned before it, those of its own decoder block included, in the
-            order of their use. The block runs once more for each group of layers that read the same inputs.
-        resume: a folder for checkpoints, one for each decoder block; a run that was killed goes on from there and ends with the same bits.
-        experts: ``routed`` measures each expert of a mixture on the tokens that are sent to it, ``all`` on all tokens.
-        min_expert_tokens: the record names the experts that were measured on fewer tokens.
-        strict: an expert that no token is sent to is an error. By default it is pruned by magnitude, and the record says so.
-        dense_limit: how large a share of the selected weights of a block may be in parameters that are not matrices of linear layers.
-        calibration_cache: keep calibration tokens on disk for later runs, by all that decides them. The masks do not depend on it.
-        device: where to compute, if not where the model is: the decoder blocks are brought there one by one, and back.
-        tokenizer: for calibration sources that read text.
-        pruner_options, calibration_options, allocation_options: options by name, where a name was given.
+        true_sequential: prune the layers of a decoder block in order of use. Each layer is calibrated on the outputs of the already
+            pruned layers before it. The block runs once more for each group of layers that read the same inputs.
+        resume: a folder for checkpoints, one for each decoder block. A killed run resumes from it and ends with the same bits.
+        experts: ``routed`` calibrates each expert on the tokens that are sent to it, ``all`` on all tokens.
+        min_expert_tokens: the record names the experts that were calibrated on fewer tokens.
+        strict: fail if an expert gets no token. By default it is pruned by magnitude, and the record says so.
+        dense_limit: the largest share of a block's selected weights that may stay dense because they are not in linear layers.
+        calibration_cache: keep calibration tokens on disk for later runs. The masks do not depend on it.
+        device: where to compute, if not where the model is. The decoder blocks are moved there one by one, and back.
+        tokenizer: needed by calibration sources of text.
+        pruner_options: options by name, such as ``{"block_size": 64}``, where ``pruner`` is a name.
+        calibration_options: as ``pruner_options``, where ``calibration`` is a name, a file or texts.
+        allocation_options: as ``pruner_options``, where ``allocation`` is a name.
         measure_error: record each layer's relative output error ``||WX - W'X||^2 / ||WX||^2`` on the calibration tokens.
 
     Returns:
-        the pruning record: plan, plugin and version, asked and achieved sparsity overall and per layer, calibration digest, seconds,
-        damping retries and a fingerprint of all that decides the weights. JSON values only.
+        the pruning record, of JSON values only. It has the plan, the plugin and its version, the asked and the achieved sparsity overall
+        and per layer, a digest of the calibration tokens, seconds, damping retries, and a fingerprint of all that decides the weights.
 
     Raises:
         BadOptionError: a name, option or value is wrong; the model is untouched.
-        UnsupportedModelError: the model's decoder layers cannot be walked; the model is untouched.
-        NumericalError, PluginError: raised in the course of pruning; the model is not to be used.
+        UnsupportedModelError: the decoder blocks cannot be found, or cannot run one by one; the model is untouched.
+        NumericalError: NaN, infinite values or a matrix that cannot be factorised, while pruning; the model is not to be used.
+        PluginError: a plugin breaks its contract while pruning; the model is not to be used.
+
+    Examples:
+        >>> import torch
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> from harness_ext import prune
+        >>> config = LlamaConfig(
+        ...     vocab_size=99, hidden_size=32, intermediate_size=64,
+        ...     num_hidden_layers=2, num_attention_heads=2,
+        ... )
+        >>> model = LlamaForCausalLM(config)
+        >>> tokens = torch.randint(99, (8, 32))
+        >>> record = prune(model, pruner="wanda", sparsity=0.5, calibration=tokens)
+        >>> record["achieved_sparsity"]
+        0.5
+        >>> record["layers"]["model.layers.0.mlp.up_proj"]["zeros"]
+        1024
+
+        Only the feed-forward layers, and none of the first decoder block:
+
+        >>> model = LlamaForCausalLM(config)
+        >>> modules = ["ffn", "!model.layers.0.*"]
+        >>> record = prune(model, pruner="magnitude", sparsity="2:4", modules=modules)
+        >>> for name in record["layers"]:
+        ...     print(name)
+        model.layers.1.mlp.gate_proj
+        model.layers.1.mlp.up_proj
+        model.layers.1.mlp.down_proj
     """
     plugins = Plugins()
     plan = make_plan(

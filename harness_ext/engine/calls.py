@@ -116,10 +116,13 @@ def run(model: PreTrainedModel, input_ids: torch.Tensor) -> None:
 
 @contextmanager
 def failing(what: str) -> Iterator[None]:
-    """Makes one line of whatever the code of a model raises.
+    """Turns any error that the code of a model raises into an error of one line.
+
+    Args:
+        what: what was done, for the message, such as ``the forward pass of the model``.
 
     Raises:
-        UnsupportedModelError: in the place of any error but ours and a lack of memory.
+        UnsupportedModelError: instead of the error. Errors of this package and errors about memory stay as they are.
     """
     try:
         yield

@@ -20,6 +20,15 @@ def kept_environment(**changes: str) -> Iterator[None]:
 
     Args:
         changes: variables to set within the context.
+
+    Examples:
+        >>> import os
+        >>> from harness_ext import kept_environment
+        >>> with kept_environment(MY_VARIABLE="1"):
+        ...     os.environ["MY_VARIABLE"]
+        '1'
+        >>> "MY_VARIABLE" in os.environ
+        False
     """
     before = dict(os.environ)
     os.environ.update(changes)
@@ -37,6 +46,16 @@ def kept_generators(seed: int | None = None) -> Iterator[None]:
 
     Args:
         seed: seeds all of them within the context; None leaves their state.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import kept_generators
+        >>> with kept_generators(seed=0):
+        ...     first = torch.rand(1)
+        >>> with kept_generators(seed=0):
+        ...     again = torch.rand(1)
+        >>> bool(first == again)
+        True
     """
     states = random.getstate(), np.random.get_state()
     try:

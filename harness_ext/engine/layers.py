@@ -60,6 +60,7 @@ class LinearLayer:
 
     @property
     def in_features(self) -> int:
+        """The width of the input."""
         return self.weight.shape[1]
 
     @property
@@ -84,23 +85,43 @@ class DecoderBlock:
     """A decoder block and the linear layers in it that were selected."""
 
     name: str
+    """The full name, such as ``model.layers.0``."""
     module: nn.Module
+    """The block itself."""
     layers: tuple[LinearLayer, ...]
+    """The selected layers, in the order of the block's modules."""
 
 
 Layer, Block = LinearLayer, DecoderBlock  # the names that plugins of version 0.1 import
 
 
 def find_blocks(model: PreTrainedModel, modules: str | Sequence[str] = "all") -> list[DecoderBlock]:
-    """The decoder blocks in order, with the linear layers that ``modules`` selects. What chooses experts is no such layer and stays dense.
+    """Finds the decoder blocks of a model and the linear layers in them that ``modules`` selects. A layer that chooses experts is left out.
 
     Args:
+        model: a causal language model of transformers. Its weights may be on the meta device.
         modules: ``all``, ``attention``, ``ffn``, or a glob over full layer names such as ``*.q_proj``; or several of them joined by ``+``
             or in a list, with exclusions: ``all+!model.layers.0.*``.
+
+    Returns:
+        all decoder blocks in order, also those in which no layer is selected.
 
     Raises:
         UnsupportedModelError: no single list of decoder blocks.
         BadOptionError: ``modules`` selects nothing, or a part of it matches no layer.
+
+    Examples:
+        >>> from transformers import GPT2Config, GPT2LMHeadModel
+        >>> from harness_ext import find_blocks
+        >>> config = GPT2Config(vocab_size=99, n_embd=32, n_layer=2, n_head=2)
+        >>> model = GPT2LMHeadModel(config)
+        >>> blocks = find_blocks(model, "attention")
+        >>> [block.name for block in blocks]
+        ['transformer.h.0', 'transformer.h.1']
+        >>> for layer in blocks[1].layers:
+        ...     print(layer.name, list(layer.weight.shape))
+        transformer.h.1.attn.c_attn [96, 32]
+        transformer.h.1.attn.c_proj [32, 32]
     """
     modules = parse_modules(modules)
     name, blocks = _block_list(model)

@@ -21,6 +21,10 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
 
     Off a terminal, a line at level INFO is logged when the stage begins and every 30 seconds: steps done, of how many, and seconds left.
     The lines come also while one step takes longer than that.
+
+    Args:
+        title: what is done, such as ``calibration tokens``.
+        total: the number of steps.
     """
     if _outer:
         bar = _outer[-1]

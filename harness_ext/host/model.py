@@ -35,19 +35,19 @@ Self = TypeVar("Self", bound="PrunedHFLM")
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]
-    """Takes all arguments of ``hf`` plus ``pruner``, ``sparsity``, ``modules``, ``calibration`` and dotted options of theirs.
+    """lm-eval's ``hf`` with a model that is pruned after it is loaded. It takes all arguments of ``hf`` and those below.
 
     Args:
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
         peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
         pruner: the name of a registered pruner (default ``sparsegpt``).
-        sparsity: a ratio in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
+        sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names; or several joined by ``+``, with exclusions:
             ``all+!model.layers.0.*``.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
-        allocation: how the sparsity is spread over the layers: ``uniform``, ``owl``, ``global``, a file, or another registered one.
+        allocation: chooses the sparsity of each layer: ``uniform``, ``owl``, ``global``, a file, or another registered one.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
-        true_sequential: measure each layer behind those of its own decoder block that are pruned before it as well.
+        true_sequential: prune the layers of a decoder block in order of use.
         share_prompts: run each prompt once for all its answer choices; False runs it once a choice, as ``hf`` does.
         calibration_cache: keep calibration tokens on disk for later runs.
         resume: a folder for checkpoints of the pruning, one for each decoder block.
@@ -56,6 +56,23 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     Raises:
         BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
         UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
+
+    Examples:
+        >>> from lm_eval import simple_evaluate
+        >>> from harness_ext import PrunedHFLM
+        >>> lm = PrunedHFLM("lab-xs", pruner="magnitude", sparsity=0.5, device="cpu")
+        >>> lm.pruning_record["achieved_sparsity"]
+        0.5
+        >>> results = simple_evaluate(lm, tasks=["kv_4"], limit=16, bootstrap_iters=0)
+        >>> 0 <= results["results"]["kv_4"]["acc,none"] <= 1
+        True
+
+        Options have a dot in their names, and are passed in a dictionary:
+
+        >>> options = {"calibration.samples": 4, "calibration.seed": 1}
+        >>> lm = PrunedHFLM("lab-xs", pruner="wanda", sparsity=0.5, **options)
+        >>> lm.pruning_record["calibration"]["samples"]
+        4
     """
 
     def __init__(

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The name and the shape of a linear layer to prune."""
+    """The name and the shape of a linear layer to prune.
+
+    Examples:
+        >>> from harness_ext import LayerShape
+        >>> layer = LayerShape("model.layers.0.mlp.up_proj", 0, "ffn", rows=64, columns=32)
+        >>> layer.size
+        2048
+    """
 
     name: str
     """The full name of the layer, such as ``model.layers.0.self_attn.q_proj``."""
@@ -29,7 +36,9 @@ class LayerShape:
     kind: str
     """``attention`` or ``ffn``."""
     rows: int
+    """The number of outputs."""
     columns: int
+    """The number of inputs."""
 
     @property
     def size(self) -> int:
@@ -38,9 +47,38 @@ class LayerShape:
 
 
 class Measured(NamedTuple):
-    """A linear layer of the dense model, and the statistic of its inputs."""
+    """A linear layer of the dense model, and the statistic of its inputs: what ``Allocation.measure`` gets.
+
+    Examples:
+        An allocation in which a decoder block keeps more weights if its weights are larger:
+
+        >>> from harness_ext import Allocation
+        >>> class ByNorm(Allocation):
+        ...     name = "by-norm"
+        ...     def measure(self, block, pruner):
+        ...         return sum(float(each.weight.abs().mean()) for each in block)
+        ...     def spread(self, sparsity, layers, measured):
+        ...         weights = sum(layer.size for layer in layers)
+        ...         mean = sum(measured[layer.block] * layer.size for layer in layers) / weights
+        ...         return {
+        ...             layer.name: sparsity.ratio + 0.1 * (mean - measured[layer.block])
+        ...             for layer in layers
+        ...         }
+
+        >>> from harness_ext import prune
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(
+        ...     vocab_size=99, hidden_size=32, intermediate_size=64,
+        ...     num_hidden_layers=2, num_attention_heads=2,
+        ... )
+        >>> model = LlamaForCausalLM(config)
+        >>> record = prune(model, pruner="magnitude", sparsity=0.5, allocation=ByNorm())
+        >>> abs(record["achieved_sparsity"] - 0.5) < 0.001
+        True
+    """
 
     layer: LayerShape
+    """Its name and shape."""
     weight: torch.Tensor
     """[rows, columns], float32 or float64. Do not write into it."""
     statistic: Any
@@ -48,7 +86,7 @@ class Measured(NamedTuple):
 
 
 class Allocation(Configurable):
-    """A way to spread the sparsity over the layers. Override ``spread``; also ``measure`` if it depends on weights or activations.
+    """Chooses the sparsity of each layer. Override ``spread``; also ``measure`` if it depends on weights or activations.
 
     Annotated class attributes are options, as in a pruner: ``strength: float = 0.1`` is set by ``allocation.strength=0.2``.
     """
@@ -57,7 +95,7 @@ class Allocation(Configurable):
     statistic: ClassVar[type[Statistic] | None] = None
     """The statistic of the inputs of each layer of the dense model. None if no calibration is needed."""
     patterns: ClassVar[bool] = True
-    """Whether it can spread an n:m pattern, with another n for each layer. Ratios from :meth:`spread` are rounded to patterns."""
+    """Whether it can spread an n:m pattern, with another n for each layer. Ratios from ``spread`` are rounded to patterns."""
 
     @classmethod
     def check_class(cls) -> None:
@@ -80,7 +118,7 @@ class Allocation(Configurable):
         """
 
     def measures(self, pruner: PruningMethod) -> type[Statistic] | None:
-        """The statistic to measure. By default ``statistic``; override it where the pruner decides."""
+        """The statistic to measure. By default ``statistic``; override it if the pruner decides."""
         return self.statistic
 
     def reads_weights(self) -> bool:
@@ -95,7 +133,7 @@ class Allocation(Configurable):
             pruner: will prune these layers.
 
         Returns:
-            whatever ``spread`` needs to know of this block.
+            what ``spread`` needs to know about this block, of any type.
         """
 
     def spread(self, sparsity: Sparsity, layers: Sequence[LayerShape], measured: Mapping[int, Any]) -> Mapping[str, float | Sparsity]:

@@ -30,6 +30,7 @@ class Calibration(Configurable):
     length: int | None = None
     """Tokens per sequence; by default what the model can take, at most 512."""
     seed: int = 0
+    """Decides which windows of the documents are taken."""
     bos: bool | Literal["auto"] = "auto"
     """Whether each sequence begins with the BOS token; ``auto``: if the tokenizer puts it before a text."""
 
@@ -64,7 +65,7 @@ class Calibration(Configurable):
             raise CalibrationError("calibration.bos=True: the tokenizer has no BOS token")
 
     def texts(self) -> Iterator[str]:
-        """Documents, in an order that depends on nothing but the options."""
+        """Yields documents, in an order that only the options decide."""
         raise PluginError(f"{type(self).__qualname__} does not override texts")
 
     def tokens(self, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
@@ -102,15 +103,15 @@ class Calibration(Configurable):
         return ids
 
     def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
-        """What decides the token ids beside the class, the options and the tokenizer, as JSON values. Override it so that the token ids
-        are kept on disk; they must then depend on nothing else.
+        """Override it so that the token ids are kept on disk for later runs. Return all that decides them beside the class, the options
+        and the tokenizer.
 
         Args:
             model: the dense model.
-            model_digest: of its weights.
+            model_digest: a digest of its weights.
 
         Returns:
-            None, the default: they are not kept.
+            JSON values by name; or None, the default, and the token ids are not kept.
         """
         return None
 

@@ -18,9 +18,10 @@ PART = 2**20  # elements moved at once
 
 
 class InverseFactor(NamedTuple):
-    """``upper`` is the upper triangular Cholesky factor of the inverse of the damped matrix: ``inverse = upper^T upper``."""
+    """A factor of the inverse of a damped matrix: ``inverse = upper^T upper``."""
 
     upper: torch.Tensor
+    """[n, n], upper triangular."""
     damping: float
     """The damping that was used, as a fraction of the mean diagonal."""
     retries: int
@@ -71,10 +72,21 @@ def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor 
 
     Args:
         matrix: symmetric float32 or float64 [n, n] with a positive diagonal. Only the upper triangle is read.
+        damping: a fraction of the mean diagonal.
         diagonal: [n], used instead of the diagonal of ``matrix``.
 
     Raises:
         NumericalError: the matrix is not finite, or no damping that was tried makes it positive definite.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import inverse_factor
+        >>> factor = inverse_factor(torch.tensor([[2.0, 0.0], [0.0, 8.0]]), damping=0.0)
+        >>> factor.upper.T @ factor.upper
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.1250]])
+        >>> factor.retries
+        0
     """
     reversed_diagonal = (matrix.diagonal() if diagonal is None else diagonal).flip(0)
     mean, tried = reversed_diagonal.mean(), damping

@@ -23,6 +23,7 @@ class Configurable:
     """
 
     name: ClassVar[str]
+    """The name that users type, such as ``wanda``."""
     kind: ClassVar[str] = "option"  # the word for it in errors, and the prefix of its options
     requires: ClassVar[tuple[str, ...]] = ()
     """Names of distributions whose version changes what the method computes, such as ``("sparseml",)``. Their versions become part of the

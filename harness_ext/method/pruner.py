@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 
 
 class Pruned(NamedTuple):
-    """A pruned weight and what should stand in the pruning record about it (JSON values)."""
+    """A pruned weight, and notes about it for the pruning record."""
 
     weight: torch.Tensor
+    """[out_features, in_features], in the dtype of the weight that was pruned."""
     notes: Mapping[str, Any] = {}
+    """JSON values by name."""
 
 
 class PruningMethod(Configurable):
-    """What all pruning methods have. Subclass :class:`Pruner`, :class:`ModelPruner` or :class:`StructuredPruner`.
+    """The base class of all pruning methods. Subclass ``Pruner``, ``ModelPruner`` or ``StructuredPruner``.
 
     Annotated class attributes are options: ``block_size: int = 128`` is set by ``pruner.block_size=64``. Raise ``ValueError`` in
     ``__post_init__`` for values that make no sense.
@@ -35,10 +37,10 @@ class PruningMethod(Configurable):
 
     kind: ClassVar[str] = "pruner"
     statistic: ClassVar[type[Statistic] | None] = None
-    """What is measured on the inputs of each linear layer; None for methods that need no calibration."""
+    """The statistic of the inputs of each linear layer; None for methods that need no calibration."""
 
     def measures(self) -> type[Statistic] | None:
-        """What is measured. By default ``statistic``; override it where an option decides."""
+        """The statistic to measure. By default ``statistic``; override it if an option decides."""
         return self.statistic
 
     def needs_calibration(self) -> bool:
@@ -49,7 +51,7 @@ class PruningMethod(Configurable):
         """Override it to refuse a sparsity before the model is loaded. It is not called for the dense model.
 
         Raises:
-            BadOptionError: the method cannot remove that, with the options that it has.
+            BadOptionError: the method cannot remove this share or pattern with its options.
         """
 
     def check_model(self, model: PreTrainedModel, sparsity: Sparsity, modules: str) -> None:
@@ -59,7 +61,7 @@ class PruningMethod(Configurable):
             model: the causal language model, in most cases without weights: its parameters are on the meta device.
 
         Raises:
-            BadOptionError: the method cannot remove that from this model.
+            BadOptionError: the method cannot remove this share or pattern from this model.
             UnsupportedModelError: the method cannot prune this model.
         """
 
@@ -77,21 +79,40 @@ class PruningMethod(Configurable):
 
 
 class Pruner(PruningMethod):
-    """A pruning method that goes from linear layer to linear layer.
+    """A pruning method that prunes one linear layer at a time.
 
     Override the first of these methods that is enough: ``score`` ranks the weights of a layer, ``prune`` computes a layer's new weight,
     ``prune_together`` computes the new weights of all layers that read the same inputs.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import ChannelNorms, Pruner, Sparsity
+        >>> class MyNorms(Pruner):
+        ...     name = "my-norms"
+        ...     statistic = ChannelNorms
+        ...     group = "row"
+        ...     power: float = 0.5
+        ...     def score(self, weight, statistic):
+        ...         return weight.abs() * statistic.norms**self.power
+
+        The engine measures the statistic and calls the pruner for each layer:
+
+        >>> norms = ChannelNorms(in_features=2, device=torch.device("cpu"))
+        >>> norms.update(torch.tensor([[9.0, 1.0]]))
+        >>> MyNorms(power=1.0).prune(torch.tensor([[1.0, 2.0], [1.0, 20.0]]), Sparsity(0.5), norms)
+        tensor([[ 1.,  0.],
+                [ 0., 20.]])
     """
 
     group: ClassVar[Group] = "matrix"
-    """Within what the scores of ``score`` are compared: a row (all weights of one output) or the whole matrix."""
+    """Where the scores of ``score`` are compared: within each row (the weights of one output), or in the whole matrix."""
 
     def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
         """Ranks the weights of a layer; larger scores are kept.
 
         Args:
             weight: [out_features, in_features], float32, or float64 where ``precision=float64`` was asked for; do not write into it.
-            statistic: an instance of what ``measures`` returns that has seen the layer's inputs, or None.
+            statistic: the statistic of the layer's inputs, an instance of the class that ``measures`` returned, or None.
 
         Returns:
             scores of the shape of ``weight``, any floating dtype.
@@ -120,11 +141,12 @@ class Pruner(PruningMethod):
     ) -> Sequence[torch.Tensor | Pruned]:
         """Prunes the layers that read the same inputs, such as the projections of an attention; by default each by ``prune``.
 
-        Override it where they can share work beyond what the statistic itself shares.
+        Override it if the layers can share work beyond the statistic.
 
         Args:
-            weights, sparsities: as in ``prune``, for each of the layers.
-            statistic: the one of all of them.
+            weights: the weight of each layer, as in ``prune``.
+            sparsities: what to remove from each layer.
+            statistic: the statistic that they share.
 
         Returns:
             what ``prune`` would return, for each of the layers.
@@ -136,7 +158,7 @@ class Pruner(PruningMethod):
         looks at weights.
 
         Raises:
-            BadOptionError: the method cannot remove that from this layer.
+            BadOptionError: the method cannot remove this share or pattern from this layer.
         """
 
     @classmethod
@@ -189,10 +211,10 @@ class ModelPruner(PruningMethod):
 
 
 class StructuredPruner(ModelPruner):
-    """A ``ModelPruner`` whose ``prune_model`` zeroes nothing and takes decoder blocks, heads or channels out: the model becomes smaller.
+    """A ``ModelPruner`` whose ``prune_model`` makes the model smaller: it removes decoder blocks, heads or channels.
 
-    Whole blocks, heads and channels rarely make up the ratio that was asked for. Take out what comes nearest; the record and a warning
-    say what went.
+    Whole blocks, heads and channels rarely add up to the ratio that was asked for. Remove the nearest share that is possible. The record
+    and a warning say how much was removed.
     """
 
     tolerance: float = 0.25

@@ -20,10 +20,31 @@ class Sparsity:
     """A ratio in [0, 1) of weights to remove, or an ``n:m`` pattern: ``n`` zeros in every ``m`` consecutive inputs of a row.
 
     ``n`` counts zeros, as in Wanda and SparseGPT. ALPS and hardware vendors count the weights that are kept; 2:4 is the same in both.
+
+    Raises:
+        BadOptionError: a ratio outside [0, 1), an ``n`` outside 1 to ``m - 1``, or a ratio that is not that of the pattern.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import Sparsity
+        >>> Sparsity(0.7).removed_of(10), Sparsity.parse("2:4").removed_of(12)
+        (7, 6)
+        >>> scores = torch.tensor([[4.0, 1.0, 3.0, 2.0], [8.0, 7.0, 6.0, 5.0]])
+        >>> Sparsity(0.5).mask(scores)
+        tensor([[ True,  True,  True,  True],
+                [False, False, False, False]])
+        >>> Sparsity(0.5).mask(scores, per="row")
+        tensor([[False,  True, False,  True],
+                [False, False,  True,  True]])
+        >>> Sparsity.parse("1:2").mask(scores)
+        tensor([[False,  True, False,  True],
+                [False,  True, False,  True]])
     """
 
     ratio: float
+    """The share of weights to remove, in [0, 1)."""
     pattern: tuple[int, int] | None = None
+    """``(n, m)``, or None for a ratio."""
 
     def __post_init__(self) -> None:
         if self.pattern is None:
@@ -98,10 +119,10 @@ class Sparsity:
         return lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
 
     def check_row(self, weights: int) -> None:
-        """Checks that a row of so many weights can be cut into the groups of a pattern.
+        """Checks that a row of ``weights`` weights can be cut into the groups of a pattern.
 
         Raises:
-            BadOptionError: it cannot.
+            BadOptionError: ``m`` does not divide ``weights``.
         """
         if self.pattern is not None and weights % self.pattern[1]:
             raise BadOptionError(f"sparsity={self}: a row of {weights} weights cannot be cut into groups of {self.pattern[1]}")
@@ -117,6 +138,7 @@ def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
 
     Args:
         scores: [rows, size], any floating dtype, no NaN.
+        count: how many to mark in each row, from 0 to ``size``.
 
     Returns:
         bool tensor of the same shape.

@@ -24,7 +24,7 @@ class Statistic(ABC):
     """The names of the tensors that add up over tokens. Several processes each see a share of the tokens and add these tensors up.
     A statistic that names none cannot be measured by several processes."""
     any_dtype: ClassVar[bool] = False
-    """Whether ``update`` of this very class takes inputs in the dtype of the model. It is not inherited by a class that overrides it."""
+    """Whether ``update`` takes inputs in the dtype of the model. A class that overrides ``update`` has to set it again."""
 
     def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         self.in_features, self.device, self.dtype = in_features, device, dtype
@@ -36,7 +36,7 @@ class Statistic(ABC):
 
     @classmethod
     def reads_any_dtype(cls) -> bool:
-        """Whether ``update`` takes inputs in the dtype of the model: what the class says that defines it."""
+        """``any_dtype`` of the class that defines ``update``."""
         return next(bool(base.__dict__.get("any_dtype")) for base in cls.__mro__ if "update" in base.__dict__)
 
     def check(self) -> None:
@@ -65,7 +65,7 @@ class ChannelNorms(Statistic):
 
     @property
     def norms(self) -> torch.Tensor:
-        """[in_features]."""
+        """[in_features], the L2 norm of each channel."""
         return self.squares.sqrt()
 
 
@@ -96,7 +96,7 @@ class Hessian(Statistic):
 
     @property
     def norms(self) -> torch.Tensor:
-        """[in_features], the L2 norm of each input channel, as in :class:`ChannelNorms`."""
+        """[in_features], the L2 norm of each input channel, as in ``ChannelNorms``."""
         return self.products.diagonal().sqrt()
 
     @property
@@ -109,7 +109,7 @@ class Hessian(Statistic):
         share this statistic, and again after more tokens. Do not write into it.
 
         Raises:
-            NumericalError: as :func:`harness_ext.inverse_factor`.
+            NumericalError: as ``harness_ext.inverse_factor``.
         """
         if self._factored_tokens != self.tokens:
             self._factors.clear()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness_ext.statistics import Disparity, ModelsDisparity, holm, p_value
+from harness_ext.statistics.multiplicity import p_text
 
 MAIN_DROP = 0.05  # of the headline statements
 LEVEL = 0.05  # of the tests
@@ -39,9 +40,9 @@ class Claim:
     def p_words(self) -> str:
         """``p = 0.012, 0.036 with Holm's correction for 3 statements``."""
         if self.p <= self.least:
-            first, second = f"p at most {self.p:.2g}", f"at most {self.holm:.2g}"
+            first, second = f"p at most {p_text(self.p)}", f"at most {p_text(self.holm)}"
         else:
-            first, second = f"p = {self.p:.2g}", f"{self.holm:.2g}"
+            first, second = f"p = {p_text(self.p)}", p_text(self.holm)
         if self.count == 1:
             return first
         lost = "; not shown after the correction" if self.found.shown and not self.shown else ""

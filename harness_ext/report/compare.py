@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,15 @@ from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, pair
 from harness_ext.report.reading import read
 from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit, share_chances
-from harness_ext.statistics import MethodDifference
+from harness_ext.statistics import MethodDifference, holm
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
 DENSE = "0"
 COLUMNS = (
     "first", "second", "first_sparsity", "second_sparsity", "seeds", "kind", "name", "tasks", "items", "first_score", "second_score",
-    "difference", "low", "high", "level", "seed", "mcnemar_p", "only_first_right", "only_second_right", "method", "caveat",
+    "difference", "low", "high", "level", "seed", "mcnemar_p", "mcnemar_p_holm", "only_first_right", "only_second_right", "method",
+    "caveat",
 )  # fmt: skip
 
 
@@ -89,10 +91,10 @@ class Compared:
             "comparisons": [
                 {
                     "sparsities": list(found.sparsities), "seeds": list(found.seeds),
-                    "tasks": [difference.to_dict() for difference in found.tasks],
-                    "abilities": [difference.to_dict() for difference in found.abilities],
+                    "tasks": [one.to_dict() | {"mcnemar_p_holm": p_holm} for one, p_holm in tests[: len(found.tasks)]],
+                    "abilities": [one.to_dict() | {"mcnemar_p_holm": p_holm} for one, p_holm in tests[len(found.tasks) :]],
                 }
-                for found in self.pairs
+                for found, tests in corrected(self.pairs)
             ],
         }  # fmt: skip
 
@@ -152,30 +154,46 @@ def write(found: Compared, json_file: Path | None, csv_file: Path | None) -> Non
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row for one in found.pairs for row in pair_rows(one))
+        writer.writerows(pair_rows(found.pairs))
         with writing(csv_file):
             csv_file.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 
-def pair_rows(found: MethodPair) -> list[dict[str, Any]]:
+def corrected(pairs: Sequence[MethodPair]) -> list[tuple[MethodPair, list[tuple[MethodDifference, list[float]]]]]:
+    """Each pair with its tasks and abilities, and for each of these the p-values of ``mcnemar`` after Holm's correction for all tests of
+    all pairs.
+    """
+    differences = [(found, [*found.tasks, *found.abilities]) for found in pairs]
+    p_values = iter(holm([test.p_value for _, every in differences for one in every for test in one.mcnemar]))
+    return [(found, [(one, list(itertools.islice(p_values, len(one.mcnemar)))) for one in every]) for found, every in differences]
+
+
+def pair_rows(pairs: Sequence[MethodPair]) -> list[dict[str, Any]]:
     """The rows of ``COLUMNS``: one for each task and ability, and where there are several seeds one for the test of each seed as well."""
-    kinds = [("task", one) for one in found.tasks] + [("ability", one) for one in found.abilities]
-    return [row for kind, one in kinds for row in _rows(found, kind, one)]
+    return [
+        row
+        for found, tests in corrected(pairs)
+        for index, (one, p_holm) in enumerate(tests)
+        for row in _rows(found, "task" if index < len(found.tasks) else "ability", one, p_holm)
+    ]
 
 
-def _rows(found: MethodPair, kind: str, one: MethodDifference) -> list[dict[str, Any]]:
+def _rows(found: MethodPair, kind: str, one: MethodDifference, p_holm: Sequence[float]) -> list[dict[str, Any]]:
     row = {
         "first": found.first, "second": found.second, "first_sparsity": found.sparsities[0], "second_sparsity": found.sparsities[1],
         "seeds": " ".join(map(str, found.seeds)), "kind": kind, "name": one.name, "tasks": " ".join(one.tasks), "items": one.items,
         "first_score": one.first, "second_score": one.second, "difference": one.difference.value, "low": one.difference.low,
         "high": one.difference.high, "level": one.difference.level, "method": one.difference.method, "caveat": one.difference.caveat,
-        "seed": None, "mcnemar_p": None, "only_first_right": None, "only_second_right": None,
+        "seed": None, "mcnemar_p": None, "mcnemar_p_holm": None, "only_first_right": None, "only_second_right": None,
     }  # fmt: skip
     seeds = found.seeds or (None,)
     tests = [
-        {"seed": seed, "mcnemar_p": test.p_value, "only_first_right": test.right_to_wrong, "only_second_right": test.wrong_to_right}
-        for seed, test in zip(seeds, one.mcnemar, strict=bool(one.mcnemar))
-    ]
+        {
+            "seed": seed, "mcnemar_p": test.p_value, "mcnemar_p_holm": p, "only_first_right": test.right_to_wrong,
+            "only_second_right": test.wrong_to_right,
+        }
+        for seed, test, p in zip(seeds, one.mcnemar, p_holm, strict=bool(one.mcnemar))
+    ]  # fmt: skip
     if len(tests) < 2:
         return [row | (tests[0] if tests else {})]
     return [row] + [row | {"kind": f"{kind}, one seed"} | test for test in tests]

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.words import critical_of, first_lost, name_of, of_curves
+from harness_ext.statistics.multiplicity import p_text
 
 UNKNOWN = "-"
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -87,17 +88,18 @@ def _critical(done: Analysis, some: Sequence[str]) -> Table:
 def _methods(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
     shown = [
         [f"{row['second']} - {row['first']}", row["first_sparsity"], name_of(row["name"]) if row["kind"] == "ability" else row["name"],
-         f"{row['items']}", number(row["difference"]), interval(row["low"], row["high"]), number(row["mcnemar_p"]),
-         whole(row["only_second_right"]), whole(row["only_first_right"])]
+         f"{row['items']}", number(row["difference"]), interval(row["low"], row["high"]), p(row["mcnemar_p"]),
+         p(row["mcnemar_p_holm"]), whole(row["only_second_right"]), whole(row["only_first_right"])]
         for row in rows if not row["kind"].endswith("one seed")
     ]  # fmt: skip
+    tests = sum(row["mcnemar_p"] is not None for row in rows)
     notes = [
         "Two methods on the same items: raw scores of tasks, chance-corrected scores of abilities. McNemar's test is exact; over several "
-        "calibration seeds there is one for each, in methods.csv. The p-values are not corrected for their number.", *some,
+        f"calibration seeds there is one for each, in methods.csv. Holm's correction is for all {tests} tests there.", *some,
     ]  # fmt: skip
-    heads = ["methods", "sparsity", "task or ability", "items", "difference", "95 % interval", "McNemar p", "only the second right",
-             "only the first right"]  # fmt: skip
-    return Table("Methods compared with each other", heads, shown, notes, (1, 3, 4, 6, 7, 8))
+    heads = ["methods", "sparsity", "task or ability", "items", "difference", "95 % interval", "McNemar p", "with Holm's correction",
+             "only the second right", "only the first right"]  # fmt: skip
+    return Table("Methods compared with each other", heads, shown, notes, (1, 3, 4, 6, 7, 8, 9))
 
 
 def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -157,7 +159,7 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Table:
         [row["model"], row["series"] or row["pruner"] or "dense", row["sparsity"], whole(row["seed"]), row["task"], row["metric"],
          number(row["score"], 4), number(row["stderr"], 4), whole(row["items"]),
          f"{row['chance']:g}{'' if row['chance_declared'] else ' (assumed)'}", number(row["corrected"], 4), number(row["retained"]),
-         interval(row["retained_low"], row["retained_high"]), UNKNOWN if row["mcnemar_p"] is None else f"{row['mcnemar_p']:.3g}",
+         interval(row["retained_low"], row["retained_high"]), p(row["mcnemar_p"]),
          whole(row["right_to_wrong"]), whole(row["wrong_to_right"])]
         for row in rows
     ]  # fmt: skip
@@ -189,6 +191,11 @@ def _commands(done: Analysis) -> Table:
 def number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash for what is not known."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def p(value: float | None) -> str:
+    """The same for p-values."""
+    return UNKNOWN if value is None else p_text(value)
 
 
 def whole(value: int | None) -> str:

@@ -58,8 +58,8 @@ COLUMNS: dict[str, dict[str, str]] = {
     "methods": {
         "first": TEXT, "second": TEXT, "first_sparsity": TEXT, "second_sparsity": TEXT, "seeds": TEXT, "kind": TEXT, "name": TEXT,
         "tasks": TEXT, "items": WHOLE, "first_score": REAL, "second_score": REAL, "difference": REAL, "low": REAL, "high": REAL,
-        "level": REAL, "seed": WHOLE, "mcnemar_p": REAL, "only_first_right": WHOLE, "only_second_right": WHOLE, "method": TEXT,
-        "caveat": TEXT,
+        "level": REAL, "seed": WHOLE, "mcnemar_p": REAL, "mcnemar_p_holm": REAL, "only_first_right": WHOLE, "only_second_right": WHOLE,
+        "method": TEXT, "caveat": TEXT,
     },
 }  # fmt: skip
 OVER_MODELS = "over models"
@@ -71,7 +71,7 @@ def tables(done: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, list[R
     return {
         "scores": _scores(done), "curves": _curves(done), "critical": _critical(done), "disparity": _disparity(done),
         "layers": _layers(done), "labels": _labels(done), "seeds": _seeds(done), "ladder": _ladder(done),
-        "methods": [row for pair in pairs for row in pair_rows(pair)],
+        "methods": pair_rows(pairs),
     }  # fmt: skip
 
 

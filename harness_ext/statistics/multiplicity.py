@@ -35,6 +35,11 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted.tolist())
 
 
+def p_text(value: float) -> str:
+    """A p-value in two significant digits: ``0.10``, ``0.00050``."""
+    return f"{value:#.2g}"
+
+
 def p_value(shown: Callable[[float], bool], *, resamples: int = 2000) -> float:
     """The p-value of a test that is known by its intervals: the smallest ``1 - level`` at which it shows something.
 

@@ -101,7 +101,7 @@ class Built:
 
     @property
     def rendered(self) -> list[Rendered]:
-        """The documents that can be rendered; where :attr:`problems` is empty, all of them."""
+        """The documents that can be rendered; where ``problems`` is empty, all of them."""
         return self._rendered[0]
 
     @property

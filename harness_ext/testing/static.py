@@ -22,7 +22,7 @@ def check_static(file: Path, *, names: Mapping[str, Path] | None = None) -> list
 
     Args:
         file: a task, a group, or a part that others include (without ``task`` and ``group``; then only what stands in it is checked).
-        names: the file of each task, group and tag that a group may hold; as :func:`names_below` gives them. Without it members of
+        names: the file of each task, group and tag that a group may hold; as ``names_below`` gives them. Without it members of
             groups are not looked up.
     """
     return [finding for check in STATIC_CHECKS for finding in check_one(check, file, names=names)]

@@ -61,7 +61,7 @@ def _held(record: Mapping[str, Any], layers: list[LinearLayer]) -> str:
 
 
 def load_masks(path: str | Path) -> dict[str, torch.Tensor]:
-    """Reads what :func:`save_masks` wrote.
+    """Reads the masks that ``harness-ext prune --masks-only`` wrote.
 
     Args:
         path: the folder, or the file in it.

@@ -341,6 +341,19 @@ class TestPage:
         assert rows["sparsegpt", "0.9"].endswith("*")
         assert not rows["dense", "0"].endswith("*")
 
+    @pytest.mark.parametrize("same", [0, 2])
+    def test_a_star_is_about_all_seeds_of_its_mean(self, same):
+        scores, task = Scores(), "lab_facts_closed"
+        dense = {(task, item): float(item % 10 > 0) for item in range(ITEMS)}
+        scores.add(Cell(), task, 0, dense, 0.0)
+        for ratio, like_dense in ((0.5, None), (0.6, same)):
+            for seed in range(3):
+                lost = {item: 0.0 if seed != like_dense and item[1] % 3 else right for item, right in dense.items()}
+                scores.add(Cell(pruner="wanda", ratio=ratio), task, seed, lost, 0.0)
+        rows = {row[2]: row[3] for row in paper_claims.score_rows(scores) if row[1] == "wanda"}
+        assert rows["0.5"].endswith("*")
+        assert not rows["0.6"].endswith("*")
+
 
 @pytest.mark.parametrize("grid", sorted((SCRIPTS / "reproduce_paper").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_grid_has_known_fields_and_all_grids_of_a_size_have_the_same_items(grid):

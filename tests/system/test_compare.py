@@ -129,6 +129,36 @@ def test_seeds_are_paired_and_a_method_without_one_stands_beside_all(two: tuple[
     assert [row["seed"] for row in by_seed] == ["0", "1", "2"] * 2
 
 
+def test_the_p_values_of_a_comparison_are_corrected_for_their_number(two: tuple[Path, Path], tmp_path: Path) -> None:
+    for seed in (1, 2):
+        recall = report_folders.falling(200, 0.9, {0.3: 0.95, 0.6: 0.5, 0.8: 0.4}, seed=seed)
+        method(two[1], recall, report_folders.CONTEXT, pruner="wanda", seed=seed)
+    result = run(*two, "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
+    tests = [row for row in rows(tmp_path / "a.csv") if row["mcnemar_p"]]
+    assert len(tests) == 3 * 3 * 4  # sparsities, seeds, and two tasks with their abilities
+    by_size = sorted(tests, key=lambda row: float(row["mcnemar_p"]))
+    expected = np.maximum.accumulate([float(row["mcnemar_p"]) * (len(tests) - rank) for rank, row in enumerate(by_size)]).clip(max=1)
+    assert [float(row["mcnemar_p_holm"]) for row in by_size] == pytest.approx(expected)
+    assert 0 < sum(expected < 0.05) < sum(float(row["mcnemar_p"]) < 0.05 for row in tests)
+    written = json.loads((tmp_path / "a.json").read_text())["comparisons"]
+    in_json = [p for pair in written for one in (*pair["tasks"], *pair["abilities"]) for p in one["mcnemar_p_holm"]]
+    assert in_json == pytest.approx([float(row["mcnemar_p_holm"]) for row in tests])
+    assert "Holm" in result.stdout
+    assert "36 tests" in result.stdout
+    report_page = report([*two], tmp_path / "report", resamples=200).page
+    assert "36 tests" in report_page.read_text(encoding="utf-8")
+
+
+def test_one_p_value_needs_no_correction(tmp_path: Path) -> None:
+    for name, pruner in (("a", "magnitude"), ("b", "wanda")):
+        report_folders.write_trial(tmp_path / name, {"unclassified": report_folders.RECALL[0.6]}, "0.6", pruner=pruner)
+    result = run(tmp_path / "a", tmp_path / "b")
+    assert result.exit_code == 0, result.output
+    assert "McNemar p" in result.stdout
+    assert "Holm" not in result.stdout
+    assert "1.0" in result.stdout
+
+
 def test_two_sparsities_of_one_method(two: tuple[Path, Path]) -> None:
     found = compare_results(f"{two[0]}:sparsity=0.3", f"{two[0]}:sparsity=0.8")
     assert found.pairs[0].sparsities == ("0.3", "0.8")

@@ -12,7 +12,7 @@ from harness_ext.commands.cli import app
 from harness_ext.report import ReportError
 from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import Analysis, analyse
-from harness_ext.report.claims import claims
+from harness_ext.report.claims import Claim, claims
 from harness_ext.report.reading import read
 from harness_ext.statistics import Curve, disparity, disparity_over_models, holm
 
@@ -97,8 +97,15 @@ def test_the_statements_are_corrected_for_their_number_and_both_values_are_shown
         told = done.disparities[claim.label, 0.05, True]
         assert claim.found is told
         assert (claim.p <= 0.05) == told.shown
-        assert f"{claim.p:.2g}" in claim.sentence()
-        assert f"{claim.holm:.2g}" in claim.sentence()
+        assert f"{claim.p:#.2g}" in claim.sentence()
+        assert f"{claim.holm:#.2g}" in claim.sentence()
+
+
+@pytest.mark.parametrize(("p", "words"), [(0.1, "0.10"), (0.0004, "0.00040"), (1.0, "1.0"), (0.0523, "0.052")])
+def test_a_p_value_has_two_significant_digits(p: float, words: str) -> None:
+    found = disparity(*[[Curve(name, list(RECALL), list(RECALL.values()))] for name in ("recall", "context")], drop=0.05, resamples=200)
+    told = Claim("a method", found, p, p, 2, 1e-6).p_words()
+    assert told.startswith(f"p = {words}, {words} with")
 
 
 def test_what_is_shown_alone_may_not_be_shown_among_many() -> None:

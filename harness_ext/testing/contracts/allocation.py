@@ -20,7 +20,7 @@ from harness_ext.testing.contracts.given import fail, told_in_one_line
 
 
 class AllocationContract(degenerate.DegenerateCases):
-    """Tests of an allocation, to be inherited by a class whose name begins with ``Test``::
+    """Tests of an allocation, to be inherited by a class whose name begins with ``Test``:
 
         class TestMine(AllocationContract):
             allocation = Mine

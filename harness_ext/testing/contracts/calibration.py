@@ -19,7 +19,7 @@ SAMPLES, LENGTH = 5, 8
 
 
 class CalibrationContract:
-    """Tests of a calibration source, to be inherited by a class whose name begins with ``Test``::
+    """Tests of a calibration source, to be inherited by a class whose name begins with ``Test``:
 
         class TestMine(CalibrationContract):
             calibration = Mine

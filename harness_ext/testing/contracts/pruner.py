@@ -38,7 +38,7 @@ class FirstLayerDense(Allocation):
 
 
 class PrunerContract(degenerate.DegenerateCases):
-    """Tests of a pruner, to be inherited by a class whose name begins with ``Test``::
+    """Tests of a pruner, to be inherited by a class whose name begins with ``Test``:
 
         class TestMine(PrunerContract):
             pruner = Mine

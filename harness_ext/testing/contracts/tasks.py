@@ -18,7 +18,7 @@ from harness_ext.testing.static import check_static, is_group, is_part, names_be
 
 
 class TaskFolderContract:
-    """Tests of a folder of lm-eval task YAMLs, to be inherited by a class whose name begins with ``Test``::
+    """Tests of a folder of lm-eval task YAMLs, to be inherited by a class whose name begins with ``Test``:
 
         class TestMine(TaskFolderContract):
             folder = Path(my_package.__file__).parent / "tasks"
