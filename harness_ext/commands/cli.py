@@ -14,11 +14,12 @@ from harness_ext.commands import perplexity as perplexity_command
 from harness_ext.commands.cache import NO_CACHE
 from harness_ext.commands.errors import told
 from harness_ext.commands.examples import add_examples
+from harness_ext.commands.group import Commands
 
 Text = Optional[str]  # noqa: UP045 - typer on Python 3.10 does not read ``str | None``
 Texts = Optional[list[str]]  # noqa: UP045
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
 
 
 def _version(asked: bool) -> None:

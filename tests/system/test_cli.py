@@ -89,3 +89,26 @@ def test_models_are_listed_with_their_folders() -> None:
 def test_each_command_explains_itself(command: str) -> None:
     assert "Usage:" in run(command, "--help")
     assert command in run("--help")
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["compare"], "'A'"), (["compare", "a"], "'B'"), (["pruners", "nope"], "nope"), (["perplexity"], "--text"),
+        (["sweep", "--taks", "x"], "--tasks"), (["prune", "--sparsity", "0.5"], "--out"), (["nope"], "nope"), (["--nope"], "--nope"),
+        (["cache", "a", "b"], "a b"), (["sweep", "--cpus-per-trial", "many"], "--cpus-per-trial"),
+        (["sweep", "--gpus-per-trial", "-1"], "--gpus-per-trial"),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_the_command_line_is_one_line(words, key):
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert key in result.stderr
+    assert "--help" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_no_command_is_answered_with_help():
+    result = CliRunner().invoke(app, [])
+    assert "Usage:" in result.output
+    assert "perplexity" in result.output

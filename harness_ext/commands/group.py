@@ -1,0 +1,39 @@
+"""The group of commands, which tells a mistake on the command line in one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+UsageError: Any = typer.BadParameter.__base__  # typer may bring its own click, whose classes are not those of the package
+
+
+class Commands(TyperGroup):
+    """As typer's, which draws a box of five lines around a mistake."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+        """Runs a command. Alone, it exits with 2 after a mistake."""
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **options)
+        try:
+            code = super().main(*args, standalone_mode=False, **options)
+        except UsageError as error:
+            sys.exit(_tell(error))
+        except typer.Abort:
+            typer.echo("aborted", err=True)
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: Any) -> int:
+    """Prints a mistake, and returns the exit code."""
+    message = str(error.format_message())
+    if type(error).__name__ == "NoArgsIsHelpError":  # no mistake: its message is the help, unless rich has printed that
+        typer.echo(message)
+    else:
+        command = error.ctx.command_path if error.ctx else "harness-ext"
+        typer.echo(f"{command}: {' '.join(message.split()).rstrip('.')}. See {command} --help", err=True)
+    return int(error.exit_code)
