@@ -1,4 +1,4 @@
-"""Which ability a task is about, and to which family of tasks it belongs."""
+"""Sorts tasks by the ability that they measure, and by family."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from harness_ext.errors import did_you_mean, shown
 from harness_ext.report.trials import LoadedTrial, ReportError
 
 RECALL, IN_CONTEXT = "recall", "in-context"
-MIXED = "mixed"  # it takes both, or reasoning: in no mean
-UNCLASSIFIED = "unclassified"  # in no mean either
+MIXED = "mixed"  # needs both abilities, or reasoning; counts in no mean
+UNCLASSIFIED = "unclassified"  # counts in no mean either
 ABILITIES = (RECALL, IN_CONTEXT)
 NAMES = {RECALL: "recall", IN_CONTEXT: "in-context ability", MIXED: MIXED, UNCLASSIFIED: UNCLASSIFIED}
 DECLARED = (*ABILITIES, MIXED)
-KEY, FAMILY_KEY = "ability", "family"  # of the metadata of a task
+KEY, FAMILY_KEY = "ability", "family"  # keys in the metadata of a task
 
 
 @dataclass(frozen=True)
 class TaskClass:
-    """What is known of a task.
+    """The ability and the family of a task.
 
     Args:
-        ability: recall, in-context, mixed, or None where nothing tells.
-        family: of tasks that measure the same thing; families have equal weights in the mean of an ability.
+        ability: recall, in-context or mixed; None if it is unknown.
+        family: name of the group of tasks that measure the same thing. All families of an ability have the same weight in its mean.
     """
 
     ability: str | None
@@ -35,17 +35,17 @@ class TaskClass:
 
 
 def classify(trials: Sequence[LoadedTrial], recall: Sequence[str] = (), in_context: Sequence[str] = ()) -> dict[str, TaskClass]:
-    """The class of every task with a score.
+    """The class of every task that has a score, by the name of the task.
 
-    What an option says comes first, then ``ability`` in the metadata of the task, then our table of lm-eval's tasks.
+    The ability comes from the options, else from ``ability`` in the metadata of the task, else from our table of lm-eval's tasks.
 
     Args:
-        trials: with their scores.
-        recall: names or patterns of tasks that are recall.
-        in_context: names or patterns of tasks that are in-context.
+        trials: the trials, with their scores.
+        recall: names or patterns of the tasks that measure recall.
+        in_context: names or patterns of the tasks that measure in-context ability.
 
     Raises:
-        ReportError: a name or pattern that no task matches, a task that matches both options, or an unknown ability in metadata.
+        ReportError: no task matches a name or pattern, a task matches both options, or the metadata name an unknown ability.
     """
     tasks = sorted({task for trial in trials for task in trial.tasks})
     options = {RECALL: recall, IN_CONTEXT: in_context}
@@ -72,34 +72,34 @@ def _class_of(task: str, declared: Any, family: Any, options: Mapping[str, Seque
 
 
 def _declared(trials: Iterable[LoadedTrial], key: str) -> dict[str, Any]:
-    """What the metadata of each task say, in the trials where they say something.
+    """The value of a key in the metadata of each task. Tasks without the key are left out.
 
     Raises:
-        ReportError: two trials say two things of one task.
+        ReportError: two trials have different values for one task.
     """
     declared: dict[str, Any] = {}
-    where: dict[str, LoadedTrial] = {}
+    first_trials: dict[str, LoadedTrial] = {}
     for trial in trials:
         for task, score in trial.tasks.items():
             value = score.metadata.get(key)
             if value is None:
                 continue
             if task in declared and declared[task] != value:
-                both = f"{where[task].name} and {trial.name}"
+                both = f"{first_trials[task].name} and {trial.name}"
                 raise ReportError(f"task {shown(task)}: {key} {shown(declared[task])} and {shown(value)} in its metadata: {both}")
             declared.setdefault(task, value)
-            where.setdefault(task, trial)
+            first_trials.setdefault(task, trial)
     return declared
 
 
 def known_task(task: str) -> TaskClass | None:
-    """What our table says of a task of lm-eval."""
-    return next((found for pattern, found in known_patterns() if fnmatch.fnmatchcase(task, pattern)), None)
+    """The class of a task in our table of lm-eval's tasks; None if the table does not have the task."""
+    return next((task_class for pattern, task_class in known_patterns() if fnmatch.fnmatchcase(task, pattern)), None)
 
 
 @functools.cache
 def known_patterns() -> tuple[tuple[str, TaskClass], ...]:
-    """The names and patterns of the table, with the class of the tasks that match."""
+    """The names and patterns in the table, each with the class of the tasks that match it."""
     import yaml  # type: ignore[import-untyped]
 
     table = yaml.safe_load(resources.files("harness_ext.report").joinpath("known_tasks.yaml").read_text(encoding="utf-8"))
@@ -112,5 +112,5 @@ def known_patterns() -> tuple[tuple[str, TaskClass], ...]:
 
 
 def how_to_class(task: str) -> str:
-    """What to do about a task without an ability."""
+    """Advice for a task without an ability."""
     return f"class it with --recall {task} or --in-context {task}, or with {KEY}: {RECALL} or {IN_CONTEXT} in the metadata of the task"

@@ -1,4 +1,4 @@
-"""The statistics of a report, each of them computed or put among the gaps with the reason."""
+"""Computes the statistics of a report. What cannot be computed is listed in ``gaps``, with the reason."""
 
 from __future__ import annotations
 
@@ -34,17 +34,21 @@ __all__ = ["Analysis", "Row", "Rung", "analyse"]
 
 @dataclass
 class Analysis:
-    """All that a report shows.
+    """Everything that a report shows.
 
     Args:
-        classes: of all tasks, by name.
-        abilities: recall, in-context or mixed, by task; unclassified tasks are not in it.
-        families: of tasks; families have equal weights in the mean of an ability.
-        nothing_to_lose: where a dense model that was pruned is not above chance; first in a summary.
-        curves, critical, disparities: by the label of the series; critical sparsities also by ability, drop and whether chance-corrected.
-        over_models: the disparities over trained models, by label, drop and whether chance-corrected.
-        claims: the headline statements: one for each method, over trained models where these are given.
-        gaps: what could not be computed and why.
+        classes: the class of every task, by the name of the task.
+        abilities: recall, in-context or mixed, by task. Unclassified tasks are left out.
+        families: the family of every task. All families of an ability have the same weight in its mean.
+        nothing_to_lose: the abilities and tasks in which a dense model is not above chance.
+        used: names of the tasks in a curve, by series label and ability.
+        curves: curves by series label and ability.
+        critical: critical sparsities by series label, ability, drop, and whether scores are chance-corrected.
+        disparities: disparities by series label, drop, and whether scores are chance-corrected.
+        over_models: the same over several trained models, by the label of the method.
+        claims: the headline statements, one for each method; over trained models if there are replicates.
+        ladder_tasks: names of the tasks that all dense models share, by ability.
+        gaps: what could not be computed, and why.
     """
 
     trials: list[LoadedTrial]
@@ -75,137 +79,142 @@ def analyse(
     groups: Sequence[Sequence[str]] = (),
     gaps: Sequence[str] = (),
 ) -> Analysis:
-    """Computes everything.
+    """Computes all statistics of a report.
 
     Args:
-        trials: merged.
-        classes: of all tasks, by name.
-        resamples: of the bootstrap.
-        groups: names of models that are replicates, trained alike with different seeds.
-        gaps: from reading.
+        trials: merged trials, one for each setting.
+        classes: the class of every task, by name.
+        drops: shares of the dense score whose loss defines a critical sparsity.
+        resamples: number of bootstrap resamples.
+        groups: names of models that were trained alike with different seeds.
+        gaps: gaps that were found while results were read.
 
     Raises:
-        ReportError: mixed results, or a group that is none.
+        ReportError: the results cannot be put side by side, or a group is wrong.
     """
     check_replicates(groups, trials)
     series, missing = collect(trials)
     abilities = {task: known.ability for task, known in classes.items() if known.ability is not None}
     families = {task: known.family for task, known in classes.items()}
-    done = Analysis(list(trials), series, classes, abilities, families, gaps=[*gaps, *missing])
+    analysis = Analysis(list(trials), series, classes, abilities, families, gaps=[*gaps, *missing])
     dense = dense_trials(trials)
-    _unlike_others(done, classes)
-    done.rows, missing = rows(trials, abilities, UNCLASSIFIED, resamples)
-    done.gaps += missing
-    done.spreads, missing = spreads(trials, dense, resamples)
-    done.gaps += missing
+    _list_special_tasks(analysis, classes)
+    analysis.rows, missing = rows(trials, abilities, UNCLASSIFIED, resamples)
+    analysis.gaps += missing
+    analysis.spreads, missing = spreads(trials, dense, resamples)
+    analysis.gaps += missing
+    models = dict.fromkeys(each.model for each in series)
     work = _Curves(
-        done,
-        {digest: tasks_at_chance(dense[digest], resamples) for digest in dict.fromkeys(one.model for one in series) if digest in dense},
+        analysis,
+        {digest: tasks_at_chance(dense[digest], resamples) for digest in models if digest in dense},
     )
     for digest, low in work.at_chance.items():
-        done.nothing_to_lose += nothing_to_lose(dense[digest], low, abilities)
-    for one in series:
-        if one.dense is not None:
-            _series(work, one, drops, resamples)
-    together, missing = replicates(groups, [one for one in series if one.dense is not None], work.of)
-    done.gaps += missing
-    for method in together:
-        _over_models(done, method, drops, resamples)
-    _claims(work, together, drops, resamples)
-    steps = ladder(trials, series, abilities, families)
-    done.rungs, done.ladder_tasks = steps.rungs, steps.tasks
-    done.gaps = list(dict.fromkeys([*done.gaps, *steps.gaps]))
-    return done
+        analysis.nothing_to_lose += nothing_to_lose(dense[digest], low, abilities)
+    for each in series:
+        if each.dense is not None:
+            _analyse_series(work, each, drops, resamples)
+    methods, missing = replicates(groups, [each for each in series if each.dense is not None], work.of)
+    analysis.gaps += missing
+    for method in methods:
+        _over_models(analysis, method, drops, resamples)
+    _claims(work, methods, drops, resamples)
+    dense_ladder = ladder(trials, series, abilities, families)
+    analysis.rungs, analysis.ladder_tasks = dense_ladder.rungs, dense_ladder.tasks
+    analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps]))
+    return analysis
 
 
 @dataclass
 class _Curves:
-    """Makes curves once, and puts what is not in them among the gaps.
+    """Computes each curve once, and adds what a curve leaves out to the gaps.
 
     Args:
         at_chance: tasks in which a dense model is not above chance, by the digest of its weights.
+        made: the curves so far, by series label, ability and tasks.
     """
 
-    done: Analysis
+    analysis: Analysis
     at_chance: Mapping[str, Mapping[str, AtChance]]
     made: dict[tuple[str, str, tuple[str, ...] | None], list[Curve]] = field(default_factory=dict)
 
     def of(self, series: Series, ability: str, tasks: Sequence[str] | None = None) -> list[Curve]:
-        """Of an ability of a series: of all its tasks, or of some."""
+        """The curves of an ability in a series, for all its tasks or for the tasks given."""
         key = series.label, ability, None if tasks is None else tuple(tasks)
         if key not in self.made and series.dense is not None:
-            own = [task for task, named in self.done.abilities.items() if named == ability] if tasks is None else tasks
-            self.made[key], gaps = curves(series, series.dense, ability, own, self.at_chance[series.model])
-            self.done.gaps += gaps
+            ability_tasks = [task for task, named in self.analysis.abilities.items() if named == ability] if tasks is None else tasks
+            self.made[key], gaps = curves(series, series.dense, ability, ability_tasks, self.at_chance[series.model])
+            self.analysis.gaps += gaps
         return self.made[key]
 
 
-def _unlike_others(done: Analysis, classes: Mapping[str, TaskClass]) -> None:
-    """Says which tasks are in no mean, and for which the chance is not known."""
-    scores = [score for trial in done.trials for score in trial.tasks.values()]
+def _list_special_tasks(analysis: Analysis, classes: Mapping[str, TaskClass]) -> None:
+    """Adds to the gaps which tasks count in no mean, and which do not declare their chance."""
+    scores = [score for trial in analysis.trials for score in trial.tasks.values()]
     if names := sorted({score.task for score in scores if not score.chance_declared}):
-        done.gaps.append(f"chance is taken to be 0 for tasks that do not declare it: {', '.join(names)}")
+        analysis.gaps.append(f"chance is taken to be 0 for tasks that do not declare it: {', '.join(names)}")
     for task, known in classes.items():
         if known.ability is None:
-            done.gaps.append(f"task {task!r} is unclassified and in no mean: {how_to_class(task)}")
+            analysis.gaps.append(f"task {task!r} is unclassified and in no mean: {how_to_class(task)}")
     if mixed := [task for task, known in classes.items() if known.ability == MIXED]:
-        done.gaps.append(f"in no mean, since they take both recall and the prompt: {', '.join(mixed)}")
+        analysis.gaps.append(f"in no mean, since they take both recall and the prompt: {', '.join(mixed)}")
 
 
-def _series(work: _Curves, series: Series, drops: Sequence[float], resamples: int) -> None:
-    """The curves, critical sparsities and disparities of a series."""
-    done = work.done
-    found = {ability: work.of(series, ability) for ability in ABILITIES}
-    for ability in [ability for ability in ABILITIES if found[ability]]:
-        done.used[series.label, ability] = [curve.name for curve in found[ability]]
+def _analyse_series(work: _Curves, series: Series, drops: Sequence[float], resamples: int) -> None:
+    """Computes the curves, critical sparsities and disparities of a series."""
+    analysis, families = work.analysis, work.analysis.families
+    task_curves = {ability: work.of(series, ability) for ability in ABILITIES}
+    for ability in [ability for ability in ABILITIES if task_curves[ability]]:
+        analysis.used[series.label, ability] = [curve.name for curve in task_curves[ability]]
         try:
-            done.curves[series.label, ability] = ability_curve(found[ability], corrected=True, families=done.families, resamples=resamples)
+            analysis.curves[series.label, ability] = ability_curve(
+                task_curves[ability], corrected=True, families=families, resamples=resamples
+            )
             for drop in drops:
                 for corrected in (True, False):
-                    done.critical[series.label, ability, drop, corrected] = ability_critical(
-                        found[ability], drop=drop, corrected=corrected, families=done.families, resamples=resamples
+                    analysis.critical[series.label, ability, drop, corrected] = ability_critical(
+                        task_curves[ability], drop=drop, corrected=corrected, families=families, resamples=resamples
                     )
         except StatisticsError as error:
-            done.gaps.append(f"{series.label}: no curve of {NAMES[ability]}: {error}")
-    if lacking := [NAMES[ability] for ability in ABILITIES if not found[ability]]:
-        done.gaps.append(f"{series.label}: no disparity, there is no curve of {' or of '.join(lacking)}")
+            analysis.gaps.append(f"{series.label}: no curve of {NAMES[ability]}: {error}")
+    if lacking := [NAMES[ability] for ability in ABILITIES if not task_curves[ability]]:
+        analysis.gaps.append(f"{series.label}: no disparity, there is no curve of {' or of '.join(lacking)}")
         return
     for drop in drops:
         for corrected in (True, False):
             try:
-                done.disparities[series.label, drop, corrected] = disparity(
-                    found[RECALL], found[IN_CONTEXT], drop=drop, corrected=corrected, families=done.families, resamples=resamples
+                analysis.disparities[series.label, drop, corrected] = disparity(
+                    task_curves[RECALL], task_curves[IN_CONTEXT], drop=drop, corrected=corrected, families=families, resamples=resamples
                 )
             except StatisticsError as error:
-                done.gaps.append(f"{series.label}: no disparity: {error}")
+                analysis.gaps.append(f"{series.label}: no disparity: {error}")
 
 
-def _over_models(done: Analysis, method: Replicates, drops: Sequence[float], resamples: int) -> None:
+def _over_models(analysis: Analysis, method: Replicates, drops: Sequence[float], resamples: int) -> None:
     for drop in drops:
         for corrected in (True, False):
             try:
-                done.over_models[method.label, drop, corrected] = method.disparity(drop, corrected, done.families, resamples)
+                analysis.over_models[method.label, drop, corrected] = method.disparity(drop, corrected, analysis.families, resamples)
             except StatisticsError as error:
-                done.gaps.append(f"{method.label}: no disparity: {error}")
+                analysis.gaps.append(f"{method.label}: no disparity: {error}")
 
 
-def _claims(work: _Curves, together: Sequence[Replicates], drops: Sequence[float], resamples: int) -> None:
-    """One for each method: over models, and of one model where it is no replicate."""
+def _claims(work: _Curves, methods: Sequence[Replicates], drops: Sequence[float], resamples: int) -> None:
+    """Makes one claim for each method: over all replicates, or for one model that has no replicates."""
     if MAIN_DROP not in drops:
         return
-    done, drop = work.done, MAIN_DROP
-    made: list[tuple[str, Disparity | ModelsDisparity, functools.partial[bool]]] = []
+    analysis, drop = work.analysis, MAIN_DROP
+    statements: list[tuple[str, Disparity | ModelsDisparity, functools.partial[bool]]] = []
     replicated = set()
-    for method in together:
-        if found := done.over_models.get((method.label, drop, True)):
+    for method in methods:
+        if over_models := analysis.over_models.get((method.label, drop, True)):
             replicated |= set(method.series.values())
-            made.append((method.label, found, functools.partial(_models_shown, method, drop, done.families, resamples)))
-    for one in done.series:
-        told = done.disparities.get((one.label, drop, True))
-        if told and one.label not in replicated:
-            pair = work.of(one, RECALL), work.of(one, IN_CONTEXT)
-            made.append((one.label, told, functools.partial(_shown, pair, drop, done.families, resamples)))
-    done.claims = claims(made, resamples)
+            statements.append((method.label, over_models, functools.partial(_models_shown, method, drop, analysis.families, resamples)))
+    for series in analysis.series:
+        single = analysis.disparities.get((series.label, drop, True))
+        if single and series.label not in replicated:
+            pair = work.of(series, RECALL), work.of(series, IN_CONTEXT)
+            statements.append((series.label, single, functools.partial(_shown, pair, drop, analysis.families, resamples)))
+    analysis.claims = claims(statements, resamples)
 
 
 def _models_shown(method: Replicates, drop: float, families: Mapping[str, str], resamples: int, level: float) -> bool:

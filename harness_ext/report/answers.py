@@ -1,4 +1,4 @@
-"""What a model answered, from lm-eval's per-sample records."""
+"""Reads the answers of a model from lm-eval's per-sample records."""
 
 from __future__ import annotations
 
@@ -11,45 +11,48 @@ CHOICE_METRIC = "acc"  # acc_norm divides by the lengths of the choices, which a
 
 
 def answers(rows: Sequence[Mapping[str, Any]], metric: str, scores: Sequence[float]) -> tuple[list[Answer] | None, list[Answer] | None]:
-    """The predictions and the right labels of a task.
+    """The predictions of a model and the right labels of a task.
 
-    A prediction is the number of the likeliest choice where the score is ``acc`` (of equally likely ones the first, as lm-eval has it), and
-    the text that was generated, without white space around it, for other scores. A text that was scored as right is taken to be the label:
-    what a task forgives, such as a full stop, makes no other answer.
+    For ``acc``, a prediction is the index of the likeliest choice. Of equally likely choices it is the first, as in lm-eval. For other
+    scores, a prediction is the generated text, stripped of white space. A text that was scored as right is replaced by the label, so that
+    a difference that the task forgives, such as a full stop, does not make another answer.
 
     Args:
-        rows: samples as lm-eval and ``harness-ext sweep`` write them, of one filter.
-        metric: which score it is.
-        scores: of each row.
+        rows: samples of one filter, as lm-eval and ``harness-ext sweep`` write them.
+        metric: name of the score.
+        scores: the score of each row.
 
     Returns:
-        the predictions, None where a row has none; the labels, None unless ``prediction == label`` is what was scored in every row.
+        The predictions, or None if a row has no prediction. The labels, or None unless every score is ``prediction == label``.
     """
     predictions = [_prediction(row, metric) for row in rows]
-    if not predictions or any(one is None for one in predictions):
+    if not predictions or any(prediction is None for prediction in predictions):
         return None, None
-    known = [one for one in predictions if one is not None]
-    labels = [_label(row.get("target"), one) for row, one in zip(rows, known, strict=True)]
-    known = [label if isinstance(label, str) and score == 1 else one for one, label, score in zip(known, labels, scores, strict=True)]
-    agree = all(float(one == label) == score for one, label, score in zip(known, labels, scores, strict=True))
-    given = [label for label in labels if label is not None]
-    return known, given if agree and len(given) == len(known) else None
+    complete = [prediction for prediction in predictions if prediction is not None]
+    labels = [_label(row.get("target"), prediction) for row, prediction in zip(rows, complete, strict=True)]
+    complete = [
+        label if isinstance(label, str) and score == 1 else prediction
+        for prediction, label, score in zip(complete, labels, scores, strict=True)
+    ]
+    agree = all(float(prediction == label) == score for prediction, label, score in zip(complete, labels, scores, strict=True))
+    present = [label for label in labels if label is not None]
+    return complete, present if agree and len(present) == len(complete) else None
 
 
 def chance_of(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> float | None:
-    """The score of a guess among the choices: the mean over items of 1/number of choices.
+    """The score of a guess among the choices: the mean over items of 1 / number of choices.
 
-    None where that is not known: an item without two choices or more, with several right ones, or with a graded score.
+    None if it is unknown: an item has fewer than two choices or several right ones, or a score is neither 0 nor 1.
 
     Args:
-        rows: samples, as for ``answers``, of a score that is 1 where the likeliest choice is right.
-        scores: of each row.
+        rows: samples as for ``answers``. The score is 1 if the likeliest choice is right.
+        scores: the score of each row.
     """
     choices = [len(_likelihoods(row)) for row in rows]
     one_right = all(score in (0, 1) for score in scores) and not any(isinstance(row.get("target"), list) for row in rows)
     if not choices or min(choices) < 2 or not one_right:
         return None
-    return math.fsum(1 / count for count in choices) / len(choices)  # exact, so that the order of the items does not matter
+    return math.fsum(1 / count for count in choices) / len(choices)  # fsum does not depend on the order of the items
 
 
 def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
@@ -63,26 +66,26 @@ def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
 
 
 def _likelihoods(row: Mapping[str, Any]) -> list[float]:
-    """Of the choices of an item, in order."""
+    """The log-likelihoods of the choices of an item, in their order."""
     responses = row.get("filtered_resps")
-    likelihoods = [one for one in map(_likelihood, responses if isinstance(responses, list) else []) if one is not None]
-    if "acc_mutual_info" in row.get("metrics", ()):  # the second half is of the choices without the question
+    likelihoods = [value for value in map(_likelihood, responses if isinstance(responses, list) else []) if value is not None]
+    if "acc_mutual_info" in row.get("metrics", ()):  # the second half belongs to the choices without the question
         likelihoods = likelihoods[: len(likelihoods) // 2]
     return likelihoods
 
 
-def _likelihood(given: Any) -> float | None:
-    """Of ``[log-likelihood, whether it is greedy]``, which ``--log_samples`` writes as two strings."""
-    if not isinstance(given, list) or len(given) != 2 or str(given[1]) not in ("True", "False"):
+def _likelihood(response: Any) -> float | None:
+    """The first entry of ``[log-likelihood, is greedy]``. ``--log_samples`` writes both as strings."""
+    if not isinstance(response, list) or len(response) != 2 or str(response[1]) not in ("True", "False"):
         return None
     try:
-        return float(given[0])
+        return float(response[0])
     except (TypeError, ValueError):
         return None
 
 
 def _label(target: Any, prediction: Answer) -> Answer | None:
-    """What is right, as the kind of thing that the prediction is."""
+    """The right label, in the type of the prediction."""
     if isinstance(prediction, str):
         return target.strip() if isinstance(target, str) else None
     if isinstance(target, str) and target.isdecimal():

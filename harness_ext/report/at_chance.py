@@ -1,4 +1,4 @@
-"""Dense models that are not above chance: they have nothing to lose there."""
+"""Finds tasks and abilities in which a dense model is not above chance, so that pruning cannot lower its score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AtChance:
     """A task in which a dense model is not above chance.
 
     Args:
-        low, high: the ends of the 95 % interval of the score; None where there are no per-sample records.
+        low, high: ends of the 95 % interval of the score; None without per-sample records.
     """
 
     task: str
@@ -32,12 +32,12 @@ class AtChance:
 
 @dataclass(frozen=True)
 class NothingToLose:
-    """A dense model, and what it is not above chance in.
+    """The tasks of one ability in which a dense model is not above chance.
 
     Args:
-        model: its name.
-        ability: of the tasks; None for tasks of no ability.
-        tasks: in which it is not above chance.
+        model: name of the model.
+        ability: ability of the tasks; None for tasks without an ability.
+        tasks: the tasks.
         whole: whether these are all tasks of the ability.
     """
 
@@ -47,7 +47,7 @@ class NothingToLose:
     whole: bool
 
     def sentence(self) -> str:
-        """In words, first what the reader must know."""
+        """The sentence for the summary of a report."""
         return f"There is nothing to lose in {self.what()}: the dense {self.model} is not above chance."
 
     def what(self) -> str:
@@ -58,19 +58,20 @@ class NothingToLose:
         return f"the task {self.tasks[0].task}" if len(self.tasks) == 1 else f"{len(self.tasks)} tasks{of_ability}"
 
     def scores(self) -> str:
-        """The scores behind the sentence."""
+        """The scores that the sentence rests on."""
         return f"Scores of the dense {self.model} in {self.what()}: {'; '.join(task.phrase() for task in self.tasks)}."
 
 
 def tasks_at_chance(dense: LoadedTrial, resamples: int) -> dict[str, AtChance]:
-    """The tasks in which a dense model is not above chance, by the lower end of the interval of its score.
+    """The tasks in which a dense model is not above chance, by name.
 
-    Without per-sample records there is no interval, and the score itself counts.
+    The lower end of the interval of the score is compared with chance. Without per-sample records, the score itself is compared.
 
     Args:
-        resamples: of the bootstrap.
+        dense: the trial of the dense model.
+        resamples: number of bootstrap resamples.
     """
-    found = {}
+    tasks = {}
     for task, score in dense.tasks.items():
         low = high = None
         if score.scores:
@@ -78,16 +79,17 @@ def tasks_at_chance(dense: LoadedTrial, resamples: int) -> dict[str, AtChance]:
             mean = over_seeds([Scores(ids, [score.scores[key] for key in ids])], resamples=resamples).accuracy.mean
             low, high = mean.low, mean.high
         if (score.value if low is None else low) <= score.chance:
-            found[task] = AtChance(task, score.value, low, high, score.chance)
-    return found
+            tasks[task] = AtChance(task, score.value, low, high, score.chance)
+    return tasks
 
 
 def nothing_to_lose(dense: LoadedTrial, at_chance: Mapping[str, AtChance], abilities: Mapping[str, str]) -> list[NothingToLose]:
-    """By ability, those of no ability last.
+    """Groups the tasks at chance by ability. Tasks without an ability come last.
 
     Args:
-        at_chance: as ``tasks_at_chance`` gives it.
-        abilities: of the tasks, by name.
+        dense: the trial of the dense model.
+        at_chance: the result of ``tasks_at_chance``.
+        abilities: the ability of each task, by name.
     """
     by_ability: dict[str | None, list[str]] = {ability: [] for ability in [*NAMES, None]}
     for task in dense.tasks:

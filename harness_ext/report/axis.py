@@ -1,4 +1,4 @@
-"""What figures show scores against: the sparsity, or the size of the model."""
+"""The horizontal axis of figures: sparsity, or size of the model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Axis:
     """The horizontal axis of the curves.
 
     Args:
-        name: as users type it.
-        label: below the axis.
-        size: of a trial, None where the results do not say; None for the axis of sparsities.
+        name: name in ``--axis``.
+        label: text below the axis.
+        size: gives the size of a trial, or None if the results do not say. The sparsity axis has no such function.
     """
 
     name: str
@@ -31,21 +31,21 @@ class Axis:
     size: Callable[[LoadedTrial], float | None] | None = None
 
     def place(self, series: Series, sparsity: float) -> float:
-        """Where the trials of a series at one sparsity are; 0 is the dense model."""
+        """The position of the trials of a series at one sparsity. Sparsity 0 is the dense model."""
         if self.size is None:
             return sparsity
         trials = [series.dense] if sparsity == 0 and series.dense else list(series.points[sparsity].values())
         return float(np.mean([self.of(trial) for trial in trials]))
 
     def places(self, series: Series, sparsities: Sequence[float]) -> list[float]:
-        """The same for several sparsities, which may lie between those measured."""
+        """The positions of several sparsities, which may lie between measured ones."""
         if self.size is None:
             return list(sparsities)
         grid = [*([0.0] if series.dense else []), *sorted(series.points)]
-        return [float(at) for at in np.interp(sparsities, grid, [self.place(series, sparsity) for sparsity in grid])]
+        return [float(position) for position in np.interp(sparsities, grid, [self.place(series, sparsity) for sparsity in grid])]
 
     def scale(self, axes: Axes) -> None:
-        """Sizes are on a logarithmic axis, with ticks such as 500 k."""
+        """Makes an axis of sizes logarithmic, with ticks such as 500 k."""
         from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
         if self.size is not None:
@@ -55,16 +55,16 @@ class Axis:
             axes.xaxis.set_major_formatter(EngFormatter())
 
     def of(self, trial: LoadedTrial) -> float:
-        """The size of a trial.
+        """The position of one trial.
 
         Raises:
-            ReportError: the results do not say.
+            ReportError: the results do not tell the size of the model.
         """
-        found = self.size(trial) if self.size else trial.achieved
-        if found is None:
-            what = "how many parameters there are" if trial.nonzero is None else "how many bits a parameter has"
-            raise ReportError(f"--axis {self.name}: the results do not say {what} in {trial.name}")
-        return float(found)
+        position = self.size(trial) if self.size else trial.achieved
+        if position is None:
+            missing = "how many parameters there are" if trial.nonzero is None else "how many bits a parameter has"
+            raise ReportError(f"--axis {self.name}: the results do not say {missing} in {trial.name}")
+        return float(position)
 
 
 def _bytes(trial: LoadedTrial) -> float | None:

@@ -1,4 +1,4 @@
-"""The headline statements of a report, corrected for their number."""
+"""The headline statements of a report, with p-values that are corrected for the number of statements."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from harness_ext.statistics import Disparity, ModelsDisparity, holm, p_value
 from harness_ext.statistics.multiplicity import p_text
 
-MAIN_DROP = 0.05  # of the headline statements
-LEVEL = 0.05  # of the tests
+MAIN_DROP = 0.05  # the relative drop of the headline statements
+LEVEL = 0.05  # significance level of the tests
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class Claim:
     """Whether one ability outlasts the other, for one method, at the main drop.
 
     Args:
-        label: of the method.
-        found: the disparity, of one model or over several trained models.
+        label: label of the method.
+        found: the disparity of one model, or over several trained models.
         p: the p-value of its test.
-        holm: the same, corrected for the number of headline statements (Holm).
-        count: of the headline statements.
-        least: the smallest p-value that the resamples can give: ``p`` may be smaller where it is equal to it.
+        holm: the p-value after Holm's correction for the number of headline statements.
+        count: number of headline statements.
+        least: the smallest p-value that the resamples can give. If ``p`` equals it, the true value may be smaller.
     """
 
     label: str
@@ -34,7 +34,7 @@ class Claim:
 
     @property
     def shown(self) -> bool:
-        """Whether it is shown with the correction as well."""
+        """Whether the test is still significant after the correction."""
         return self.found.shown and self.holm <= LEVEL
 
     def p_words(self) -> str:
@@ -45,23 +45,23 @@ class Claim:
             first, second = f"p = {p_text(self.p)}", p_text(self.holm)
         if self.count == 1:
             return first
-        lost = "; not shown after the correction" if self.found.shown and not self.shown else ""
-        return f"{first}, {second} with Holm's correction for {self.count} statements{lost}"
+        warning = "; not shown after the correction" if self.found.shown and not self.shown else ""
+        return f"{first}, {second} with Holm's correction for {self.count} statements{warning}"
 
     def sentence(self) -> str:
-        """What was shown and what was not, with both p-values."""
+        """The sentence about the disparity, with both p-values."""
         return f"{self.found.sentence()} ({self.p_words()})"
 
 
-def claims(made: Sequence[tuple[str, Disparity | ModelsDisparity, Callable[[float], bool]]], resamples: int) -> list[Claim]:
-    """The claims, corrected for their number.
+def claims(statements: Sequence[tuple[str, Disparity | ModelsDisparity, Callable[[float], bool]]], resamples: int) -> list[Claim]:
+    """Makes the claims, with Holm's correction for their number.
 
     Args:
-        made: label, what was found, and whether that is shown at a level.
-        resamples: of the intervals.
+        statements: for each, the label, the disparity, and a function that tells whether it is significant at a level.
+        resamples: number of resamples of the intervals.
     """
-    p_values = [p_value(shown, resamples=resamples) for _, _, shown in made]
+    p_values = [p_value(shown, resamples=resamples) for _, _, shown in statements]
     return [
-        Claim(label, found, p, corrected, len(made), 2 / (resamples + 1))
-        for (label, found, _), p, corrected in zip(made, p_values, holm(p_values), strict=True)
+        Claim(label, result, p, adjusted, len(statements), 2 / (resamples + 1))
+        for (label, result, _), p, adjusted in zip(statements, p_values, holm(p_values), strict=True)
     ]

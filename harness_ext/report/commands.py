@@ -1,4 +1,4 @@
-"""The ``lm_eval`` command that gives the numbers of a results file again."""
+"""Rebuilds the ``lm_eval`` command that reproduces the numbers of a results file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from harness_ext.host.command_line import lm_eval_command
 
-UNTYPED_BATCH_SIZE = 1  # the integer: lm-eval's command line passes it where none was typed, and a typed number as a text
+UNTYPED_BATCH_SIZE = 1  # lm-eval passes the integer 1 if the user gave no batch size, and a string otherwise
 SEED_NAMES = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
 
 
 def command_of(results: Mapping[str, Any], model_args: Mapping[str, Any]) -> str:
-    """The command that the results say. Results that ``lm_eval --model pruned-hf`` wrote hold it.
+    """The command of a results file. Results of ``lm_eval --model pruned-hf`` contain it.
 
-    For other results, such as those of ``simple_evaluate``, the command is put together from what they hold, and names what they do not.
+    For other results, such as those of ``simple_evaluate``, the command is rebuilt from their contents. It names what they do not record.
 
     Args:
-        results: as ``lm_eval --output_path`` writes them.
-        model_args: of the model, as values.
+        results: the content of a file that ``lm_eval --output_path`` wrote.
+        model_args: the model arguments, as values.
     """
     config = results["config"]
     if isinstance(config.get("command"), str):
@@ -52,7 +52,7 @@ def command_of(results: Mapping[str, Any], model_args: Mapping[str, Any]) -> str
 
 
 def _metadata(tasks: Mapping[str, Any], model_args: Mapping[str, Any]) -> dict[str, Any]:
-    """What all tasks have in their metadata: ``--metadata`` is part of it. What the tasks declare themselves changes nothing."""
+    """The metadata that all tasks share, which include ``--metadata``. Entries that the tasks declare themselves do no harm."""
     declared = [dict(task.get("metadata") or {}) for task in tasks.values()]
     if not declared:
         return {}

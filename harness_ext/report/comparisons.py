@@ -1,4 +1,4 @@
-"""The figures that compare: abilities at several drops, models of other sizes, parts of the model, answers that flipped."""
+"""Figures that compare: critical sparsities, models of other sizes, attention with FFN layers, and answers that flipped."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from harness_ext.statistics import AbilityCurve
 
 
-def comparisons(done: Analysis, axis: Axis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
-    """Draws what can be drawn.
+def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
+    """Draws all figures that the results allow.
 
     Returns:
-        the figures, and for each that there is not, why.
+        The figures, and the reason for each figure that cannot be drawn.
     """
-    found, gaps = [], []
-    if done.critical:
-        found.append(_critical(done, drops, folder))
+    drawn, gaps = [], []
+    if analysis.critical:
+        drawn.append(_critical(analysis, drops, folder))
     else:
         gaps.append("no figure of critical sparsities: there is none")
-    if done.rungs and axis is SPARSITY:  # else the first figure has the same
-        found.append(_ladder(done, folder))
-    if pairs := module_pairs(done):
-        found.append(_modules(done, pairs, folder))
+    if analysis.rungs and axis is SPARSITY:  # with another axis, the first figure shows the same
+        drawn.append(_ladder(analysis, folder))
+    if pairs := module_pairs(analysis):
+        drawn.append(_modules(analysis, pairs, folder))
     else:
         gaps.append(
             "no figure of attention against FFN: no method was applied to both alone (modules attention and ffn) with a curve of each"
         )
-    if flipped := flip_counts(done):
-        found.append(_flips(flipped, folder))
+    if flipped := flip_counts(analysis):
+        drawn.append(_flips(flipped, folder))
     else:
         gaps.append("no figure of flips: there is no pair of per-sample records of 0/1 scores")
-    return found, gaps
+    return drawn, gaps
 
 
 def _curve(axes: Axes, curve: AbilityCurve, index: int, label: str) -> None:
@@ -54,7 +54,7 @@ def _curve(axes: Axes, curve: AbilityCurve, index: int, label: str) -> None:
 
 
 def beside(index: int, count: int) -> float:
-    """How far from the middle of a place the bar of that number stands, of several beside one another."""
+    """The offset of bar number ``index`` of ``count`` bars that share one place."""
     return 0.8 * ((index + 0.5) / count - 0.5)
 
 
@@ -65,43 +65,43 @@ def _named_axes(axes: Axes) -> None:
     axes.axhline(0, color="#555555", linewidth=0.8)
 
 
-def _critical(done: Analysis, drops: Sequence[float], folder: Path) -> Drawn:
-    labels = [one.label for one in done.series if any(key[0] == one.label for key in done.critical)]
-    last = max(found.last for found in done.critical.values())
-    abilities = of_curves(done)
+def _critical(analysis: Analysis, drops: Sequence[float], folder: Path) -> Drawn:
+    labels = [series.label for series in analysis.series if any(key[0] == series.label for key in analysis.critical)]
+    last = max(found.last for found in analysis.critical.values())
+    abilities = of_curves(analysis)
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(drops), sharey=True, height=1.0 + 0.55 * len(labels))
-        for one, drop in zip(axes, drops, strict=True):
-            one.set_title(f"{100 * drop:g} % drop", fontsize=10)
+        for panel, drop in zip(axes, drops, strict=True):
+            panel.set_title(f"{100 * drop:g} % drop", fontsize=10)
             for place, label in enumerate(labels):
                 for index, ability in enumerate(abilities):
-                    found = done.critical.get((label, ability, drop, True))
+                    found = analysis.critical.get((label, ability, drop, True))
                     if found is None:
                         continue
                     y = place + beside(index, len(abilities))
                     censored = found.sparsity is None
                     value = found.last if found.sparsity is None else found.sparsity
-                    one.barh(
+                    panel.barh(
                         y, value, height=0.76 / len(abilities), color=COLOURS[index], alpha=0.75, edgecolor="none" if censored else "black",
                         linewidth=0.8, hatch=HATCHES[index], label=name_of(ability),
                     )  # fmt: skip
                     high = last * 1.12 if found.high is None else found.high
-                    one.plot([found.low, high], [y, y], color="black", linewidth=1.4)
-                    one.plot([found.low], [y], color="black", marker="|", markersize=8)
+                    panel.plot([found.low, high], [y, y], color="black", linewidth=1.4)
+                    panel.plot([found.low], [y], color="black", marker="|", markersize=8)
                     open_end = found.high is None
-                    one.plot([high], [y], color="black", marker=">" if open_end else "|", markersize=6 if open_end else 8)
-            one.set_yticks(range(len(labels)), labels)
-            one.set_ylim(len(labels) - 0.5, -0.5)
-            one.set_xlim(0, last * 1.16)
-            one.axvline(last, color="#555555", linewidth=0.8, linestyle=":")
-            one.set_xlabel("critical sparsity")
-            one.grid(visible=False, axis="y")
+                    panel.plot([high], [y], color="black", marker=">" if open_end else "|", markersize=6 if open_end else 8)
+            panel.set_yticks(range(len(labels)), labels)
+            panel.set_ylim(len(labels) - 0.5, -0.5)
+            panel.set_xlim(0, last * 1.16)
+            panel.axvline(last, color="#555555", linewidth=0.8, linestyle=":")
+            panel.set_xlabel("critical sparsity")
+            panel.grid(visible=False, axis="y")
         legend(figure, axes)
         return figure
 
-    said = "; ".join(
-        f"{label}, {name_of(ability)}: {found.phrase()}" for (label, ability, drop, corrected), found in done.critical.items()
+    summary = "; ".join(
+        f"{label}, {name_of(ability)}: {found.phrase()}" for (label, ability, drop, corrected), found in analysis.critical.items()
         if corrected and drop == drops[len(drops) // 2]
     )  # fmt: skip
     return draw(
@@ -110,129 +110,129 @@ def _critical(done: Analysis, drops: Sequence[float], folder: Path) -> Drawn:
         "the measured sparsities. Lines are 95 % intervals, which end at measured sparsities: between them any falling curve is possible. "
         "An arrow means that the interval goes on beyond the largest sparsity measured (dotted); a bar without an outline ends there "
         "because the score never falls so far: the critical sparsity is larger.",
-        f"Bars of the critical sparsity with intervals. At a {100 * drops[len(drops) // 2]:g} % drop, {said}.", make,
+        f"Bars of the critical sparsity with intervals. At a {100 * drops[len(drops) // 2]:g} % drop, {summary}.", make,
     )  # fmt: skip
 
 
-def _ladder(done: Analysis, folder: Path) -> Drawn:
-    shown = list(dict.fromkeys(rung.ability for rung in done.rungs))
+def _ladder(analysis: Analysis, folder: Path) -> Drawn:
+    shown = list(dict.fromkeys(rung.ability for rung in analysis.rungs))
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
-        for one, ability in zip(axes, shown, strict=True):
-            rungs = [rung for rung in done.rungs if rung.ability == ability]
+        for panel, ability in zip(axes, shown, strict=True):
+            rungs = [rung for rung in analysis.rungs if rung.ability == ability]
             dense = sorted((rung for rung in rungs if rung.series is None), key=lambda rung: rung.nonzero)
-            one.plot(
+            panel.plot(
                 [rung.nonzero for rung in dense], [rung.score for rung in dense], color="black", marker="*", markersize=10, label="dense"
             )
             for index, label in enumerate(dict.fromkeys(rung.series for rung in rungs if rung.series)):
                 points = sorted((rung for rung in rungs if rung.series == label), key=lambda rung: rung.nonzero)
-                one.plot([rung.nonzero for rung in points], [rung.score for rung in points], label=label, **style(index))
-            one.set_xscale("log")
-            one.set_title(name_of(ability), fontsize=10)
-            one.set_xlabel("parameters that are not zero")
-            one.set_ylabel("score above chance")
-            one.tick_params(labelleft=True)
+                panel.plot([rung.nonzero for rung in points], [rung.score for rung in points], label=label, **style(index))
+            panel.set_xscale("log")
+            panel.set_title(name_of(ability), fontsize=10)
+            panel.set_xlabel("parameters that are not zero")
+            panel.set_ylabel("score above chance")
+            panel.tick_params(labelleft=True)
         legend(figure, axes)
         return figure
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{name_of(rung.ability)} of dense {rung.pretrained} with {rung.nonzero:.3g} parameters: {rung.score:.2f}"
-        for rung in done.rungs if rung.series is None
+        for rung in analysis.rungs if rung.series is None
     )  # fmt: skip
     return draw(
         folder, "ladder", "Smaller dense models beside pruned ones",
         "Mean chance-corrected score against the parameters that are not zero, dense models (stars) and pruned ones, on the tasks that all "
         "dense models have. Points have no intervals.",
-        f"Line charts of the score against parameters, one panel for each ability. {said}.", make,
+        f"Line charts of the score against parameters, one panel for each ability. {summary}.", make,
     )  # fmt: skip
 
 
-def module_pairs(done: Analysis) -> list[dict[str, Series]]:
-    """Series that differ in their modules alone, attention and ffn among them, each with a curve."""
+def module_pairs(analysis: Analysis) -> list[dict[str, Series]]:
+    """Groups of series that differ in ``modules`` only. Each group has attention and ffn, and each series a curve."""
     groups: dict[tuple[str, str], dict[str, Series]] = {}
-    for one in done.series:
-        rest = sorted((name, value) for name, value in one.settings.items() if name != "modules")
-        if any((one.label, ability) in done.curves for ability in of_curves(done)):
-            groups.setdefault((one.model, repr(rest)), {})[one.settings.get("modules", "")] = one
+    for series in analysis.series:
+        other_settings = sorted((name, value) for name, value in series.settings.items() if name != "modules")
+        if any((series.label, ability) in analysis.curves for ability in of_curves(analysis)):
+            groups.setdefault((series.model, repr(other_settings)), {})[series.settings.get("modules", "")] = series
     return [group for group in groups.values() if {"attention", "ffn"} <= group.keys()]
 
 
-def _modules(done: Analysis, pairs: Sequence[dict[str, Series]], folder: Path) -> Drawn:
+def _modules(analysis: Analysis, pairs: Sequence[dict[str, Series]], folder: Path) -> Drawn:
     several = len({group["ffn"].model for group in pairs}) > 1
     shown = [
         (group, ability)
         for group in pairs
-        for ability in of_curves(done)
-        if any((one.label, ability) in done.curves for one in group.values())
+        for ability in of_curves(analysis)
+        if any((one.label, ability) in analysis.curves for one in group.values())
     ]
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(shown), columns=2, width=4.2, sharex=True, sharey=True)
         for one, (group, ability) in zip(axes, shown, strict=True):
-            of = group["ffn"]
-            one.set_title(f"{of.pretrained + ', ' if several else ''}{of.settings['pruner']}: {name_of(ability)}", fontsize=10)
+            series = group["ffn"]
+            one.set_title(f"{series.pretrained + ', ' if several else ''}{series.settings['pruner']}: {name_of(ability)}", fontsize=10)
             for index, modules in enumerate(("attention", "ffn", "all")):
-                if modules in group and (group[modules].label, ability) in done.curves:
-                    _curve(one, done.curves[group[modules].label, ability], index, {"ffn": "FFN"}.get(modules, modules))
+                if modules in group and (group[modules].label, ability) in analysis.curves:
+                    _curve(one, analysis.curves[group[modules].label, ability], index, {"ffn": "FFN"}.get(modules, modules))
             _named_axes(one)
         legend(figure, axes)
         return figure
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{group[modules].label}, {name_of(ability)}: from {ends(curve)}"
         for group, ability in shown for modules in ("attention", "ffn")
-        if (curve := done.curves.get((group[modules].label, ability)))
+        if (curve := analysis.curves.get((group[modules].label, ability)))
     )  # fmt: skip
     return draw(
         folder, "modules", "Attention against FFN",
         "The same method applied to the attention layers alone, to the FFN layers alone and, where it was done, to all. The sparsity is "
         "that of the layers that were pruned: FFN layers usually hold more weights.",
-        f"Line charts of the chance-corrected score against the sparsity of attention and FFN layers. {said}.", make,
+        f"Line charts of the chance-corrected score against the sparsity of attention and FFN layers. {summary}.", make,
     )  # fmt: skip
 
 
-def flip_counts(done: Analysis) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """By series and ability: the sparsity, and the shares of items that were lost and won, all tasks and seeds together."""
+def flip_counts(analysis: Analysis) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+    """Points (sparsity, share of items lost, share of items won) over all tasks and seeds, by series label and ability."""
     by_trial: dict[tuple[int, str | None], list[tuple[int, int, int]]] = {}
-    for row in done.rows:
+    for row in analysis.rows:
         if row.found and row.found.flips:
             flips = row.found.flips
             by_trial.setdefault((id(row.trial), row.ability), []).append((flips.right_to_wrong, flips.wrong_to_right, row.found.items))
-    found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for series in done.series:
-        for ability in dict.fromkeys(done.abilities.values()):
+    points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for series in analysis.series:
+        for ability in dict.fromkeys(analysis.abilities.values()):
             for sparsity, by_seed in sorted(series.points.items()):
                 counts = [count for trial in by_seed.values() for count in by_trial.get((id(trial), ability), [])]
                 if counts:
                     lost, won, items = (sum(column) for column in zip(*counts, strict=True))
-                    found.setdefault(series.label, {}).setdefault(ability, []).append((sparsity, lost / items, won / items))
-    return found
+                    points.setdefault(series.label, {}).setdefault(ability, []).append((sparsity, lost / items, won / items))
+    return points
 
 
 def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], folder: Path) -> Drawn:
-    there = {ability for by_ability in flipped.values() for ability in by_ability}
-    abilities = [ability for ability in ABILITIES if ability in there] + sorted(there - set(ABILITIES))
+    present = {ability for by_ability in flipped.values() for ability in by_ability}
+    abilities = [ability for ability in ABILITIES if ability in present] + sorted(present - set(ABILITIES))
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(flipped), sharey=True)
-        for one, (label, by_ability) in zip(axes, flipped.items(), strict=True):
+        for panel, (label, by_ability) in zip(axes, flipped.items(), strict=True):
             for index, ability in enumerate(abilities):
                 points = by_ability.get(ability, [])
                 places, look = [sparsity for sparsity, _, _ in points], style(index) | {"markersize": 3.5, "linewidth": 1.2}
-                one.plot(places, [-100 * lost for _, lost, _ in points], label=name_of(ability), **look)
-                one.plot(places, [100 * won for _, _, won in points], **look)
+                panel.plot(places, [-100 * lost for _, lost, _ in points], label=name_of(ability), **look)
+                panel.plot(places, [100 * won for _, _, won in points], **look)
                 texts = [f"{name_of(ability)} at {sparsity:g}: {lost:.1%} lost, {won:.1%} won" for sparsity, lost, won in points]
-                hover.points(one, places, [-100 * lost for _, lost, _ in points], texts)
-            one.axhline(0, color="black", linewidth=0.8)
-            one.set_title(label, fontsize=10)
-            one.set_xlabel("sparsity")
-            one.set_ylabel("% of items\nlost (below 0), won (above)")
-            one.tick_params(labelleft=True)
+                hover.points(panel, places, [-100 * lost for _, lost, _ in points], texts)
+            panel.axhline(0, color="black", linewidth=0.8)
+            panel.set_title(label, fontsize=10)
+            panel.set_xlabel("sparsity")
+            panel.set_ylabel("% of items\nlost (below 0), won (above)")
+            panel.tick_params(labelleft=True)
         legend(figure, axes)
         return figure
 
-    said = "; ".join(
+    summary = "; ".join(
         f"{label}, {name_of(ability)} at {points[-1][0]:g}: {points[-1][1]:.1%} lost, {points[-1][2]:.1%} won"
         for label, by_ability in flipped.items() for ability, points in by_ability.items()
     )  # fmt: skip
@@ -240,5 +240,5 @@ def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], fold
         folder, "flips", "Answers that flipped",
         "Items that the dense model gets right and the pruned one wrong (below zero), and the reverse (above), as a share of all items of "
         "the tasks of the ability, all calibration seeds together.",
-        f"Lines of the share of items lost and won at each sparsity. {said}.", make,
+        f"Lines of the share of items lost and won at each sparsity. {summary}.", make,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The curves of an ability's tasks, at the sparsities that all of them have, for every calibration seed."""
+"""Makes the curves of the tasks of an ability, at the sparsities at which every task and calibration seed has records."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from harness_ext.statistics import Curve, StatisticsError
 def curves(
     series: Series, dense: LoadedTrial, ability: str, tasks: Iterable[str], at_chance: Collection[str]
 ) -> tuple[list[Curve], list[str]]:
-    """The curves of the tasks of an ability, and what is not in them.
+    """The curves of the tasks of an ability, and the gaps: what the curves leave out.
 
     Args:
-        tasks: of the ability.
-        at_chance: tasks in which the dense model is not above chance.
+        tasks: names of the tasks of the ability.
+        at_chance: names of tasks in which the dense model is not above chance.
     """
     label = f"{series.label}: "
     of_ability = f"not in the curve of {NAMES[ability]}"
@@ -34,36 +34,36 @@ def curves(
             gaps.append(f"{label}{task} is {of_ability}, {reason}")
     grid = []
     for sparsity in sorted(series.points) if usable else ():
-        if lacking := _lacking(series, sparsity, usable):
-            missing = f"per-sample records are missing: {', '.join(lacking)}"
-            gaps.append(f"{label}the sparsity {sparsity:g} is {of_ability}, {missing}")
+        if missing_tasks := _lacking(series, sparsity, usable):
+            reason = f"per-sample records are missing: {', '.join(missing_tasks)}"
+            gaps.append(f"{label}the sparsity {sparsity:g} is {of_ability}, {reason}")
         else:
             grid.append(sparsity)
-    made = []
+    task_curves = []
     for task in usable if grid else ():
         try:
-            made.append(_curve(series, dense, task, grid))
+            task_curves.append(_curve(series, dense, task, grid))
         except StatisticsError as error:
             gaps.append(f"{label}{task} is {of_ability}: {error}")
-    return made, gaps
+    return task_curves, gaps
 
 
 def _why_not(series: Series, dense: LoadedTrial, task: str, at_chance: Collection[str]) -> str | None:
-    """Why a task has no curve; None if it has one."""
-    before = dense.tasks.get(task)
-    if before is None:
+    """The reason why a task has no curve; None if it has one."""
+    score = dense.tasks.get(task)
+    if score is None:
         return "the dense model has no result of it"
-    if before.scores is None:
+    if score.scores is None:
         return "the dense model has no per-sample records of it"
     if task in at_chance:
-        return f"the dense score {before.value:.4g} is not above chance {before.chance:.4g}: there is nothing to lose"
+        return f"the dense score {score.value:.4g} is not above chance {score.chance:.4g}: there is nothing to lose"
     if not any(_recorded(trial.tasks.get(task)) for trial in series.trials):
         return "no pruned model has per-sample records of it"
     return None
 
 
 def _lacking(series: Series, sparsity: float, tasks: Sequence[str]) -> list[str]:
-    """The tasks, with the seed, that have no per-sample records at a sparsity."""
+    """The tasks without per-sample records at a sparsity, with the calibration seed."""
     by_seed = series.points[sparsity]
     return [
         f"{task}{'' if seed is None else f' of seed {seed}'}"
@@ -78,15 +78,15 @@ def _recorded(score: TaskScore | None) -> bool:
 
 
 def _curve(series: Series, dense: LoadedTrial, task: str, grid: Sequence[float]) -> Curve:
-    """Scores [seed, sparsity, item], the dense ones first.
+    """The curve of one task. Its values are [seed, sparsity, item], and the first sparsity is the dense model.
 
     Raises:
-        StatisticsError: they make no curve.
+        StatisticsError: the scores do not make a curve.
     """
-    before = dense.tasks[task].scores or {}
-    ids = sorted(before)
+    dense_scores = dense.tasks[task].scores or {}
+    ids = sorted(dense_scores)
     values = [
-        [_in_order(before, ids), *(_in_order(series.points[sparsity][seed].tasks[task].scores or {}, ids) for sparsity in grid)]
+        [_in_order(dense_scores, ids), *(_in_order(series.points[sparsity][seed].tasks[task].scores or {}, ids) for sparsity in grid)]
         for seed in series.seeds
     ]
     return Curve(task, [0.0, *grid], np.array(values), ids, dense.tasks[task].chance)

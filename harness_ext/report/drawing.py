@@ -1,4 +1,4 @@
-"""What the figures have in common: colours, line styles, values under the pointer, files, and how they go into a page."""
+"""Helpers of all figures: colours, line styles, texts under the pointer, files, and SVG for the page."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from harness_ext.statistics import AbilityCurve
 
-# Okabe and Ito, Color Universal Design: told apart with any kind of colour vision. Markers and lines tell the same apart without colour.
+# Okabe and Ito, Color Universal Design. Markers and line styles repeat what colours say, for readers who cannot tell the colours apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # the markers in the text of a page
+GLYPHS = ("●", "■", "▲", "◆", "▼", "✚", "✖")  # MARKERS as characters, for the text of a page
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)))
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 STYLE: dict[Any, Any] = {
@@ -40,10 +40,10 @@ class Drawn:
     """A figure.
 
     Args:
-        name: of its files.
-        title, caption: for the page.
-        alt: what it shows, in words.
-        svg: for inclusion in a page.
+        name: name of the files, without the ending.
+        title, caption: texts on the page.
+        alt: description of the figure in words.
+        svg: SVG code for the page.
     """
 
     name: str
@@ -55,28 +55,29 @@ class Drawn:
 
 @dataclass
 class Hover:
-    """The texts that a browser shows when the pointer is on a mark of a figure, by the id of a group of marks.
+    """Texts that a browser shows when the pointer is on a mark of a figure.
 
     Args:
-        off: whether there are none, as in a figure for telephones, which have no pointer.
+        off: whether to add no texts. The figure for telephones has none, because telephones have no pointer.
+        texts: the texts of the marks, by the id of their group.
     """
 
     off: bool = False
     texts: dict[str, list[str]] = field(default_factory=dict)
 
     def name(self, artist: Artist, texts: Sequence[str]) -> None:
-        """One text for each mark of the artist."""
+        """Adds one text for each mark of the artist."""
         artist.set_gid(f"hover-{len(self.texts)}")
         self.texts[f"hover-{len(self.texts)}"] = list(texts)
 
     def points(self, axes: Axes, x: Sequence[float], y: Sequence[float], texts: Sequence[str]) -> None:
-        """Marks that are not seen and larger than those that are, so that the pointer need not be exact."""
+        """Adds texts for points. Invisible marks, larger than the drawn ones, make them easy to hit with the pointer."""
         if not self.off:
             self.name(axes.plot(x, y, linestyle="none", marker="o", markersize=13, color="black", alpha=0)[0], texts)
 
 
 def style(index: int) -> dict[str, Any]:
-    """The colour, marker and line of the curve of that number. Where colours begin again, markers do not."""
+    """Colour, marker and line style of curve number ``index``. When colours repeat, markers differ."""
     return {
         "color": COLOURS[index % len(COLOURS)], "marker": MARKERS[marker(index)], "linestyle": LINES[index % len(LINES)],
         "markersize": 5,
@@ -84,12 +85,12 @@ def style(index: int) -> dict[str, Any]:
 
 
 def marker(index: int) -> int:
-    """The place in ``MARKERS`` of the marker of the curve of that number."""
+    """Index in ``MARKERS`` of the marker of curve number ``index``."""
     return (index + index // len(COLOURS)) % len(MARKERS)
 
 
 def panels(count: int, *, columns: int = 3, width: float = 3.6, height: float = 3.0, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of that many panels; the legend goes below them."""
+    """A figure with ``count`` panels, and its axes. The legend goes below the panels."""
     from matplotlib.figure import Figure
 
     across = min(columns, count)
@@ -102,38 +103,38 @@ def panels(count: int, *, columns: int = 3, width: float = 3.6, height: float = 
 
 
 def legend(figure: Figure, axes: list[Axes], columns: int = 3) -> None:
-    """One legend below all panels, each name once."""
-    named: dict[str, Any] = {}
-    for one in axes:
-        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
-            named.setdefault(label, handle)
-    if named:
-        figure.legend(list(named.values()), list(named), loc="outside lower center", ncols=columns, fontsize=9)
+    """Adds one legend below all panels. Each label occurs once."""
+    handles: dict[str, Any] = {}
+    for panel in axes:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=columns, fontsize=9)
 
 
 def band(axes: Axes, curve: AbilityCurve, x: Sequence[float], colour: str) -> None:
-    """The pointwise intervals of a curve."""
+    """Draws the pointwise intervals of a curve as a band."""
     low = [np.nan if score.low is None else score.low for score in curve.scores]
     high = [np.nan if score.high is None else score.high for score in curve.scores]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
-    """Makes a figure, writes it as ``NAME.svg`` and ``NAME.png``, and returns it for the page."""
+    """Makes a figure, and writes it as ``NAME.svg`` and ``NAME.png``."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
         hover = Hover()
         figure = make(hover)
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None, "Title": title, "Description": alt})
-        figure.set_layout_engine("none")  # keeps the layout, which takes longer than to draw
+        figure.set_layout_engine("none")  # reuses the layout of the PNG; computing it takes longer than drawing
         text = svg_of(figure, title, alt)
     (folder / f"{name}.svg").write_text(text, encoding="utf-8")
     return Drawn(name, title, caption, alt, inline(text, name, alt, hover))
 
 
 def sketch(name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
-    """Makes a figure for the page alone."""
+    """Makes a figure for the page, without files."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -142,25 +143,25 @@ def sketch(name: str, title: str, caption: str, alt: str, make: Callable[[Hover]
 
 
 def svg_of(figure: Figure, title: str, alt: str) -> str:
-    """The figure as the text of an SVG file, the same every time."""
+    """The figure as an SVG file. The same figure gives the same text."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
     return text.getvalue()
 
 
 def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:
-    """SVG for a page: with ids of its own, a label, texts under the pointer, the page's colours, and a width that the page decides."""
+    """Rewrites SVG for a page: unique ids, a label, texts under the pointer, colours of the page, and a width that the page sets."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
     svg = _short(svg, hover or Hover())
-    svg = re.sub(r'(<image\b[^>]*)\sid="[^"]*"', r"\1", svg)  # equal pictures have equal ids, and nothing refers to them
+    svg = re.sub(r'(<image\b[^>]*)\sid="[^"]*"', r"\1", svg)  # matplotlib gives equal images equal ids; nothing refers to them
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
-    svg = re.sub("|".join(THEME), lambda found: THEME[found[0]], svg)
+    svg = re.sub("|".join(THEME), lambda match: THEME[match[0]], svg)
     svg = re.sub(r">\s+<", "><", svg)
     opening, rest = svg.split(">", 1)
     opening = re.sub(r'\sheight="[^"]*"', "", re.sub(r'width="([\d.]+)pt"', r'style="max-width:\1pt"', opening))
@@ -168,7 +169,7 @@ def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:
 
 
 def _short(svg: str, hover: Hover) -> str:
-    """Says once for a group what all its marks look like, and puts a ``title`` into marks: browsers show it, screen readers read it."""
+    """Moves the style that all marks of a group share to the group, and adds the texts under the pointer as ``title`` elements."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", LINK)
     root = ElementTree.fromstring(svg)

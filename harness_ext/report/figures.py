@@ -1,4 +1,4 @@
-"""The figures of a report, by their place on the page."""
+"""Draws the figures of a report, grouped by their place on the page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from harness_ext.report.strips import is_uneven, layer_sparsities, strips
 
 @dataclass(frozen=True)
 class Figures:
-    """What was drawn.
+    """The figures of a report.
 
     Args:
-        hero: the first figure, for a wide and for a narrow window; empty if there is no curve.
-        tasks: one for each task of an ability, and ``unclassified``, one for each other task.
-        comparisons: of methods, models and parts.
-        layers: of methods whose layers differ in sparsity.
-        gaps: for each figure that there is not, why.
+        hero: the first figure of the page, for a wide and for a narrow window. Empty if there is no curve.
+        tasks: one figure for each task that has an ability.
+        unclassified: one figure for each other task.
+        comparisons: comparisons of methods, models, and parts of the model.
+        layers: sparsities of layers, for methods that give layers different sparsities.
+        gaps: the reason for each figure that cannot be drawn.
     """
 
     hero: Sequence[Drawn]
@@ -36,25 +37,27 @@ class Figures:
 
     @property
     def files(self) -> list[str]:
-        """The files of the figures that are written beside the page."""
+        """Names of the figure files beside the page."""
         names = [*self.hero[:1], *self.comparisons, *([self.layers] if self.layers else [])]
-        return [f"{one.name}.{ending}" for one in names for ending in ("svg", "png")]
+        return [f"{figure.name}.{ending}" for figure in names for ending in ("svg", "png")]
 
 
-def figures(done: Analysis, axis: Axis, drops: Sequence[float], main: float, label: str | None, folder: Path) -> Figures:
-    """Draws what can be drawn.
+def figures(analysis: Analysis, axis: Axis, drops: Sequence[float], main: float, label: str | None, folder: Path) -> Figures:
+    """Draws all figures that the results allow.
 
     Args:
-        drops: shares of the dense score that count as lost, and ``main``, the one of the first figure.
-        label: of the method that the headline is about.
+        drops: shares of the dense score that count as lost.
+        main: the drop of the first figure.
+        label: label of the method in the headline.
+        folder: folder of the files.
     """
-    compared, gaps = comparisons(done, axis, drops, folder)
-    first = hero(done, axis, main, label, folder) if done.curves else []
+    compared, gaps = comparisons(analysis, axis, drops, folder)
+    first = hero(analysis, axis, main, label, folder) if analysis.curves else []
     if not first:
         gaps.insert(0, "no figure of ability curves: there is no curve")
-    if done.series and not any(layer_sparsities(trial) for one in done.series for trial in one.trials):
+    if analysis.series and not any(layer_sparsities(trial) for series in analysis.series for trial in series.trials):
         gaps.append("no sparsity per layer: no pruning record has layers")
-    uneven = [one for one in done.series if is_uneven(one)]
-    named = list(dict.fromkeys(done.abilities.values()))
-    tasks, others = multiples(done, axis, named), multiples(done, axis, [None])
-    return Figures(first, tasks, others, compared, strips(uneven, folder) if uneven else None, gaps)
+    uneven_series = [series for series in analysis.series if is_uneven(series)]
+    named = list(dict.fromkeys(analysis.abilities.values()))
+    tasks, others = multiples(analysis, axis, named), multiples(analysis, axis, [None])
+    return Figures(first, tasks, others, compared, strips(uneven_series, folder) if uneven_series else None, gaps)

@@ -1,4 +1,4 @@
-"""The first figure of a page: the abilities under all methods, and where each is lost."""
+"""The first figure of a page: the curves of all abilities and methods, and the critical sparsities below."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 NARROW, WIDE = 4.2, 7.4  # inches
 
 
-def hero(done: Analysis, axis: Axis, drop: float, label: str | None, folder: Path) -> list[Drawn]:
-    """The figure for a wide window, which is also written to files, and the same for a narrow one.
+def hero(analysis: Analysis, axis: Axis, drop: float, label: str | None, folder: Path) -> list[Drawn]:
+    """The figure for a wide window, which is also written to files, and for a narrow window.
 
     Args:
         drop: the share of the dense score that counts as lost.
-        label: of the method that the headline is about; its curves are the strongest.
+        label: label of the method in the headline. Its curves are drawn thickest.
     """
-    shown = [one for one in done.series if any(key[0] == one.label for key in done.curves)]
-    against = "sparsity" if axis is SPARSITY else "size"
-    said = "; ".join(f"{label}: {name_of(ability)} goes from {ends(curve)}" for (label, ability), curve in done.curves.items())
+    drawn = [one for one in analysis.series if any(key[0] == one.label for key in analysis.curves)]
+    axis_name = "sparsity" if axis is SPARSITY else "size"
+    summary = "; ".join(f"{label}: {name_of(ability)} goes from {ends(curve)}" for (label, ability), curve in analysis.curves.items())
     caption = (
         f"Mean score above chance of the tasks of each ability: 1 is every item right, 0 is a guess. Below: where {100 * drop:g} % of the "
         "dense score is lost. Marks lie on a straight line between measured points, bars are 95 % intervals, and an arrow goes on beyond "
-        f"what was measured. Bands are pointwise 95 % intervals.{_others(done, axis)}"
+        f"what was measured. Bands are pointwise 95 % intervals.{_others(analysis, axis)}"
     )
-    alt = f"Line chart of the score above chance against {against}, with intervals of the critical sparsity below. {said}."
-    title = f"Abilities against {against}"
+    alt = f"Line chart of the score above chance against {axis_name}, with intervals of the critical sparsity below. {summary}."
+    title = f"Abilities against {axis_name}"
     return [
-        draw(folder, "abilities", title, caption, alt, lambda hover: _figure(done, axis, drop, label, shown, WIDE, hover)),
-        sketch("abilities-narrow", title, caption, alt, lambda _: _figure(done, axis, drop, label, shown, NARROW, Hover(off=True))),
+        draw(folder, "abilities", title, caption, alt, lambda hover: _figure(analysis, axis, drop, label, drawn, WIDE, hover)),
+        sketch("abilities-narrow", title, caption, alt, lambda _: _figure(analysis, axis, drop, label, drawn, NARROW, Hover(off=True))),
     ]
 
 
-def _others(done: Analysis, axis: Axis) -> str:
-    if axis is SPARSITY or not any(rung.series is None for rung in done.rungs):
+def _others(analysis: Analysis, axis: Axis) -> str:
+    if axis is SPARSITY or not any(rung.series is None for rung in analysis.rungs):
         return ""
     return " Stars are models from which nothing was removed, on the tasks that all of them have."
 
@@ -56,49 +56,49 @@ def ends(curve: AbilityCurve) -> str:
     return f"{first:.2f} dense to {last:.2f} at a sparsity of {curve.sparsities[-1]:.2f}"
 
 
-def _figure(done: Analysis, axis: Axis, drop: float, label: str | None, shown: list[Series], width: float, hover: Hover) -> Figure:
+def _figure(analysis: Analysis, axis: Axis, drop: float, label: str | None, drawn: list[Series], width: float, hover: Hover) -> Figure:
     from matplotlib.figure import Figure
 
     narrow = width < WIDE
-    rows = [one for one in shown if critical_of(done, one, drop)]
+    rows = [one for one in drawn if critical_of(analysis, one, drop)]
     strip = 0.35 + (0.3 if len(rows) < 5 else 0.22) * len(rows)
     figure = Figure(figsize=(width, 3.3 + strip + (0.5 if narrow else 0)), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3.0, strip])
-    for one in shown:
-        for ability in of_curves(done):
-            if (one.label, ability) in done.curves:
-                _curve(upper, done, axis, one, ability, one.label == label, len(shown), hover)
+    for one in drawn:
+        for ability in of_curves(analysis):
+            if (one.label, ability) in analysis.curves:
+                _curve(upper, analysis, axis, one, ability, one.label == label, len(drawn), hover)
     if axis is not SPARSITY:
-        _points(upper, done, axis, hover)
+        _points(upper, analysis, axis, hover)
         axis.scale(upper)
     upper.set_ylabel("score above chance")
     upper.set_ylim(bottom=min(-0.02, upper.get_ylim()[0]), top=1.04)
     upper.axhline(0, color="#555555", linewidth=0.8)
-    _strip(lower, done, axis, rows, drop, hover)
+    _strip(lower, analysis, axis, rows, drop, hover)
     for one in [one for one in rows if one.label == label]:
-        for critical in critical_of(done, one, drop).values():
+        for critical in critical_of(analysis, one, drop).values():
             for at in axis.places(one, [critical.sparsity] if critical.sparsity is not None else []):
                 for panel in (upper, lower):
                     panel.axvline(at, color="#555555", linewidth=1, linestyle=":")
     lower.set_xlabel(axis.label)
-    _keys(figure, done, shown, label, axis, 1 if narrow else 3)
+    _keys(figure, analysis, drawn, label, axis, 1 if narrow else 3)
     return figure
 
 
-def _colour(done: Analysis, ability: str) -> str:
-    return COLOURS[of_curves(done).index(ability) % len(COLOURS)]
+def _colour(analysis: Analysis, ability: str) -> str:
+    return COLOURS[of_curves(analysis).index(ability) % len(COLOURS)]
 
 
-def _look(done: Analysis, ability: str, number: int) -> dict[str, Any]:
-    """The colour and the line say which ability, the marker which method."""
-    place = of_curves(done).index(ability) % len(COLOURS)
+def _look(analysis: Analysis, ability: str, number: int) -> dict[str, Any]:
+    """Colour and line style show the ability, and the marker shows the method."""
+    place = of_curves(analysis).index(ability) % len(COLOURS)
     return {"color": COLOURS[place], "linestyle": LINES[place], "marker": MARKERS[marker(number)]}
 
 
-def _curve(axes: Axes, done: Analysis, axis: Axis, series: Series, ability: str, first: bool, methods: int, hover: Hover) -> None:
-    curve = done.curves[series.label, ability]
+def _curve(axes: Axes, analysis: Analysis, axis: Axis, series: Series, ability: str, first: bool, methods: int, hover: Hover) -> None:
+    curve = analysis.curves[series.label, ability]
     x, y = axis.places(series, curve.sparsities), [score.value for score in curve.scores]
-    look = _look(done, ability, done.series.index(series))
+    look = _look(analysis, ability, analysis.series.index(series))
     if first or methods == 1:
         band(axes, curve, x, look["color"])
     axes.plot(x, y, **look, linewidth=2.2 if first else 1.0, markersize=5.5 if first else 4.0, alpha=1.0 if first or methods < 4 else 0.55)
@@ -110,40 +110,40 @@ def _curve(axes: Axes, done: Analysis, axis: Axis, series: Series, ability: str,
     hover.points(axes, x, y, texts)
 
 
-def _points(axes: Axes, done: Analysis, axis: Axis, hover: Hover) -> None:
-    """Models from which nothing was removed."""
-    trials = {trial.pretrained: trial for trial in done.trials if trial.is_dense}
-    for ability in of_curves(done):
-        rungs = [rung for rung in done.rungs if rung.series is None and rung.ability == ability]
+def _points(axes: Axes, analysis: Analysis, axis: Axis, hover: Hover) -> None:
+    """Draws the dense models as stars, with their names."""
+    trials = {trial.pretrained: trial for trial in analysis.trials if trial.is_dense}
+    for ability in of_curves(analysis):
+        rungs = [rung for rung in analysis.rungs if rung.series is None and rung.ability == ability]
         if not rungs:
             continue
         x, y = [axis.of(trials[rung.pretrained]) for rung in rungs], [rung.score for rung in rungs]
-        axes.plot(x, y, linestyle="none", marker="*", markersize=12, color=_colour(done, ability), markeredgecolor="#000000", zorder=4)
+        axes.plot(x, y, linestyle="none", marker="*", markersize=12, color=_colour(analysis, ability), markeredgecolor="#000000", zorder=4)
         texts = [
             f"{rung.pretrained}, nothing removed, {name_of(ability)}: {rung.score:.4g} at {at:.4g}"
             for rung, at in zip(rungs, x, strict=True)
         ]
         hover.points(axes, x, y, texts)
-    names = {rung.pretrained for rung in done.rungs if rung.series is None}
+    names = {rung.pretrained for rung in analysis.rungs if rung.series is None}
     before, line = 0.0, 0
     for name in sorted(names, key=lambda name: axis.of(trials[name])):
-        at, low = axis.of(trials[name]), min(rung.score for rung in done.rungs if rung.series is None and rung.pretrained == name)
+        at, low = axis.of(trials[name]), min(rung.score for rung in analysis.rungs if rung.series is None and rung.pretrained == name)
         short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
-        line, before = (line + 1 if at < 1.3 * before else 0), at  # names of models of nearly the same size stand one below the other
+        line, before = (line + 1 if at < 1.3 * before else 0), at  # stack the names of models of similar size
         place: dict[str, Any] = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
         axes.annotate(short, (at, low), fontsize=7, color="#555555", **place).set_in_layout(False)
 
 
-def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: float, hover: Hover) -> None:
-    for place, one in enumerate(rows):
-        found = critical_of(done, one, drop)
-        for index, (ability, critical) in enumerate(found.items()):
-            y = place + 0.5 * ((index + 0.5) / len(found) - 0.5)
+def _strip(axes: Axes, analysis: Analysis, axis: Axis, rows: list[Series], drop: float, hover: Hover) -> None:
+    for place, series in enumerate(rows):
+        criticals = critical_of(analysis, series, drop)
+        for index, (ability, critical) in enumerate(criticals.items()):
+            y = place + 0.5 * ((index + 0.5) / len(criticals) - 0.5)
             value = critical.last if critical.sparsity is None else critical.sparsity
             end = critical.last if critical.high is None else critical.high
-            low, at, high = axis.places(one, [critical.low, value, end])
-            colour = _colour(done, ability)
-            line = _look(done, ability, 0)["linestyle"]
+            low, at, high = axis.places(series, [critical.low, value, end])
+            colour = _colour(analysis, ability)
+            line = _look(analysis, ability, 0)["linestyle"]
             axes.plot(
                 [low, high], [y, y], color=colour, linestyle=line, linewidth=3.2, alpha=0.5, solid_capstyle="butt", dash_capstyle="butt"
             )
@@ -151,27 +151,27 @@ def _strip(axes: Axes, done: Analysis, axis: Axis, rows: list[Series], drop: flo
             if critical.high is None:
                 axes.plot([high], [y], color=colour, marker=">" if axis is SPARSITY else "<", markersize=6, linestyle="none")
             if critical.sparsity is not None:
-                axes.plot([at], [y], color=colour, marker=MARKERS[marker(done.series.index(one))], markersize=5, linestyle="none")
-            hover.points(axes, [at], [y], [f"{one.label}: {name_of(ability)} {critical.phrase()}"])
-    axes.set_yticks(range(len(rows)), [textwrap.shorten(one.label, 32, placeholder=" ...") for one in rows], fontsize=8)
+                axes.plot([at], [y], color=colour, marker=MARKERS[marker(analysis.series.index(series))], markersize=5, linestyle="none")
+            hover.points(axes, [at], [y], [f"{series.label}: {name_of(ability)} {critical.phrase()}"])
+    axes.set_yticks(range(len(rows)), [textwrap.shorten(series.label, 32, placeholder=" ...") for series in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_title(f"{100 * drop:g} % lost at", fontsize=9, loc="left")
     axes.grid(visible=False, axis="y")
 
 
-def _keys(figure: Figure, done: Analysis, shown: list[Series], label: str | None, axis: Axis, columns: int) -> None:
-    """What colours, lines and markers mean."""
+def _keys(figure: Figure, analysis: Analysis, drawn: list[Series], label: str | None, axis: Axis, columns: int) -> None:
+    """Adds the legend of colours, lines and markers."""
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=_colour(done, ability), linestyle=_look(done, ability, 0)["linestyle"], linewidth=2.2, label=name_of(ability))
-        for ability in of_curves(done)
+        Line2D([], [], linewidth=2.2, label=name_of(ability), **{**_look(analysis, ability, 0), "marker": None})
+        for ability in of_curves(analysis)
     ]
-    if len(shown) > 1:
+    if len(drawn) > 1:
         handles += [
-            Line2D([], [], color="#555555", marker=MARKERS[marker(done.series.index(one))], linestyle="none", label=one.label)
-            for one in shown
+            Line2D([], [], color="#555555", marker=MARKERS[marker(analysis.series.index(series))], linestyle="none", label=series.label)
+            for series in drawn
         ]
-    if axis is not SPARSITY and any(rung.series is None for rung in done.rungs):
+    if axis is not SPARSITY and any(rung.series is None for rung in analysis.rungs):
         handles.append(Line2D([], [], color="#555555", marker="*", markersize=10, linestyle="none", label="nothing removed"))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=9)

@@ -1,4 +1,4 @@
-"""Dense and pruned models by parameters, on the tasks that all of them have."""
+"""Compares pruned models with smaller dense models of as many nonzero parameters, on tasks that all dense models have."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from harness_ext.statistics import family_mean
 
 @dataclass
 class Rung:
-    """The mean chance-corrected score of an ability of one trial, or of a series at one sparsity.
+    """The mean chance-corrected score of an ability, for a dense model or for a series at one sparsity.
 
     Args:
-        series: its label; None for a dense model.
-        nonzero: parameters.
-        dense_at_equal: of dense models, linear in the logarithm of parameters between the two nearest; None outside of the ladder.
+        series: label of the series; None for a dense model.
+        nonzero: number of nonzero parameters.
+        dense_at_equal: the score of a dense model with as many parameters. It is interpolated between the two nearest dense models,
+            linearly in the logarithm of parameters. None if there is no dense model on both sides.
     """
 
     pretrained: str
@@ -34,7 +35,7 @@ class Rung:
 
 @dataclass
 class Ladder:
-    """The rungs, the tasks of each ability that they are of, and what could not be computed."""
+    """The rungs, the tasks behind them by ability, and what could not be computed."""
 
     rungs: list[Rung] = field(default_factory=list)
     tasks: dict[str, list[str]] = field(default_factory=dict)
@@ -42,43 +43,43 @@ class Ladder:
 
 
 def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: Mapping[str, str], families: Mapping[str, str]) -> Ladder:
-    """The ladder of dense models, with the pruned ones on it.
+    """Computes the scores of dense models, and of pruned models beside them.
 
     Args:
-        abilities, families: of the tasks, by name.
+        abilities, families: the ability and the family of each task, by name.
     """
-    made = Ladder()
+    result = Ladder()
     dense = sorted(dense_trials(trials).values(), key=lambda trial: trial.nonzero or 0)
     if len(dense) < 2:
-        made.gaps.append(f"no ladder of dense models beside the pruned ones: there {'is one dense model' if dense else 'are none'}")
-        return made
+        result.gaps.append(f"no ladder of dense models beside the pruned ones: there {'is one dense model' if dense else 'are none'}")
+        return result
     if unknown := [trial.name for trial in trials if trial.nonzero is None]:
-        made.gaps.append(f"no ladder of dense models: the results do not say how many parameters there are in {unknown[0]}")
-        return made
+        result.gaps.append(f"no ladder of dense models: the results do not say how many parameters there are in {unknown[0]}")
+        return result
     for ability in ABILITIES:
-        tasks = _tasks(dense, [task for task, own in abilities.items() if own == ability], made.gaps)
+        tasks = _tasks(dense, [task for task, task_ability in abilities.items() if task_ability == ability], result.gaps)
         if not tasks:
-            made.gaps.append(f"no ladder for {NAMES[ability]}: there is no task of it that all dense models have")
+            result.gaps.append(f"no ladder for {NAMES[ability]}: there is no task of it that all dense models have")
             continue
-        made.tasks[ability] = tasks
+        result.tasks[ability] = tasks
         steps = [(float(trial.nonzero or 0), _mean([trial], tasks, families)) for trial in dense]
-        made.rungs += [
+        result.rungs += [
             Rung(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
         ]
-        for one in series:
-            for sparsity, by_seed in sorted(one.points.items()):
+        for each in series:
+            for sparsity, by_seed in sorted(each.points.items()):
                 pruned = list(by_seed.values())
                 if not all(task in trial.tasks for trial in pruned for task in tasks):
-                    made.gaps.append(f"{one.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
+                    result.gaps.append(f"{each.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
                     continue
                 nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
                 score, equal = _mean(pruned, tasks, families), _between(nonzero, steps)
-                made.rungs.append(Rung(one.pretrained, one.label, sparsity, ability, nonzero, score, equal))
-    return made
+                result.rungs.append(Rung(each.pretrained, each.label, sparsity, ability, nonzero, score, equal))
+    return result
 
 
 def _tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[str]) -> list[str]:
-    """Those of which every dense model has a result of the same items."""
+    """The tasks for which every dense model has a result on the same items."""
     usable = []
     for task in tasks:
         scores = [trial.tasks.get(task) for trial in dense]

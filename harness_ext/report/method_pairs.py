@@ -1,4 +1,4 @@
-"""Two methods side by side: their differences on the same items, task by task and over the tasks of an ability."""
+"""Compares two methods on the same items, for each task and over the tasks of an ability."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import LoadedTrial, ReportError, TaskScore, check_same
 from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, task_difference
 
-By = dict["int | None", LoadedTrial]  # trials of one setting and sparsity, by calibration seed
-FAR_APART = 0.01  # of achieved sparsities
-MOST = 200  # comparisons of two methods at one sparsity, in a report: a second takes about 30 of them
+By = dict["int | None", LoadedTrial]  # the trials of one setting and sparsity, by calibration seed
+FAR_APART = 0.01  # a difference of achieved sparsities that is reported
+MOST = 200  # largest number of comparisons in a report; 30 of them take about a second
 
 
 @dataclass(frozen=True)
 class MethodPair:
-    """Two methods at one sparsity, or at two sparsities that were chosen.
+    """Two methods compared at one sparsity, or at two sparsities that were chosen.
 
     Args:
-        first, second: what they are called.
-        sparsities: that were asked for, of the first and of the second.
-        seeds: of the calibration, over which both are averaged; empty where neither method reads text.
-        tasks: the differences, second - first, of raw scores.
-        abilities: the differences of chance-corrected scores, over the tasks of an ability.
-        notes: what is not compared and why, and in what else the two differ.
+        first, second: names of the methods.
+        sparsities: the requested sparsity of the first and of the second method.
+        seeds: calibration seeds, over which scores are averaged. Empty if neither method reads calibration text.
+        tasks: differences of raw scores on each task, second - first.
+        abilities: differences of chance-corrected scores over the tasks of each ability, second - first.
+        notes: what is not compared and why, and other differences between the two.
     """
 
     first: str
@@ -40,19 +40,19 @@ class MethodPair:
     notes: tuple[str, ...]
 
 
-def pair(
+def compare_methods(
     names: tuple[str, str], first: By, second: By, classes: Mapping[str, TaskClass], *, resamples: int = 2000, strict: bool = True
 ) -> MethodPair:
-    """The differences of two methods, on the tasks that both have.
+    """Compares two methods on the tasks that both have.
 
-    A trial without a calibration seed stands beside every seed of the other method.
+    A trial without a calibration seed is compared with every seed of the other method.
 
     Args:
-        names: of the methods.
-        first, second: at one sparsity each.
-        classes: of the tasks, by name.
-        resamples: of the bootstrap.
-        strict: raise where results are of different items; else say so among the notes.
+        names: names of the methods.
+        first, second: trials of each method at one sparsity.
+        classes: the class of each task, by name.
+        resamples: number of bootstrap resamples.
+        strict: raise an error if results are of different items. Otherwise add a note.
 
     Raises:
         ReportError: no seed or no task with samples in common, or results of different items or versions.
@@ -61,72 +61,72 @@ def pair(
     kept: list[PairedScores] = []
     tasks = [list(dict.fromkeys(task for trial in side for task in trial.tasks)) for side in sides]
     for task in dict.fromkeys(itertools.chain(*tasks)):
-        if lacking := [name for name, of in zip(names, tasks, strict=True) if task not in of]:
+        if lacking := [name for name, names_of_tasks in zip(names, tasks, strict=True) if task not in names_of_tasks]:
             notes.append(f"task {task!r} is not compared: {lacking[0]} has no result of it")
             continue
         try:
-            found = _paired(task, sides)
+            scores = _paired(task, sides)
         except ReportError as error:
             if strict:
                 raise
             notes.append(str(error))
             continue
-        if isinstance(found, str):
-            notes.append(found)
+        if isinstance(scores, str):
+            notes.append(scores)
         else:
-            kept.append(found)
+            kept.append(scores)
     if not kept:
-        both = " and ".join(f"{name} ({', '.join(of) or 'no task'})" for name, of in zip(names, tasks, strict=True))
+        both = " and ".join(f"{name} ({', '.join(names_of_tasks) or 'no task'})" for name, names_of_tasks in zip(names, tasks, strict=True))
         shared = set(tasks[0]) & set(tasks[1])
         raise ReportError(f"no task to compare: {notes[-1]}" if shared else f"no task in common: {both}")
     differences = [task_difference(scores, resamples=resamples) for scores in kept]
-    over = []
+    ability_differences = []
     for ability in ABILITIES:
         members = [scores for scores in kept if classes[scores.name].ability == ability]
         if members:
             families = {scores.name: classes[scores.name].family for scores in members}
-            over.append(ability_difference(NAMES[ability], members, families=families, resamples=resamples))
+            ability_differences.append(ability_difference(NAMES[ability], members, families=families, resamples=resamples))
     sparsities = ("0" if sides[0][0].is_dense else sides[0][0].sparsity, "0" if sides[1][0].is_dense else sides[1][0].sparsity)
-    return MethodPair(*names, sparsities, seeds, tuple(differences), tuple(over), tuple(dict.fromkeys(notes)))
+    return MethodPair(*names, sparsities, seeds, tuple(differences), tuple(ability_differences), tuple(dict.fromkeys(notes)))
 
 
-def every_pair(done: Analysis, resamples: int = 2000) -> tuple[list[MethodPair], list[str]]:
-    """Every two series of one model, at every sparsity that both were asked for; and what cannot be compared.
+def every_pair(analysis: Analysis, resamples: int = 2000) -> tuple[list[MethodPair], list[str]]:
+    """Compares all pairs of series of the same model, at every sparsity that both have. Also returns what cannot be compared.
 
     Args:
-        done: the analysis of a report.
-        resamples: of the bootstrap.
+        analysis: the analysis of a report.
+        resamples: number of bootstrap resamples.
     """
     pairs, gaps = [], []
-    both = [(one, other) for one, other in itertools.combinations(done.series, 2) if one.model == other.model]
-    points = {one.label: by_sparsity(one.trials) for one in done.series}
-    common = {(one.label, other.label): [s for s in points[one.label] if s in points[other.label]] for one, other in both}
-    if (count := sum(map(len, common.values()))) > MOST:
-        return [], [f"methods are not compared with each other, that would be {count} tables: harness-ext compare sets two side by side"]
-    for one, other in both:
-        first, second = points[one.label], points[other.label]
-        for sparsity in common[one.label, other.label]:
-            try:
-                found = pair((one.label, other.label), first[sparsity], second[sparsity], done.classes, resamples=resamples, strict=False)
-            except ReportError as error:
-                gaps.append(f"{one.label} and {other.label} at {sparsity} are not compared: {error}")
-                continue
-            pairs.append(found)
-            gaps += [f"{one.label} and {other.label} at {sparsity}: {note}" for note in found.notes]
+    label_pairs = [(one.label, other.label) for one, other in itertools.combinations(analysis.series, 2) if one.model == other.model]
+    by_label = {series.label: by_sparsity(series.trials) for series in analysis.series}
+    points = [(*labels, sparsity) for labels in label_pairs for sparsity in by_label[labels[0]] if sparsity in by_label[labels[1]]]
+    if len(points) > MOST:
+        tables = f"{len(points)} tables"
+        return [], [f"methods are not compared with each other, that would be {tables}: harness-ext compare sets two side by side"]
+    for first, second, sparsity in points:
+        trials = by_label[first][sparsity], by_label[second][sparsity]
+        try:
+            compared = compare_methods((first, second), *trials, analysis.classes, resamples=resamples, strict=False)
+        except ReportError as error:
+            gaps.append(f"{first} and {second} at {sparsity} are not compared: {error}")
+            continue
+        pairs.append(compared)
+        gaps += [f"{first} and {second} at {sparsity}: {note}" for note in compared.notes]
     return pairs, gaps
 
 
 def by_sparsity(trials: Sequence[LoadedTrial]) -> dict[str, By]:
-    """Trials of one setting by the sparsity that was asked for, rising, and by their calibration seed."""
-    found: dict[str, By] = {}
+    """The trials of one setting by requested sparsity, in rising order, and by calibration seed."""
+    by_value: dict[str, By] = {}
     for trial in sorted(trials, key=lambda trial: (trial.ratio, trial.sparsity, trial.seed is not None, trial.seed or 0)):
         asked = trial.sparsity if trial.pattern else f"{trial.ratio:g}"
-        found.setdefault(asked, {})[trial.seed] = trial
-    return found
+        by_value.setdefault(asked, {})[trial.seed] = trial
+    return by_value
 
 
 def _sides(names: tuple[str, str], first: By, second: By) -> tuple[list[list[LoadedTrial]], tuple[int, ...], list[str]]:
-    """The trials of both sides, one for each seed that both have; the seeds; and notes on what else is not the same.
+    """The trials of both sides, one for each shared seed; the seeds; and notes on other differences.
 
     Raises:
         ReportError: no seed in common.
@@ -153,21 +153,21 @@ def _sides(names: tuple[str, str], first: By, second: By) -> tuple[list[list[Loa
 
 
 def _paired(task: str, sides: Sequence[Sequence[LoadedTrial]]) -> PairedScores | str:
-    """The scores of both methods on a task, by seed; or why there are none.
+    """The scores of both methods on a task, by seed; or the reason why they are missing.
 
     Raises:
         ReportError: results of different items, or of different versions of the task.
     """
-    every = [trial for side in sides for trial in side]
-    if absent := [trial.name for trial in every if task not in trial.tasks]:
+    trials = [trial for side in sides for trial in side]
+    if absent := [trial.name for trial in trials if task not in trial.tasks]:
         return f"task {task!r} is not compared: {absent[0]} has no result of it"
-    scores = [trial.tasks[task] for trial in every]
-    for trial, score in zip(every[1:], scores[1:], strict=True):
-        check_same(every[0], scores[0], trial, score)
-    if absent := [trial.name for trial, score in zip(every, scores, strict=True) if score.scores is None]:
+    scores = [trial.tasks[task] for trial in trials]
+    for trial, score in zip(trials[1:], scores[1:], strict=True):
+        check_same(trials[0], scores[0], trial, score)
+    if absent := [trial.name for trial, score in zip(trials, scores, strict=True) if score.scores is None]:
         return f"task {task!r} is not compared: there are no per-sample records (lm_eval --log_samples writes them) of {absent[0]}"
     ids = sorted(scores[0].scores or ())
-    rows = [[_by_id(trial.tasks[task])[one] for one in ids] for trial in every]
+    rows = [[_by_id(trial.tasks[task])[key] for key in ids] for trial in trials]
     half = len(sides[0])
     return PairedScores(task, ids, np.array(rows[:half]), np.array(rows[half:]), scores[0].chance)
 

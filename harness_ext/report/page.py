@@ -1,4 +1,4 @@
-"""The page of a report, from its template."""
+"""Fills the template of the page of a report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness_ext.report.words import OTHER, Headline, title
 
 
 def render(
-    done: Analysis,
+    analysis: Analysis,
     headline: Headline,
     drawn: Figures,
     rows: Rows,
@@ -28,37 +28,39 @@ def render(
     resamples: int,
     beside: str = "",
 ) -> str:
-    """The page as HTML: styles and figures are in it, and nothing is loaded.
+    """The page as HTML. It contains all styles and figures, and loads nothing.
 
     Args:
-        main: of the drops, the one of the headline.
-        files: names of the files to link; ``beside`` is what leads to them from the page.
+        main: the drop of the headline.
+        files: names of the files to link.
+        beside: relative path from the page to the files.
     """
     import jinja2
 
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     folder = resources.files("harness_ext.report")
     template = environment.from_string(folder.joinpath("page.html.jinja").read_text(encoding="utf-8"))
-    told = {key: found.sentence() for key, found in done.disparities.items()}
-    claimed = {id(claim.found): claim.sentence() for claim in done.claims}
-    told |= {key: claimed[id(found)] for key, found in done.disparities.items() if id(found) in claimed}
-    sentences = {one.label: {drop: told.get((one.label, drop, True), "") for drop in drops} for one in done.series}
-    for (label, drop, corrected), found in done.over_models.items():
+    sentence_of = {key: result.sentence() for key, result in analysis.disparities.items()}
+    claim_sentences = {id(claim.found): claim.sentence() for claim in analysis.claims}
+    sentence_of |= {key: claim_sentences[id(result)] for key, result in analysis.disparities.items() if id(result) in claim_sentences}
+    sentences = {series.label: {drop: sentence_of.get((series.label, drop, True), "") for drop in drops} for series in analysis.series}
+    for (label, drop, corrected), result in analysis.over_models.items():
         if corrected:
-            sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claimed.get(id(found), found.sentence())
-    caveats = _caveats(done)
+            sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claim_sentences.get(id(result), result.sentence())
+    caveats = _caveats(analysis)
     return template.render(
-        done=done, headline=headline, figures=drawn, title=title(done), matrix=matrix(done), keys=keys(done), lost=lost(done, main),
-        tables=details(done, rows, caveats), axis=axis, main=main, files=files, beside=beside, command=command, resamples=resamples,
-        sentences=sentences, other=OTHER, version=metadata.version("lm-eval-pruned"), versions=_versions(done),
-        caveats=caveats, made=_made(done), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
+        analysis=analysis, headline=headline, figures=drawn, title=title(analysis), matrix=matrix(analysis), keys=keys(analysis),
+        lost=lost(analysis, main), tables=details(analysis, rows, caveats), axis=axis, main=main, files=files, beside=beside,
+        command=command, resamples=resamples, sentences=sentences, other=OTHER,
+        version=metadata.version("lm-eval-pruned"), versions=_versions(analysis),
+        caveats=caveats, made=_made(analysis), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
     )  # fmt: skip
 
 
-def _made(done: Analysis) -> str:
-    """When the results were made."""
-    dates = sorted({_day(trial.date) for trial in done.trials if trial.date is not None})
-    trials = f"{len(done.trials)} trial{'' if len(done.trials) == 1 else 's'}"
+def _made(analysis: Analysis) -> str:
+    """The number of trials, and the dates of their results."""
+    dates = sorted({_day(trial.date) for trial in analysis.trials if trial.date is not None})
+    trials = f"{len(analysis.trials)} trial{'' if len(analysis.trials) == 1 else 's'}"
     return f"{trials} of {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}" if dates else f"{trials}, date not recorded"
 
 
@@ -66,16 +68,16 @@ def _day(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
 
 
-def _caveats(done: Analysis) -> list[str]:
-    """What the intervals over calibration seeds do not hold, each caveat once."""
-    said = [one.found.caveat for one in done.spreads] + [critical.caveat for critical in done.critical.values()]
-    return list(dict.fromkeys(caveat for caveat in said if caveat))
+def _caveats(analysis: Analysis) -> list[str]:
+    """The caveats of intervals over calibration seeds, each once."""
+    caveats = [spread.found.caveat for spread in analysis.spreads] + [critical.caveat for critical in analysis.critical.values()]
+    return list(dict.fromkeys(caveat for caveat in caveats if caveat))
 
 
-def _versions(done: Analysis) -> dict[str, list[str]]:
-    """What computed the trials, by name; more than one value where they differ."""
-    found: dict[str, dict[str, None]] = {}
-    for trial in done.trials:
+def _versions(analysis: Analysis) -> dict[str, list[str]]:
+    """Versions of the libraries that computed the trials, by name. Several versions if trials differ."""
+    versions: dict[str, dict[str, None]] = {}
+    for trial in analysis.trials:
         for name, value in trial.versions.items():
-            found.setdefault(name, {})[value] = None
-    return {name: list(values) for name, values in sorted(found.items())}
+            versions.setdefault(name, {})[value] = None
+    return {name: list(values) for name, values in sorted(versions.items())}

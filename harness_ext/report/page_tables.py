@@ -1,4 +1,4 @@
-"""The tables of a page, as texts."""
+"""The tables of a page, with formatted cells."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Table:
     """A table of a page; the first column names the rows.
 
     Args:
-        notes: that are read before it.
-        numeric, code: the places of columns of numbers, and of commands and paths.
+        notes: text above the table.
+        numeric: indices of the columns with numbers.
+        code: indices of the columns with commands and paths.
     """
 
     title: str
@@ -31,15 +32,15 @@ class Table:
     code: Sequence[int] = ()
 
 
-def lost(done: Analysis, drop: float) -> Table | None:
-    """The table beside the first figure: where each method loses each ability."""
-    abilities = of_curves(done)
+def lost(analysis: Analysis, drop: float) -> Table | None:
+    """The table beside the first figure: the sparsities at which each method loses each ability."""
+    abilities = of_curves(analysis)
     rows = []
-    for one in done.series:
-        if found := critical_of(done, one, drop):
+    for series in analysis.series:
+        if criticals := critical_of(analysis, series, drop):
             cells = []
             for ability in abilities:
-                critical = found.get(ability)
+                critical = criticals.get(ability)
                 if critical is None:
                     cells.append(UNKNOWN)
                     continue
@@ -48,7 +49,7 @@ def lost(done: Analysis, drop: float) -> Table | None:
                 interval_words = critical.interval_words()
                 interval_words = interval_words if critical.high is None else interval_words.replace(" ", "\u00a0")
                 cells.append(f"{words} ({interval_words})" if wider else words)
-            rows.append([one.label, *cells, first_lost(done, one, drop)])
+            rows.append([series.label, *cells, first_lost(analysis, series, drop)])
     if not rows:
         return None
     notes = [
@@ -58,34 +59,35 @@ def lost(done: Analysis, drop: float) -> Table | None:
     return Table(f"Sparsity at which {100 * drop:g} % is lost", ["method", *map(name_of, abilities), "lost first"], rows, notes)
 
 
-def details(done: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Table]:
-    """The folded tables, without those that have no rows."""
-    some = [f"Some of these intervals are {caveat}." for caveat in caveats]
-    found = [
-        _critical(done, some),
-        _methods(rows["methods"], some),
+def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Table]:
+    """The folded tables. Tables without rows are left out."""
+    caveat_notes = [f"Some of these intervals are {caveat}." for caveat in caveats]
+    tables = [
+        _critical(analysis, caveat_notes),
+        _methods(rows["methods"], caveat_notes),
         _ladder(rows["ladder"]),
-        _seeds(rows["seeds"], some),
+        _seeds(rows["seeds"], caveat_notes),
         _labels(rows["labels"]),
         _scores(rows["scores"]),
     ]
-    return [table for table in [*found, _commands(done)] if table.rows]
+    return [table for table in [*tables, _commands(analysis)] if table.rows]
 
 
-def _critical(done: Analysis, some: Sequence[str]) -> Table:
+def _critical(analysis: Analysis, caveat_notes: Sequence[str]) -> Table:
     rows = [
-        [label, name_of(ability), f"{100 * drop:g} %", found.cell_words(), found.interval_words(), f"{found.seeds}", f"{found.items}"]
-        for (label, ability, drop, corrected), found in done.critical.items() if corrected
+        [label, name_of(ability), f"{100 * drop:g} %", critical.cell_words(), critical.interval_words(),
+         f"{critical.seeds}", f"{critical.items}"]
+        for (label, ability, drop, corrected), critical in analysis.critical.items() if corrected
     ]  # fmt: skip
     notes = [
         "Of the chance-corrected score. The score falls below the threshold somewhere between the two sparsities; between them nothing was "
-        "measured.", *some,
+        "measured.", *caveat_notes,
     ]  # fmt: skip
     heads = ["method", "ability", "drop", "critical sparsity", "95 % interval", "seeds", "items"]
     return Table("Critical sparsities", heads, rows, notes, (2, 3, 5, 6))
 
 
-def _methods(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
+def _methods(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:
     shown = [
         [f"{row['second']} - {row['first']}", row["first_sparsity"], name_of(row["name"]) if row["kind"] == "ability" else row["name"],
          f"{row['items']}", number(row["difference"]), interval(row["low"], row["high"]), p(row["mcnemar_p"]),
@@ -95,7 +97,7 @@ def _methods(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
     tests = sum(row["mcnemar_p"] is not None for row in rows)
     notes = [
         "Two methods on the same items: raw scores of tasks, chance-corrected scores of abilities. McNemar's test is exact; over several "
-        f"calibration seeds there is one for each, in methods.csv. Holm's correction is for all {tests} tests there.", *some,
+        f"calibration seeds there is one for each, in methods.csv. Holm's correction is for all {tests} tests there.", *caveat_notes,
     ]  # fmt: skip
     heads = ["methods", "sparsity", "task or ability", "items", "difference", "95 % interval", "McNemar p", "with Holm's correction",
              "only the second right", "only the first right"]  # fmt: skip
@@ -116,7 +118,7 @@ def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 6))
 
 
-def _seeds(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
+def _seeds(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:
     shown = [
         [row["model"], row["series"] or row["pruner"], row["sparsity"], row["task"], f"{row['seeds']}", f"{row['items']}",
          number(row["score"], 4), interval(row["score_low"], row["score_high"]), number(row["score_sd"], 4),
@@ -126,7 +128,7 @@ def _seeds(rows: Sequence[Mapping[str, Any]], some: Sequence[str]) -> Table:
     ]  # fmt: skip
     notes = [
         "Mean over the seeds with its 95 % interval over seeds and items, and the standard deviation and range of the seeds, which hold "
-        "the noise of the items as well. A dash stands where there is nothing to compare with.", *some,
+        "the noise of the items as well. A dash stands where there is nothing to compare with.", *caveat_notes,
     ]  # fmt: skip
     heads = [
         "model", "method", "sparsity", "task", "seeds", "items", "mean score", "95 % interval", "sd", "range", "mean corrected",
@@ -175,10 +177,10 @@ def _scores(rows: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Every trial and task", heads, shown, notes, (2, 3, 6, 7, 8, 9, 10, 11, 13, 14, 15))
 
 
-def _commands(done: Analysis) -> Table:
+def _commands(analysis: Analysis) -> Table:
     rows = [
         [trial.fingerprint, trial.pretrained, trial.dense_digest, number(trial.achieved, 4), trial.command, trial.source]
-        for trial in done.trials
+        for trial in analysis.trials
     ]
     notes = [
         "The trials, the fingerprints of their weights, and commands that give the same numbers. Commands that were reconstructed from "
@@ -189,20 +191,20 @@ def _commands(done: Analysis) -> Table:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number, or a dash for what is not known."""
+    """A number, or a dash if it is unknown."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def p(value: float | None) -> str:
-    """The same for p-values."""
+    """A p-value, or a dash if it is unknown."""
     return UNKNOWN if value is None else p_text(value)
 
 
 def whole(value: int | None) -> str:
-    """The same for whole numbers."""
+    """A whole number, or a dash if it is unknown."""
     return UNKNOWN if value is None else f"{value}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """``0.35 to 0.41``, with a dash for an end that is not known."""
+    """``0.35 to 0.41``, with a dash for an unknown end."""
     return UNKNOWN if low is None and high is None else f"{number(low)} to {number(high)}"

@@ -23,17 +23,17 @@ Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 
 
 def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
-    """The trials in folders and files.
+    """Reads the trials in folders and files.
 
     Args:
         paths: sweep folders, folders with ``results_*.json`` anywhere below, or such files.
-        metrics: the score of a task is the first of these that it has.
+        metrics: names of scores. A task is scored by the first of them that it has.
 
     Returns:
-        the trials, and what had to be left out and why.
+        The trials, and what is left out and why.
 
     Raises:
-        ReportError: nothing is there, or it cannot be read.
+        ReportError: a path does not exist, contains no results, or cannot be read.
     """
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
@@ -62,20 +62,21 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[Loaded
     for corrupt, reason in damaged.items():
         gaps.append(f"{corrupt}: the record is corrupt and left out: {reason}")
     for failed in sorted((folder / "failed").glob("*.json")):
-        said = _json(failed)
-        gaps.append(f"{failed}: the trial {said.get('trial')} failed and has no results: {said.get('error')}")
-    trials, missing = read_records(records, metrics)
-    gaps += missing
+        failure = _json(failed)
+        gaps.append(f"{failed}: the trial {failure.get('trial')} failed and has no results: {failure.get('error')}")
+    trials, record_gaps = read_records(records, metrics)
+    gaps += record_gaps
     return trials
 
 
 def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
-    """The trials of records of a sweep, and what had to be left out and why.
+    """Turns records of a sweep into trials. Also returns what is left out and why.
 
     Args:
-        metrics: the score of a task is the first of these that it has.
+        records: records of a sweep.
+        metrics: names of scores. A task is scored by the first of them that it has.
     """
-    found: list[LoadedTrial] = []
+    trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for record in records:
         trial = LoadedTrial(
@@ -90,8 +91,8 @@ def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRIC
             lambda task, record=record, known=known: record.samples(task) if task in known else None,  # type: ignore[misc]
             record.items,
         )  # fmt: skip
-        found.append(trial)
-    return found, gaps
+        trials.append(trial)
+    return trials, gaps
 
 
 def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
@@ -137,54 +138,54 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
 def _tasks(
     trial: LoadedTrial, results: Mapping[str, Any], metrics: Sequence[str], gaps: list[str], rows: Rows, items: Mapping[str, str]
 ) -> dict[str, TaskScore]:
-    found = {}
+    task_scores = {}
     for task, scores in results["results"].items():
-        if task not in results.get("configs", {}):  # a group; its tasks have scores of their own
+        if task not in results.get("configs", {}):  # a group: its tasks are in the results as well
             continue
         chosen = next(((metric, name) for metric in metrics for name in scores if name.partition(",")[0] == metric and "," in name), None)
         if chosen is None:
             gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)} ({trial.name})")
             continue
         metric, name = chosen
-        of, value = name.partition(",")[2], scores[name]
+        filter_name, value = name.partition(",")[2], scores[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
             continue
-        stderr = scores.get(f"{metric}_stderr,{of}")
+        stderr = scores.get(f"{metric}_stderr,{filter_name}")
         metadata = results["configs"][task].get("metadata") or {}
         count = scores.get("sample_len") or results.get("n-samples", {}).get(task, {}).get("effective")
         digests = {"items": items[task]} if task in items else {}
         if task in results.get("task_hashes", {}):
             digests["task hash"] = str(results["task_hashes"][task])
-        items_read = _items(task, rows(task), metric, of, float(value), trial, gaps)
-        chance, known = _chance(task, metric, metadata.get("chance"), items_read.chance, gaps)
-        found[task] = TaskScore(
-            task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=of, value=float(value),
+        items_read = _items(task, rows(task), metric, filter_name, float(value), trial, gaps)
+        chance, chance_known = _chance(task, metric, metadata.get("chance"), items_read.chance, gaps)
+        task_scores[task] = TaskScore(
+            task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=filter_name, value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
-            count=count, chance=chance, chance_declared=known, digests=digests, scores=items_read.scores,
+            count=count, chance=chance, chance_declared=chance_known, digests=digests, scores=items_read.scores,
             predictions=items_read.predictions, labels=items_read.labels, own_chance=items_read.chance, metadata=metadata,
         )  # fmt: skip
-    return found
+    return task_scores
 
 
-def _chance(task: str, metric: str, declared: Any, own: float | None, gaps: list[str]) -> tuple[float, bool]:
-    """The chance of a score, and whether it is known: that of the items, else what the task declares, else 0."""
+def _chance(task: str, metric: str, declared: Any, from_items: float | None, gaps: list[str]) -> tuple[float, bool]:
+    """The chance of a score, and whether it is known. It comes from the items, else from the metadata of the task; else it is 0."""
     if metric not in CHANCE_METRICS:
         return 0.0, True
     usable = isinstance(declared, int | float) and not isinstance(declared, bool) and 0 <= declared < 1
-    if own is None:
+    if from_items is None:
         return (float(declared), True) if usable else (0.0, False)
-    if usable and not math.isclose(declared, own, abs_tol=1e-4):
-        gaps.append(f"task {task!r}: its metadata declare a chance of {declared:g}, and its items have {own:.4g} on average, which is used")
-    return own, True
+    if usable and not math.isclose(declared, from_items, abs_tol=1e-4):
+        gaps.append(f"task {task!r}: its metadata declare a chance of {declared:g}; the mean over its items, {from_items:.4g}, is used")
+    return from_items, True
 
 
 @dataclass(frozen=True)
 class _Items:
-    """What the per-sample records of a task tell; None for what they do not.
+    """What the per-sample records of a task contain; None for what is missing.
 
     Args:
-        scores: by the id of the item: what the document calls itself, if that is unique, else the task and lm-eval's number and hash.
+        scores: scores by item id. The id comes from the document if all are unique, else from the task and lm-eval's number and hash.
         predictions, labels: see ``answers``.
         chance: see ``chance_of``.
     """
@@ -196,11 +197,11 @@ class _Items:
 
 
 def _items(
-    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, of: str, value: float, trial: LoadedTrial, gaps: list[str]
+    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, filter_name: str, value: float, trial: LoadedTrial, gaps: list[str]
 ) -> _Items:
     if rows is None:
         return _Items()
-    kept = [row for row in rows if row.get("filter", "none") == of]
+    kept = [row for row in rows if row.get("filter", "none") == filter_name]
     scores = [row.get(metric) for row in kept]
     if not kept or not all(isinstance(score, int | float) and 0 <= score <= 1 for score in scores):
         gaps.append(f"task {task!r}: no paired statistics, its per-sample records have no {metric} from 0 to 1 ({trial.name})")
@@ -208,31 +209,31 @@ def _items(
     if not math.isclose(sum(map(float, scores)) / len(scores), value, abs_tol=1e-6):  # type: ignore[arg-type]
         gaps.append(f"task {task!r}: no paired statistics, its score is not the mean of its per-sample records ({trial.name})")
         return _Items()
-    own = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
-    if all(isinstance(one, str | int) for one in own) and len(set(own)) == len(own):
-        ids = [f"id:{one}" for one in own]
+    document_ids = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
+    if all(isinstance(document_id, str | int) for document_id in document_ids) and len(set(document_ids)) == len(document_ids):
+        ids = [f"id:{document_id}" for document_id in document_ids]
     else:
         ids = [f"{task}:{row.get('doc_id')}:{row.get('doc_hash', '')}" for row in kept]
     if len(set(ids)) < len(ids):
         gaps.append(f"task {task!r}: no paired statistics, an item occurs twice in its per-sample records ({trial.name})")
         return _Items()
-    found = list(map(float, scores))  # type: ignore[arg-type]
-    predictions, labels = answers(kept, metric, found)
-    return _Items(dict(zip(ids, found, strict=True)), predictions, labels, chance_of(kept, found) if metric in CHANCE_METRICS else None)
+    values = list(map(float, scores))  # type: ignore[arg-type]
+    predictions, labels = answers(kept, metric, values)
+    return _Items(dict(zip(ids, values, strict=True)), predictions, labels, chance_of(kept, values) if metric in CHANCE_METRICS else None)
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ReportError(f"{file}: not a results file of lm_eval")
-    return found
+    return content
 
 
 def _arguments(model_args: Any) -> dict[str, Any]:
-    """Model arguments as values. ``simple_evaluate`` also takes, and records, a text."""
+    """Model arguments as values. ``simple_evaluate`` also accepts a string, and records it as such."""
     if isinstance(model_args, str):
         from lm_eval.utils import simple_parse_args_string
 
@@ -241,8 +242,8 @@ def _arguments(model_args: Any) -> dict[str, Any]:
 
 
 def _ratio(text: str) -> float:
-    zeros, colon, of = text.partition(":")
-    return int(zeros) / int(of) if colon else float(text)
+    zeros, colon, group = text.partition(":")
+    return int(zeros) / int(group) if colon else float(text)
 
 
 def _sanitized(task: str) -> str:
@@ -252,9 +253,9 @@ def _sanitized(task: str) -> str:
 
 
 def _versions(results: Mapping[str, Any], pruning: Mapping[str, Any]) -> dict[str, str]:
-    found = {name: str(value) for name, value in pruning.get("environment", {}).items()}
+    versions = {name: str(value) for name, value in pruning.get("environment", {}).items()}
     for name, key in (("lm_eval", "lm_eval_version"), ("transformers", "transformers_version")):
         if results.get(key):
-            found[name] = str(results[key])
+            versions[name] = str(results[key])
     plugin = pruning.get("plugin")
-    return found | ({"plugin": f"{plugin['distribution']} {plugin['version']}"} if plugin else {})
+    return versions | ({"plugin": f"{plugin['distribution']} {plugin['version']}"} if plugin else {})

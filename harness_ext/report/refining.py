@@ -1,4 +1,4 @@
-"""Where a sweep measures next, for ``harness-ext sweep --refine``."""
+"""Chooses the sparsities that a sweep measures next, for ``harness-ext sweep --refine``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESAMPLES = 2000
 
 
 def check_tasks(prepared: Prepared) -> None:
-    """Raises BadOptionError where no task of a sweep is recall or in-context, so that nothing could be refined."""
+    """Raises BadOptionError if no task of a sweep measures recall or in-context ability: then there is nothing to refine."""
     items = next(iter(prepared.items.values()))
     tasks = prepared.catalogue.tasks(items.for_trial())
     for name, task in tasks.items():
@@ -29,40 +29,43 @@ def check_tasks(prepared: Prepared) -> None:
         if (declared or (known.ability if known else None)) in ABILITIES:
             return
     first = next(iter(tasks), "")
-    way = how_to_class(first).partition(", or with ")[2]
-    raise BadOptionError(f"--refine {prepared.sweep.refine:g}: no task of this sweep is {' or '.join(ABILITIES)}: class one by {way}")
+    advice = how_to_class(first).partition(", or with ")[2]
+    raise BadOptionError(f"--refine {prepared.sweep.refine:g}: no task of this sweep is {' or '.join(ABILITIES)}: class one by {advice}")
 
 
 def sparsities_to_measure(records: Sequence[TrialRecord], width: float) -> Mapping[str, Sequence[float]]:
-    """The midpoints of the cells that decide, for each method, by ``method_of``.
+    """The midpoints of the cells that make an interval wide, for each method, by the result of ``method_of``.
 
     Args:
-        records: of a sweep.
-        width: of the intervals of critical sparsities, at the main drop, chance-corrected.
+        records: the records of a sweep.
+        width: wanted width of the intervals of critical sparsities, at the main drop and with chance-corrected scores.
     """
-    done, methods = _analysed(records)
-    wanted = {methods[id(one)]: sparsities_to_add([found for _, found in _criticals(done, one)], width) for one in done.series}
-    return {method: places for method, places in wanted.items() if places}
+    analysis, methods = _analysed(records)
+    wanted = {
+        methods[id(series)]: sparsities_to_add([critical for _, critical in _criticals(analysis, series)], width)
+        for series in analysis.series
+    }
+    return {method: sparsities for method, sparsities in wanted.items() if sparsities}
 
 
 def reached(records: Sequence[TrialRecord], width: float) -> Iterator[str]:
-    """What is known of each ability now, one line each."""
-    done, _ = _analysed(records)
-    for one in done.series:
-        for ability, found in _criticals(done, one):
-            wide = found.width is None or found.width > width
-            still = ": still wider, which more items or seeds would mend" if wide and not sparsities_to_add([found], width) else ""
-            yield f"{one.label}, {NAMES[ability]}: {found.phrase()}{still}"
+    """One line for each ability of each method: its critical sparsity as measured so far."""
+    analysis, _ = _analysed(records)
+    for series in analysis.series:
+        for ability, critical in _criticals(analysis, series):
+            is_wide = critical.width is None or critical.width > width
+            note = ": still wider, which more items or seeds would mend" if is_wide and not sparsities_to_add([critical], width) else ""
+            yield f"{series.label}, {NAMES[ability]}: {critical.phrase()}{note}"
 
 
 def _analysed(records: Sequence[TrialRecord]) -> tuple[Analysis, dict[int, str]]:
-    """The analysis of records, and the method of each series by its identity."""
+    """The analysis of records, and the method of each series, by the ``id`` of the series."""
     trials, _ = read_records(records)
     by_source = {str(record.folder): method_of(record.arguments) for record in records}
-    done = analyse(trials, classify_tasks(trials), drops=(MAIN_DROP,), resamples=RESAMPLES)
-    return done, {id(one): by_source[one.trials[0].source] for one in done.series}
+    analysis = analyse(trials, classify_tasks(trials), drops=(MAIN_DROP,), resamples=RESAMPLES)
+    return analysis, {id(series): by_source[series.trials[0].source] for series in analysis.series}
 
 
-def _criticals(done: Analysis, series: Series) -> list[tuple[str, Critical]]:
+def _criticals(analysis: Analysis, series: Series) -> list[tuple[str, Critical]]:
     keys = [(ability, (series.label, ability, MAIN_DROP, True)) for ability in ABILITIES]
-    return [(ability, done.critical[key]) for ability, key in keys if key in done.critical]
+    return [(ability, analysis.critical[key]) for ability, key in keys if key in analysis.critical]

@@ -1,4 +1,4 @@
-"""Every trial on every task, beside the dense model."""
+"""Compares every trial with the dense model on every task."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ NO_RECORDS = "there are no per-sample records"
 
 @dataclass
 class Row:
-    """One trial on one task, with the comparison to the dense model where it can be made, or why not.
+    """One trial on one task.
 
     Args:
         ability: one of ``abilities.NAMES``.
-        labels: how the answers are spread over the labels, None where the records have no answers.
+        found: the comparison with the dense model; None if there is none.
+        why_not: the reason why there is no comparison.
+        labels: how the answers are spread over the labels; None if the records have no answers.
     """
 
     trial: LoadedTrial
@@ -34,27 +36,28 @@ def rows(trials: Sequence[LoadedTrial], abilities: Mapping[str, str], otherwise:
     """The rows, and what could not be compared.
 
     Args:
-        abilities: of the tasks, by name; tasks that are not there have the ability ``otherwise``.
-        resamples: of the bootstrap.
+        abilities: the ability of each task, by name.
+        otherwise: the ability of all other tasks.
+        resamples: number of bootstrap resamples.
     """
     dense = dense_trials(trials)
-    found: list[Row] = []
+    task_rows: list[Row] = []
     gaps: list[str] = []
     unrecorded: dict[str, list[str]] = {}
     unanswered: dict[str, list[str]] = {}
     for trial in trials:
         for task, score in trial.tasks.items():
-            against = dense.get(trial.dense_digest)
-            before = against.tasks.get(task) if against else None
-            comparison, why_not = _compared(trial, score, before, resamples, gaps)
-            if why_not == NO_DENSE_RESULT and against is not None:
+            dense_trial = dense.get(trial.dense_digest)
+            dense_score = dense_trial.tasks.get(task) if dense_trial else None
+            comparison, why_not = _compared(trial, score, dense_score, resamples, gaps)
+            if why_not == NO_DENSE_RESULT and dense_trial is not None:
                 gaps.append(f"task {task!r}: the dense {trial.pretrained} has no result, so nothing can be compared with it")
             labels = label_use(score.predictions, score.labels) if score.predictions else None
             if score.scores is None:
                 unrecorded.setdefault(task, []).append(trial.name)
             elif labels is None:
                 unanswered.setdefault(task, []).append(trial.name)
-            found.append(Row(trial, score, abilities.get(task, otherwise), comparison, why_not, labels))
+            task_rows.append(Row(trial, score, abilities.get(task, otherwise), comparison, why_not, labels))
     for task, names in unrecorded.items():
         gaps.append(
             f"task {task!r}: no paired statistics and no use of labels, the per-sample records are missing (lm_eval --log_samples writes "
@@ -62,23 +65,23 @@ def rows(trials: Sequence[LoadedTrial], abilities: Mapping[str, str], otherwise:
         )
     for task, names in unanswered.items():
         gaps.append(f"task {task!r}: no use of labels, the per-sample records do not say which answer its score is of ({_few(names)})")
-    return found, gaps
+    return task_rows, gaps
 
 
 def _compared(
-    trial: LoadedTrial, score: TaskScore, before: TaskScore | None, resamples: int, gaps: list[str]
+    trial: LoadedTrial, score: TaskScore, dense_score: TaskScore | None, resamples: int, gaps: list[str]
 ) -> tuple[Comparison | None, str | None]:
-    """The comparison with the dense model, or why there is none."""
+    """The comparison with the dense model, or the reason why there is none."""
     if score.scores is None:
         return None, NO_RECORDS
     if trial.is_dense:
         return None, "dense"
-    if before is None:
+    if dense_score is None:
         return None, NO_DENSE_RESULT
-    if before.scores is None:
+    if dense_score.scores is None:
         return None, f"{NO_RECORDS} of the dense model"
-    ids = sorted(before.scores)
-    dense, pruned = (Scores(ids, [scores[key] for key in ids]) for scores in (before.scores, score.scores))
+    ids = sorted(dense_score.scores)
+    dense, pruned = (Scores(ids, [scores[key] for key in ids]) for scores in (dense_score.scores, score.scores))
     try:
         return compare(dense, pruned, chance=score.chance, resamples=resamples), None
     except StatisticsError as error:

@@ -56,14 +56,14 @@ def report(
 
     Args:
         paths: sweep folders, folders with ``results_*.json``, or such files.
-        out: the folder to write; by default ``report`` in the first folder, or beside the first file. A name that ends in ``.html`` is that
-            of the page, and the other files go into a folder of the same name without the ending.
-        recall, in_context: names of the tasks that measure this ability, or patterns of names; by default what the metadata of a task
-            declare, or else our table of lm-eval's tasks. Tasks that none of these class are in no mean.
-        metrics: the score of a task is the first of these metrics that it has; by default acc, then exact_match and others.
+        out: the folder to write; by default ``report`` in the first folder, or beside the first file. A name that ends in ``.html`` names
+            the page. The other files then go into a folder of the same name without the ending.
+        recall, in_context: names or patterns of the tasks that measure this ability. By default the metadata of a task decide, or else our
+            table of lm-eval's tasks. All other tasks count in no mean.
+        metrics: names of scores. A task is scored by the first of them that it has; by default acc, then exact_match and others.
         limit: use only results with this limit of items; ``all`` means results without a limit.
-        axis: what curves are drawn against: ``sparsity``, ``size`` (parameters that are not zero) or ``bytes`` (of those).
-        replicates: groups of models, by name, that were trained alike with different seeds; the model is then the unit.
+        axis: horizontal axis of figures: ``sparsity``, ``size`` (nonzero parameters) or ``bytes`` (of the nonzero parameters).
+        replicates: groups of models, by name, that were trained alike with different seeds. The model is then the unit of statistics.
         resamples: the number of bootstrap resamples.
 
     Raises:
@@ -101,11 +101,11 @@ def report(
         analysis.gaps += missing
         rows = tables.tables(analysis, pairs)
         names = tables.write(rows, folder)
-        said = headline(analysis, MAIN_DROP)
-        drawn = figures(analysis, against, DROPS, MAIN_DROP, said.label, folder)
+        first = headline(analysis, MAIN_DROP)
+        drawn = figures(analysis, against, DROPS, MAIN_DROP, first.label, folder)
         analysis.gaps = list(dict.fromkeys([*analysis.gaps, *drawn.gaps]))
         names += drawn.files
         beside = "" if file.parent == folder else f"{quote(folder.name)}/"
-        text = page.render(analysis, said, drawn, rows, against, DROPS, MAIN_DROP, names, shlex.join(command), resamples, beside)
+        text = page.render(analysis, first, drawn, rows, against, DROPS, MAIN_DROP, names, shlex.join(command), resamples, beside)
         file.write_text(text, encoding="utf-8")
     return Report(file, [file, *(folder / name for name in names)], analysis, analysis.gaps)

@@ -1,4 +1,4 @@
-"""Trials put together: one series for each model and way of pruning, from dense to the sparsest."""
+"""Groups trials into series. A series is one model pruned in one way, at rising sparsities."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ class Series:
     """A model pruned in one way at several sparsities, with one calibration seed or more.
 
     Args:
-        label: short, and different from those of the other series.
-        dense: None if there is no result of the dense model.
-        points: trials by sparsity and seed; the sparsity is the achieved one, rounded to 0.001.
+        model: digest of the dense weights.
+        pretrained: name of the model.
+        settings: pruning settings, without sparsity and seed.
+        dense: the trial of the dense model, if there is one.
+        label: a short name that no other series has.
+        points: trials by sparsity and calibration seed. The sparsity is the achieved one, rounded to 0.001.
     """
 
     model: str
@@ -35,19 +38,19 @@ class Series:
 
 
 def dense_trials(trials: Iterable[LoadedTrial]) -> dict[str, LoadedTrial]:
-    """By the digest of their weights."""
+    """The dense trials, by the digest of their weights."""
     return {trial.dense_digest: trial for trial in trials if trial.is_dense}
 
 
 def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
-    """The series among trials, and what could not be put into one.
+    """Groups trials into series. Also returns what is in no series.
 
     Raises:
         ReportError: results of different task versions or items are mixed, or two models have one name.
     """
     check_comparable(trials)
     gaps: list[str] = []
-    dense, found = dense_trials(trials), dict[tuple[str, str], Series]()
+    dense, series_by_key = dense_trials(trials), dict[tuple[str, str], Series]()
     for trial in trials:
         if trial.is_dense:
             continue
@@ -55,7 +58,7 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
             gaps.append(f"{trial.name}: in the table and not in curves, N:M patterns are another constraint than a ratio")
             continue
         key = (trial.dense_digest, repr(sorted(trial.settings.items())))
-        series = found.setdefault(key, Series(trial.dense_digest, trial.pretrained, trial.settings, dense.get(trial.dense_digest)))
+        series = series_by_key.setdefault(key, Series(trial.dense_digest, trial.pretrained, trial.settings, dense.get(trial.dense_digest)))
         by_seed = series.points.setdefault(round(trial.achieved, 3), {})
         if trial.seed in by_seed:
             gaps.append(
@@ -65,10 +68,11 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
             continue
         by_seed[trial.seed] = trial
     ordered = sorted(
-        found.values(), key=lambda one: (one.dense.nonzero or 0 if one.dense else 0, one.pretrained, sorted(one.settings.items()))
+        series_by_key.values(),
+        key=lambda each: (each.dense.nonzero or 0 if each.dense else 0, each.pretrained, sorted(each.settings.items())),
     )
     _label(ordered)
-    for digest, name in sorted({(one.model, one.pretrained) for one in ordered if one.dense is None}):
+    for digest, name in sorted({(each.model, each.pretrained) for each in ordered if each.dense is None}):
         gaps.append(
             f"{name} ({digest}): there is no dense trial, so retained fractions, tests, flips, critical sparsities, curves and the "
             f"disparity cannot be computed; evaluate it with sparsity=0"
@@ -77,32 +81,32 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
 
 
 def check_comparable(trials: Sequence[LoadedTrial]) -> None:
-    """Refuses mixed results: task versions and scores over all trials, items within a model.
+    """Checks that results can be put side by side: versions of tasks over all trials, and items within a model.
 
     Raises:
-        ReportError: names both.
+        ReportError: two trials that cannot, with the names of both.
     """
-    first: dict[tuple[str, str], LoadedTrial] = {}
-    anywhere: dict[str, LoadedTrial] = {}
-    names: dict[str, LoadedTrial] = {}
+    by_model: dict[tuple[str, str], LoadedTrial] = {}
+    by_task: dict[str, LoadedTrial] = {}
+    by_name: dict[str, LoadedTrial] = {}
     for trial in trials:
-        other = names.setdefault(trial.pretrained, trial)
+        other = by_name.setdefault(trial.pretrained, trial)
         if other.dense_digest != trial.dense_digest:
             raise ReportError(
                 f"two models are called {trial.pretrained}, with weights {other.dense_digest} and {trial.dense_digest}: "
                 f"{other.name} and {trial.name}"
             )
         for task, score in trial.tasks.items():
-            same = first.setdefault((trial.dense_digest, task), trial)
-            check_same(same, same.tasks[task], trial, score)
-            model = anywhere.setdefault(task, trial)
-            compared = model.tasks[task]
+            first_of_model = by_model.setdefault((trial.dense_digest, task), trial)
+            check_same(first_of_model, first_of_model.tasks[task], trial, score)
+            first_trial = by_task.setdefault(task, trial)
+            compared = first_trial.tasks[task]
             if compared.version != score.version:
-                check_same(model, compared, trial, score)
+                check_same(first_trial, compared, trial, score)
 
 
 def _label(series: Sequence[Series]) -> None:
-    """The method, and what else differs among the series."""
+    """Gives each series a label: the method, and the other settings that differ among the series."""
     several = len({one.model for one in series}) > 1
     names = dict.fromkeys(name for one in series for name in one.settings if name != "pruner")
     for one in series:
@@ -121,6 +125,6 @@ def _label(series: Sequence[Series]) -> None:
 
 
 def _comparable(name: str, one: Series, other: Series) -> bool:
-    """Whether a difference in a setting says anything: options of another method, and methods that read no text, do not."""
+    """Whether a setting can be compared between two series. Options of different methods cannot."""
     kind, dot, _ = name.partition(".")
     return name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind))

@@ -15,7 +15,7 @@ from harness_ext.report.trials import LoadedTrial
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ALIKE = 0.02  # in sparsity: whole numbers of weights are removed, so that layers of other shapes differ a little
+ALIKE = 0.02  # rounding to whole weights makes layers of different shapes differ by less
 
 
 def layer_sparsities(trial: LoadedTrial) -> dict[str, float]:
@@ -25,46 +25,48 @@ def layer_sparsities(trial: LoadedTrial) -> dict[str, float]:
 
 
 def is_uneven(series: Series) -> bool:
-    """Whether the layers of a series differ in their sparsity."""
+    """Whether the layers of a series have different sparsities."""
     shares = [list(layer_sparsities(trial).values()) for trial in series.trials]
     return any(max(layers) - min(layers) > ALIKE for layers in shares if layers)
 
 
 def strips(series: Sequence[Series], folder: Path) -> Drawn:
-    """Rows of grey, one for each sparsity, with a column for each layer."""
+    """Draws an image in grey for each method, with one row for each sparsity and one column for each layer."""
 
     def make(hover: Hover) -> Figure:
-        most = max(len(one.points) for one in series)
+        most = max(len(each.points) for each in series)
         figure, axes = panels(len(series), columns=1, width=8.0, height=1.1 + 0.22 * most)
-        for one, of in zip(axes, series, strict=True):
-            shares = [[layer_sparsities(trial) for trial in by_seed.values()] for _, by_seed in sorted(of.points.items())]
+        for panel, each in zip(axes, series, strict=True):
+            shares = [[layer_sparsities(trial) for trial in by_seed.values()] for _, by_seed in sorted(each.points.items())]
             names = list(dict.fromkeys(name for trials in shares for layers in trials for name in layers))
             grid = [[float(np.mean([layers.get(name, 0.0) for layers in trials])) for name in names] for trials in shares]
-            # One pixel for each layer and sparsity: as shapes, the strips of many layers would be most of the page.
-            image = one.imshow(
+            # An image with one pixel for each layer and sparsity keeps the page small. Shapes of many layers would be most of it.
+            image = panel.imshow(
                 np.array(grid), cmap="Greys", vmin=0, vmax=1, interpolation="none", aspect="auto", extent=(0, len(names), len(grid), 0)
             )
-            one.hlines(range(1, len(grid)), 0, len(names), color="#bbbbbb", linewidth=0.6)
-            one.spines[:].set_visible(True)
-            one.set_title(of.label, fontsize=10)
-            one.set_yticks(np.arange(len(grid)) + 0.5, [f"{sparsity:g}" for sparsity in sorted(of.points)])
-            one.set_ylabel("sparsity")
+            panel.hlines(range(1, len(grid)), 0, len(names), color="#bbbbbb", linewidth=0.6)
+            panel.spines[:].set_visible(True)
+            panel.set_title(each.label, fontsize=10)
+            panel.set_yticks(np.arange(len(grid)) + 0.5, [f"{sparsity:g}" for sparsity in sorted(each.points)])
+            panel.set_ylabel("sparsity")
             shown = range(0, len(names), max(1, len(names) // 24))
-            one.set_xticks([place + 0.5 for place in shown], [_short(names[place]) for place in shown], rotation=60, ha="right", fontsize=7)
-            one.grid(visible=False)
+            panel.set_xticks(
+                [place + 0.5 for place in shown], [_short(names[place]) for place in shown], rotation=60, ha="right", fontsize=7
+            )
+            panel.grid(visible=False)
         figure.colorbar(image, ax=axes, label="share of zeros", shrink=0.8)
         return figure
 
-    said = []
-    for one in series:
-        ends = [share for trial in one.trials[-1:] for share in layer_sparsities(trial).values()]
+    extremes = []
+    for each in series:
+        ends = [share for trial in each.trials[-1:] for share in layer_sparsities(trial).values()]
         if ends:
-            said.append(f"{one.label} at its largest sparsity: from {min(ends):.2f} to {max(ends):.2f}")
+            extremes.append(f"{each.label} at its largest sparsity: from {min(ends):.2f} to {max(ends):.2f}")
     return draw(
         folder, "layers", "Sparsity per layer",
         "The share of zeros in each linear layer that was pruned, from the pruning records; the mean over calibration seeds. Layers run "
         "from the first block to the last.",
-        f"Strips of grey for each method, one row for each sparsity and one column for each layer. {'; '.join(said)}.", make,
+        f"Strips of grey for each method, one row for each sparsity and one column for each layer. {'; '.join(extremes)}.", make,
     )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from typing import Any
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.compare import pair_rows
 from harness_ext.report.method_pairs import MethodPair
-from harness_ext.statistics import Disparity, ModelsDisparity, Spread
+from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
-SPREAD = ("", "_low", "_high", "_sd", "_least", "_greatest")  # over calibration seeds: the mean, its interval, ...
+SPREAD = ("", "_low", "_high", "_sd", "_least", "_greatest")  # over calibration seeds: mean, interval, standard deviation, range
 COLUMNS: dict[str, dict[str, str]] = {
     "scores": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "ratio": REAL, "achieved_sparsity": REAL, "allocation": TEXT,
@@ -66,11 +66,11 @@ OVER_MODELS = "over models"
 Row = dict[str, Any]
 
 
-def tables(done: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, list[Row]]:
-    """The rows of each table in ``COLUMNS``; what is not known is None."""
+def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, list[Row]]:
+    """The rows of each table in ``COLUMNS``. Unknown values are None."""
     return {
-        "scores": _scores(done), "curves": _curves(done), "critical": _critical(done), "disparity": _disparity(done),
-        "layers": _layers(done), "labels": _labels(done), "seeds": _seeds(done), "ladder": _ladder(done),
+        "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
+        "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
         "methods": pair_rows(pairs),
     }  # fmt: skip
 
@@ -94,16 +94,16 @@ def write(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
     return names
 
 
-def _series_labels(done: Analysis) -> dict[int, str]:
-    return {id(trial): series.label for series in done.series for trial in series.trials}
+def _series_labels(analysis: Analysis) -> dict[int, str]:
+    return {id(trial): series.label for series in analysis.series for trial in series.trials}
 
 
-def _scores(done: Analysis) -> list[Row]:
-    labels = _series_labels(done)
+def _scores(analysis: Analysis) -> list[Row]:
+    labels = _series_labels(analysis)
     rows = []
-    for row in done.rows:
-        trial, score, found = row.trial, row.score, row.found
-        mcnemar, flips = (found.mcnemar, found.flips) if found else (None, None)
+    for row in analysis.rows:
+        trial, score, compared = row.trial, row.score, row.found
+        mcnemar, flips = (compared.mcnemar, compared.flips) if compared else (None, None)
         settings = trial.settings
         rows.append({
             "model": trial.pretrained, "series": labels.get(id(trial)), "pruner": settings.get("pruner"),
@@ -112,9 +112,8 @@ def _scores(done: Analysis) -> list[Row]:
             "seed": trial.seed, "parameters": trial.parameters, "nonzero": trial.nonzero, "task": score.task, "version": score.version,
             "ability": row.ability, "metric": score.metric, "filter": score.filter, "items": score.count, "score": score.value,
             "stderr": score.stderr, "chance": score.chance, "chance_declared": score.chance_declared, "corrected": score.corrected,
-            "retained": found.retained.value if found else None, "retained_low": found.retained.low if found else None,
-            "retained_high": found.retained.high if found else None, "difference": found.difference.value if found else None,
-            "difference_low": found.difference.low if found else None, "difference_high": found.difference.high if found else None,
+            **_estimate("retained", compared.retained if compared else None),
+            **_estimate("difference", compared.difference if compared else None),
             "mcnemar_p": mcnemar.p_value if mcnemar else None, "right_to_wrong": flips.right_to_wrong if flips else None,
             "wrong_to_right": flips.wrong_to_right if flips else None, "dense_right": flips.dense_right if flips else None,
             "dense_wrong": flips.dense_wrong if flips else None, "not_computed": row.why_not if not trial.is_dense else None,
@@ -123,42 +122,47 @@ def _scores(done: Analysis) -> list[Row]:
     return rows
 
 
-def _curves(done: Analysis) -> list[Row]:
+def _estimate(name: str, estimate: Estimate | None) -> Row:
+    ends = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+
+
+def _curves(analysis: Analysis) -> list[Row]:
     return [
         {
-            "series": label, "ability": ability, "tasks": " ".join(done.used[label, ability]), "sparsity": sparsity,
+            "series": label, "ability": ability, "tasks": " ".join(analysis.used[label, ability]), "sparsity": sparsity,
             "corrected_score": score.value, "low": score.low, "high": score.high, "level": score.level, "fitted": fitted,
             "seeds": curve.seeds, "items": curve.items,
         }
-        for (label, ability), curve in done.curves.items()
+        for (label, ability), curve in analysis.curves.items()
         for sparsity, score, fitted in zip(curve.sparsities, curve.scores, curve.fitted, strict=True)
     ]  # fmt: skip
 
 
-def _critical(done: Analysis) -> list[Row]:
+def _critical(analysis: Analysis) -> list[Row]:
     return [
         {
-            "series": label, "ability": ability, "tasks": " ".join(done.used[label, ability]), "drop": drop, "corrected": corrected,
-            "critical_sparsity": found.sparsity, "cell_low": found.cell[0], "cell_high": found.cell[1], "low": found.low,
-            "high": found.high, "level": found.level, "censored": found.censored, "last": found.last, "add": _listed(found.add),
-            "seeds": found.seeds, "items": found.items, "caveat": found.caveat,
+            "series": label, "ability": ability, "tasks": " ".join(analysis.used[label, ability]), "drop": drop, "corrected": corrected,
+            "critical_sparsity": critical.sparsity, "cell_low": critical.cell[0], "cell_high": critical.cell[1], "low": critical.low,
+            "high": critical.high, "level": critical.level, "censored": critical.censored, "last": critical.last,
+            "add": _listed(critical.add), "seeds": critical.seeds, "items": critical.items, "caveat": critical.caveat,
         }
-        for (label, ability, drop, corrected), found in done.critical.items()
+        for (label, ability, drop, corrected), critical in analysis.critical.items()
     ]  # fmt: skip
 
 
-def _disparity(done: Analysis) -> list[Row]:
-    """Of every series, and over the models of replicates; p-values are those of the headline statements."""
-    claims = {id(claim.found): claim for claim in done.claims}
-    found: list[tuple[tuple[str, float, bool], Disparity | ModelsDisparity]] = [*done.disparities.items(), *done.over_models.items()]
+def _disparity(analysis: Analysis) -> list[Row]:
+    """One row for each series, and for replicates over models. Headline statements have p-values."""
+    claims = {id(claim.found): claim for claim in analysis.claims}
+    results: dict[tuple[str, float, bool], Disparity | ModelsDisparity] = {**analysis.disparities, **analysis.over_models}
     rows = []
-    for (label, drop, corrected), one in found:
-        claim = claims.get(id(one))
+    for (label, drop, corrected), result in results.items():
+        claim = claims.get(id(result))
         rows.append({
-            "series": label, "drop": drop, "corrected": corrected, "kind": one.kind if isinstance(one, Disparity) else OVER_MODELS,
-            "difference": one.difference, "low": one.low, "high": one.high, "level": one.level, "finding": one.finding,
-            "told_apart_at": one.told_apart_at if isinstance(one, Disparity) else None, "add": _listed(one.add),
-            "sentence": one.sentence(), "caveat": one.caveat, "models": 1 if isinstance(one, Disparity) else len(one.models),
+            "series": label, "drop": drop, "corrected": corrected, "kind": result.kind if isinstance(result, Disparity) else OVER_MODELS,
+            "difference": result.difference, "low": result.low, "high": result.high, "level": result.level, "finding": result.finding,
+            "told_apart_at": result.told_apart_at if isinstance(result, Disparity) else None, "add": _listed(result.add),
+            "sentence": result.sentence(), "caveat": result.caveat, "models": 1 if isinstance(result, Disparity) else len(result.models),
             "p": claim.p if claim else None, "p_holm": claim.holm if claim else None, "statements": claim.count if claim else None,
         })  # fmt: skip
     return rows
@@ -168,14 +172,14 @@ def _listed(sparsities: Sequence[float]) -> str:
     return " ".join(f"{sparsity:g}" for sparsity in sparsities)
 
 
-def _layers(done: Analysis) -> list[Row]:
+def _layers(analysis: Analysis) -> list[Row]:
     return [
         {
             "model": series.pretrained, "series": series.label, "sparsity": sparsity, "seed": seed, "layer": layer,
             "weights": entry["weights"], "zeros": entry["zeros"], "layer_sparsity": entry["zeros"] / entry["weights"],
             "fingerprint": trial.fingerprint,
         }
-        for series in done.series
+        for series in analysis.series
         for sparsity, by_seed in sorted(series.points.items())
         for seed, trial in by_seed.items()
         for layer, entry in trial.pruning.get("layers", {}).items()
@@ -183,8 +187,8 @@ def _layers(done: Analysis) -> list[Row]:
     ]  # fmt: skip
 
 
-def _labels(done: Analysis) -> list[Row]:
-    series = _series_labels(done)
+def _labels(analysis: Analysis) -> list[Row]:
+    series = _series_labels(analysis)
     return [
         {
             "model": row.trial.pretrained, "series": series.get(id(row.trial)), "pruner": row.trial.settings.get("pruner"),
@@ -193,36 +197,38 @@ def _labels(done: Analysis) -> list[Row]:
             "distinct": row.labels.distinct, "commonest": row.labels.commonest, "balanced_accuracy": row.labels.balanced_accuracy,
             "fingerprint": row.trial.fingerprint,
         }
-        for row in done.rows if row.labels
+        for row in analysis.rows if row.labels
     ]  # fmt: skip
 
 
-def _seeds(done: Analysis) -> list[Row]:
-    series = _series_labels(done)
+def _seeds(analysis: Analysis) -> list[Row]:
+    series = _series_labels(analysis)
     return [
         {
-            "model": one.trial.pretrained, "series": series.get(id(one.trial)), "pruner": one.trial.settings.get("pruner"),
-            "sparsity": one.trial.sparsity, "task": one.task, "seeds": one.found.seeds, "items": one.found.items,
-            "chance": one.found.chance, "level": one.found.accuracy.mean.level, "caveat": one.found.caveat,
-            **_spread("score", one.found.accuracy),
-            **_spread("corrected", one.found.corrected), **_spread("retained", one.found.retained),
-            **_spread("difference", one.found.difference),
+            "model": spread.trial.pretrained, "series": series.get(id(spread.trial)), "pruner": spread.trial.settings.get("pruner"),
+            "sparsity": spread.trial.sparsity, "task": spread.task, "seeds": spread.found.seeds, "items": spread.found.items,
+            "chance": spread.found.chance, "level": spread.found.accuracy.mean.level, "caveat": spread.found.caveat,
+            **_spread("score", spread.found.accuracy),
+            **_spread("corrected", spread.found.corrected), **_spread("retained", spread.found.retained),
+            **_spread("difference", spread.found.difference),
         }
-        for one in done.spreads
+        for spread in analysis.spreads
     ]  # fmt: skip
 
 
-def _spread(name: str, found: Spread | None) -> Row:
-    values = (found.mean.value, found.mean.low, found.mean.high, found.sd, found.least, found.greatest) if found else (None,) * len(SPREAD)
+def _spread(name: str, spread: Spread | None) -> Row:
+    if spread is None:
+        return {f"{name}{part}": None for part in SPREAD}
+    values = (spread.mean.value, spread.mean.low, spread.mean.high, spread.sd, spread.least, spread.greatest)
     return {f"{name}{part}": value for part, value in zip(SPREAD, values, strict=True)}
 
 
-def _ladder(done: Analysis) -> list[Row]:
+def _ladder(analysis: Analysis) -> list[Row]:
     return [
         {
             "model": rung.pretrained, "series": rung.series, "sparsity": rung.sparsity, "ability": rung.ability,
-            "tasks": " ".join(done.ladder_tasks[rung.ability]), "nonzero": rung.nonzero, "corrected_score": rung.score,
+            "tasks": " ".join(analysis.ladder_tasks[rung.ability]), "nonzero": rung.nonzero, "corrected_score": rung.score,
             "dense_at_equal_nonzero": rung.dense_at_equal,
         }
-        for rung in done.rungs
+        for rung in analysis.rungs
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a report reads: trials with the scores of their tasks, wherever they were written."""
+"""Trials with the scores of their tasks, from sweep folders or results of lm-eval."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
 
-CHANCE_METRICS = ("acc", "acc_norm")  # what a task declares as chance is the share of items that a guess among the choices gets right
-ALL = "all"  # items, where there was no limit
+CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
+ALL = "all"  # the limit of a trial that used all items
 
 
 class ReportError(HarnessExtError, ValueError):
-    """Results from which no report can be made, or that must not be put side by side."""
+    """Results from which no report can be made, or which cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class TaskScore:
 
     Args:
         task, version: as in the results.
-        metric, filter: which of the scores it is.
-        value, stderr: as lm-eval computed them; the error may be None.
-        count: the number of items.
-        chance: the score of a guess; 0 where nothing tells it.
-        chance_declared: whether the items or the task tell the chance.
-        own_chance: of the items: the mean of 1/number of choices; None where the records do not tell.
-        metadata: of the task, as in the results.
-        digests: of the items, by kind: two results that have a digest of the same kind are of the same items if it is equal.
-        scores: of each item by its id, None where there are no per-sample records.
-        predictions: of the items, see ``answers``; None where the records have none.
-        labels: that are right, in the same order; None where the records do not say.
+        metric, filter: names of the score and of its filter.
+        value, stderr: score and standard error from lm-eval. The error may be None.
+        count: number of items.
+        chance: score of a guess; 0 if it is unknown.
+        chance_declared: whether the chance is known from the items or from the task.
+        digests: digests of the items, by kind. Two results with equal digests of one kind are of the same items.
+        scores: score of each item by its id; None without per-sample records.
+        predictions: answers to the items, see ``answers``; None if the records have none.
+        labels: right answers in the same order; None if the records do not tell them.
+        own_chance: chance computed from the items, the mean of 1 / number of choices; None if the records do not tell it.
+        metadata: metadata of the task, as in the results.
     """
 
     task: str
@@ -62,18 +62,18 @@ class LoadedTrial:
     """One model, dense or pruned.
 
     Args:
-        source: the folder or file that it was read from.
-        pretrained: the name of the model, and ``dense_digest`` of its weights.
-        plan: of the pruning record.
+        source: the folder or file of the results.
+        pretrained: name of the model.
         pruning: the pruning record.
-        ratio: the sparsity asked for, as a number.
-        parameters: of the model, zeros included; None if the results do not say.
-        command: that gives the same numbers.
-        versions: of what computed them.
-        limit: of the items, as lm-eval took it; None if all were asked.
-        bits: of a parameter; None if the results do not say.
-        date: when the results were written, in seconds since 1970; None if they do not say.
-        tasks: by name.
+        calibration: source of the calibration text; None if nothing was calibrated.
+        ratio: requested sparsity, as a number.
+        parameters: number of parameters, including zeros; None if unknown.
+        command: a command that gives the same numbers.
+        versions: versions of the libraries that computed the results, by name.
+        limit: ``--limit`` of lm-eval; None if all items were used.
+        bits: bits per parameter; None if unknown.
+        date: when the results were written, in seconds since 1970; None if unknown.
+        tasks: scores by task.
     """
 
     source: str
@@ -112,7 +112,7 @@ class LoadedTrial:
 
     @property
     def pattern(self) -> bool:
-        """Whether N of every M weights go, which is another constraint than a ratio."""
+        """Whether the sparsity is an N:M pattern."""
         return ":" in self.sparsity
 
     @property
@@ -121,34 +121,34 @@ class LoadedTrial:
 
     @property
     def seed(self) -> int | None:
-        found = self.plan.get("calibration_options", {}).get("seed")
-        return None if self.is_dense or found is None else int(found)
+        seed = self.plan.get("calibration_options", {}).get("seed")
+        return None if self.is_dense or seed is None else int(seed)
 
     @property
     def nonzero(self) -> int | None:
-        """Parameters less the zeros in the layers that were pruned."""
+        """Number of parameters without the zeros in pruned layers."""
         if self.parameters is None:
             return None
         return self.parameters - sum(int(entry.get("zeros", 0)) for entry in self.pruning.get("layers", {}).values())
 
     @property
     def settings(self) -> dict[str, str]:
-        """What makes one curve: all that was asked for but the sparsity and the seed."""
+        """All pruning settings but the sparsity and the seed. Trials with the same settings make one curve."""
         if self.is_dense:
             return {}
-        plan, found = self.plan, {name: str(self.plan[name]) for name in ("pruner", "modules", "allocation") if name in self.plan}
+        plan, settings = self.plan, {name: str(self.plan[name]) for name in ("pruner", "modules", "allocation") if name in self.plan}
         if self.calibration is not None:
-            found["calibration"] = self.calibration
+            settings["calibration"] = self.calibration
         for kind in ("pruner", "allocation", "calibration"):
             for name, value in plan.get(f"{kind}_options", {}).items():
                 if (kind, name) != ("calibration", "seed"):
-                    found[f"{kind}.{name}"] = json.dumps(value, default=str)
-        found |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
-        return found | {"precision": str(plan.get("precision", ""))}
+                    settings[f"{kind}.{name}"] = json.dumps(value, default=str)
+        settings |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
+        return settings | {"precision": str(plan.get("precision", ""))}
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """A name for messages."""
         if self.is_dense:
             return f"{self.pretrained} dense ({self.source})"
         seed = "" if self.seed is None else f", seed {self.seed}"
@@ -156,7 +156,7 @@ class LoadedTrial:
 
 
 def share_chances(trials: Sequence[LoadedTrial]) -> None:
-    """Gives the chance of the items, which per-sample records tell, to results of the same items without such records."""
+    """Copies the chance that per-sample records tell to results of the same items without such records."""
     known: dict[str, list[TaskScore]] = {}
     for trial in trials:
         for task, score in trial.tasks.items():
@@ -171,15 +171,15 @@ def share_chances(trials: Sequence[LoadedTrial]) -> None:
 
 
 def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
-    """One trial for each setting, with all its tasks; the same result twice counts once.
+    """Merges the trials of each setting into one trial with all tasks. A result that occurs twice counts once.
 
     Raises:
         ReportError: two results of the same trial and task that differ.
     """
-    found: dict[tuple[Any, ...], LoadedTrial] = {}
+    merged: dict[tuple[Any, ...], LoadedTrial] = {}
     for trial in trials:
         key = (trial.dense_digest, json.dumps(trial.settings, sort_keys=True), trial.sparsity if not trial.is_dense else "0", trial.seed)
-        first = found.setdefault(key, trial)
+        first = merged.setdefault(key, trial)
         if first is trial:
             continue
         for task, score in trial.tasks.items():
@@ -195,14 +195,14 @@ def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
                 )
             if other.scores is None and score.scores is not None:
                 first.tasks[task] = score
-    return list(found.values())
+    return list(merged.values())
 
 
 def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared: TaskScore) -> None:
-    """Refuses to put scores of different versions of a task, or of different items, side by side.
+    """Checks that two scores are of the same version and the same items of a task.
 
     Raises:
-        ReportError: names both.
+        ReportError: they are not; the message names both trials.
     """
     both = f"{one.name} and {other.name}"
     if score.version != compared.version:
@@ -219,7 +219,7 @@ def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared:
 
 
 def same_items(one: TaskScore, other: TaskScore) -> bool:
-    """Whether nothing that is known says that two results are of different items."""
+    """Whether two results may be of the same items. Unknown counts, digests and ids are taken as equal."""
     if one.count is not None and other.count is not None and one.count != other.count:
         return False
     if any(other.digests.get(kind, digest) != digest for kind, digest in one.digests.items()):
@@ -228,19 +228,19 @@ def same_items(one: TaskScore, other: TaskScore) -> bool:
 
 
 def of_limit(trials: list[LoadedTrial], limit: str) -> list[LoadedTrial]:
-    """Those that were evaluated with a limit.
+    """The trials that were evaluated with a limit.
 
     Args:
-        limit: ``all`` for those without one, or as for ``lm_eval --limit``.
+        limit: a number as for ``lm_eval --limit``, or ``all`` for trials without a limit.
 
     Raises:
-        ReportError: there are none.
+        ReportError: no trial has the limit.
     """
-    found = [trial for trial in trials if _limit(trial) == (limit if limit == ALL else _number(limit))]
-    if not found:
-        there = sorted({_limit(trial) for trial in trials})
-        raise ReportError(f"--limit {shortened(limit)}: no results of that limit; there are {' and '.join(there)}")
-    return found
+    selected = [trial for trial in trials if _limit(trial) == (limit if limit == ALL else _number(limit))]
+    if not selected:
+        limits = sorted({_limit(trial) for trial in trials})
+        raise ReportError(f"--limit {shortened(limit)}: no results of that limit; there are {' and '.join(limits)}")
+    return selected
 
 
 def _limit(trial: LoadedTrial) -> str:

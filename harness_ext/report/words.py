@@ -1,4 +1,4 @@
-"""How a page says what was measured: the headline, and the names of abilities and models."""
+"""Texts of the page: the headline, and the names of abilities and models."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Headline:
     """The first sentence of a page.
 
     Args:
-        sentence: of one method, or of what could be read.
-        notes: what is to be known with it.
-        label: of the method, None where no score falls along a curve.
+        sentence: a sentence about one method, or about the results if there is no curve.
+        notes: sentences that explain the first one.
+        label: label of the method; None if there is no curve.
     """
 
     sentence: str
@@ -29,28 +29,29 @@ class Headline:
 
 
 def name_of(ability: str | None) -> str:
-    """An ability in words."""
+    """Name of an ability."""
     return OTHER if ability is None else NAMES.get(ability, ability)
 
 
-def of_curves(done: Analysis) -> list[str]:
-    """The abilities that have a curve, in order."""
-    return list(dict.fromkeys([*(one for one in ABILITIES if any(key[1] == one for key in done.curves)), *(key[1] for key in done.curves)]))
+def of_curves(analysis: Analysis) -> list[str]:
+    """The abilities that have a curve, in a fixed order."""
+    present = dict.fromkeys(ability for _, ability in analysis.curves)
+    return sorted(present, key=lambda ability: ABILITIES.index(ability) if ability in ABILITIES else len(ABILITIES))
 
 
-def tasks_by_ability(done: Analysis) -> dict[str | None, list[str]]:
-    """The tasks that have results, those of no ability last."""
-    tasks = sorted({task for trial in done.trials for task in trial.tasks})
-    named = list(dict.fromkeys([*ABILITIES, *done.abilities.values()]))
-    groups = {one: [task for task in tasks if done.abilities.get(task) == one] for one in [*named, None]}
-    return {one: group for one, group in groups.items() if group}
+def tasks_by_ability(analysis: Analysis) -> dict[str | None, list[str]]:
+    """The tasks with results, by ability. Tasks without an ability come last."""
+    tasks = sorted({task for trial in analysis.trials for task in trial.tasks})
+    abilities = list(dict.fromkeys([*ABILITIES, *analysis.abilities.values()]))
+    groups = {ability: [task for task in tasks if analysis.abilities.get(task) == ability] for ability in [*abilities, None]}
+    return {ability: group for ability, group in groups.items() if group}
 
 
-def title(done: Analysis) -> str:
-    """What the page is about, in plain words."""
-    pruned = list(dict.fromkeys(trial.pretrained for trial in done.trials if not trial.is_dense))
+def title(analysis: Analysis) -> str:
+    """Title of the page."""
+    pruned = list(dict.fromkeys(trial.pretrained for trial in analysis.trials if not trial.is_dense))
     if not pruned:
-        return f"Scores of {_models([trial.pretrained for trial in done.trials])}"
+        return f"Scores of {_models([trial.pretrained for trial in analysis.trials])}"
     several = len(pruned) > 1
     return f"What {_models(pruned)} {'lose' if several else 'loses'} when {'they are' if several else 'it is'} pruned"
 
@@ -60,51 +61,52 @@ def _models(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}" if 1 < len(names) < 4 else names[0] if len(names) == 1 else f"{len(names)} models"
 
 
-def headline(done: Analysis, drop: float) -> Headline:
-    """What is lost first, of the method that keeps most.
+def headline(analysis: Analysis, drop: float) -> Headline:
+    """The headline: what the method that keeps most loses first.
 
     Args:
         drop: the share of the dense score that counts as lost.
     """
-    found = {one.label: critical_of(done, one, drop) for one in done.series}
-    found = {label: by_ability for label, by_ability in found.items() if by_ability}
-    nothing = "".join(f"{one.sentence()} " for one in done.nothing_to_lose)
-    scores = tuple(one.scores() for one in done.nothing_to_lose)
-    if not found:
-        results = sum(len(trial.tasks) for trial in done.trials)
-        return Headline(f"{nothing}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
-    if over := [claim for claim in done.claims if isinstance(claim.found, ModelsDisparity)]:
-        return Headline(f"{nothing}{over[0].found.sentence()}", (*scores, f"{over[0].label}: {over[0].p_words()}."))
-    whole = {one.label: one.settings.get("modules", "all") == "all" for one in done.series}
-    label = max(found, key=lambda one: (len(found[one]), whole[one], sum(_kept(critical) for critical in found[one].values())))
-    said = [(name_of(ability), critical) for ability, critical in found[label].items()]
-    kept = all(critical.cell[1] is None for _, critical in said)
+    by_label = {each.label: critical_of(analysis, each, drop) for each in analysis.series}
+    by_label = {label: by_ability for label, by_ability in by_label.items() if by_ability}
+    at_chance = "".join(f"{each.sentence()} " for each in analysis.nothing_to_lose)
+    scores = tuple(each.scores() for each in analysis.nothing_to_lose)
+    if not by_label:
+        results = sum(len(trial.tasks) for trial in analysis.trials)
+        return Headline(f"{at_chance}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
+    if over_models := [claim for claim in analysis.claims if isinstance(claim.found, ModelsDisparity)]:
+        return Headline(f"{at_chance}{over_models[0].found.sentence()}", (*scores, f"{over_models[0].label}: {over_models[0].p_words()}."))
+    all_modules = {each.label: each.settings.get("modules", "all") == "all" for each in analysis.series}
+    kept_sum = {each: sum(map(_kept, criticals.values())) for each, criticals in by_label.items()}
+    label = max(by_label, key=lambda each: (len(by_label[each]), all_modules[each], kept_sum[each]))
+    criticals = [(name_of(ability), critical) for ability, critical in by_label[label].items()]
+    kept = all(critical.cell[1] is None for _, critical in criticals)
     parts: list[str] = []
     before = ""
-    for name, critical in said:
+    for name, critical in criticals:
         verb, where = _fate(critical)
         parts.append(f"{name if parts else f'{name.capitalize()} of this model'} {where if verb == before else f'{verb} {where}'}")
         before = verb
-    series = next(one for one in done.series if one.label == label)
+    series = next(each for each in analysis.series if each.label == label)
     method = label if label.startswith(series.pretrained) else f"{label}, {series.pretrained}"
-    told = done.disparities.get((label, drop, True))
-    claim = next((claim for claim in done.claims if claim.label == label), None)
-    if kept and len(said) > 1:
-        parts = [f"{' and '.join(name for name, _ in said).capitalize()} of this model are kept up to {said[0][1].last:g}"]
-    doubt = "; which of the two fails first is not shown" if told is not None and not told.shown and not kept else ""
-    intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in said)
+    result = analysis.disparities.get((label, drop, True))
+    claim = next((claim for claim in analysis.claims if claim.label == label), None)
+    if kept and len(criticals) > 1:
+        parts = [f"{' and '.join(name for name, _ in criticals).capitalize()} of this model are kept up to {criticals[0][1].last:g}"]
+    doubt = "; which of the two fails first is not shown" if result is not None and not result.shown and not kept else ""
+    intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in criticals)
     notes = [f"Lost: {100 * drop:g} % of the dense score above chance. 95 % intervals of that sparsity: {intervals}."]
     notes = [*scores, *notes, *([f"That one outlasts the other: {claim.p_words()}."] if claim else [])]
-    notes += [critical.caveat for _, critical in said[:1] if critical.caveat]
-    if len(found) > 1:
-        notes.append(f"The sentence is about the method that keeps most; the picture and the table have all {len(found)}.")
-    return Headline(f"{nothing}{', '.join(parts)}{doubt}: {method}.", tuple(notes), label)
+    notes += [critical.caveat for _, critical in criticals[:1] if critical.caveat]
+    if len(by_label) > 1:
+        notes.append(f"The sentence is about the method that keeps most; the picture and the table have all {len(by_label)}.")
+    return Headline(f"{at_chance}{', '.join(parts)}{doubt}: {method}.", tuple(notes), label)
 
 
-def critical_of(done: Analysis, series: Series, drop: float) -> Mapping[str, Critical]:
-    """The critical sparsities of a series by ability, chance-corrected."""
-    keys = {ability: (series.label, ability, drop, True) for ability in of_curves(done)}
-    return {ability: done.critical[key] for ability, key in keys.items() if key in done.critical}
+def critical_of(analysis: Analysis, series: Series, drop: float) -> Mapping[str, Critical]:
+    """The critical sparsities of a series by ability, for chance-corrected scores."""
+    keys = {ability: (series.label, ability, drop, True) for ability in of_curves(analysis)}
+    return {ability: analysis.critical[key] for ability, key in keys.items() if key in analysis.critical}
 
 
 def _kept(critical: Critical) -> float:
@@ -112,13 +114,14 @@ def _kept(critical: Critical) -> float:
 
 
 def _fate(critical: Critical) -> tuple[str, str]:
-    """From the first measured sparsity at which it is lost, since nothing was measured just before it."""
+    """Verb and place. The place of a loss is the first measured sparsity at which the score is lost."""
     return ("is kept", f"up to {critical.last:g}") if critical.cell[1] is None else ("is lost", f"from {critical.cell[1]:g} on")
 
 
-def first_lost(done: Analysis, series: Series, drop: float) -> str:
-    """The ability that a method loses first, where that is shown."""
-    told = done.disparities.get((series.label, drop, True))
-    if told is None:
+def first_lost(analysis: Analysis, series: Series, drop: float) -> str:
+    """The ability that a method loses first, if the intervals show it."""
+    result = analysis.disparities.get((series.label, drop, True))
+    if result is None:
         return "-"
-    return {"in-context outlasts recall": told.names[0], "recall outlasts in-context": told.names[1]}.get(told.finding, "not shown")
+    recall, in_context = result.names
+    return {"in-context outlasts recall": recall, "recall outlasts in-context": in_context}.get(result.finding, "not shown")
