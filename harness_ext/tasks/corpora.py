@@ -1,4 +1,4 @@
-"""Texts to measure perplexity on: a file, or WikiText-2 and C4 as the pruning papers take them from the hub."""
+"""Texts for perplexity: a file, or WikiText-2 and C4 from the hub, prepared as in the pruning papers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ class Corpus:
     """A text to measure perplexity on.
 
     Args:
-        name: as the user wrote it: a path, or a name in :data:`FROM_THE_HUB`.
-        text: not empty.
-        most: no more windows than these.
+        name: the argument of the user: a path, or a name in :data:`FROM_THE_HUB`.
+        text: the text, which is not empty.
+        most: largest number of windows; None for no limit.
     """
 
     name: str
@@ -42,14 +43,14 @@ class Corpus:
 
 
 def read(name: str) -> Corpus:
-    """The text of that name.
+    """Reads a text.
 
     Args:
-        name: a text file, ``wikitext2`` or ``c4``. A file of that name in the current folder comes first.
+        name: path of a text file, ``wikitext2`` or ``c4``. If there is a file of that name, the file is read.
 
     Raises:
-        BadOptionError: neither.
-        TextError: it is empty, not UTF-8, or cannot be read.
+        BadOptionError: there is no such file, and the name is not in :data:`FROM_THE_HUB`.
+        TextError: the text is empty, not UTF-8, or cannot be read.
     """
     check(name)
     path = os.path.expanduser(name)
@@ -71,7 +72,7 @@ def check(name: str) -> None:
     """Checks the name without reading the text.
 
     Raises:
-        BadOptionError: no such file, and none of :data:`FROM_THE_HUB`.
+        BadOptionError: there is no such file, and the name is not in :data:`FROM_THE_HUB`.
     """
     path = os.path.expanduser(name)
     if os.path.isdir(path):
@@ -82,26 +83,21 @@ def check(name: str) -> None:
 
 
 def wikitext2(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The test split as the papers join it: with two line feeds between the rows, which are lines.
+    """Joins the rows of the test split with two line feeds, as the papers do. Each row is a line of text.
 
     Args:
-        rows: with the field ``text``.
+        rows: rows with the field ``text``.
     """
     return "\n\n".join(_texts("wikitext2", rows))
 
 
 def c4(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The first documents of the validation split as the papers join them: with a space.
+    """Joins the first documents of the validation split with spaces, as the papers do.
 
     Args:
-        rows: with the field ``text``.
+        rows: rows with the field ``text``.
     """
-    texts = []
-    for text in _texts("c4", rows):
-        texts.append(text)
-        if len(texts) == C4_DOCUMENTS:
-            break
-    return " ".join(texts)
+    return " ".join(islice(_texts("c4", rows), C4_DOCUMENTS))
 
 
 def _wikitext2() -> tuple[str, int | None]:

@@ -1,4 +1,4 @@
-"""The options of the fact tasks, and the list of known facts that one of them names."""
+"""The options of the fact tasks, and the file of known facts that ``facts_known`` names."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Options(TaskOptions):
     """The options of the fact tasks, with the prefix ``facts_``.
 
     Attributes:
-        items: How many facts, drawn with the seed; 0 is all.
-        choices: How many answers of the relation are ranked at most, the right one and the substitute included; 0 is no ranking.
-        distractors: Sentences around the one that states the fact: others about the subject, up to half, and others of the relation.
-        seed: Other facts, passages, substitutes and choices.
-        known: A file written by ``harness-ext known-facts``; of the facts drawn, the others are left out.
-        shots: Exemplars in the prompt: other facts of the relation, with their answers.
-        form: ``sentence`` (a sentence to be continued) or ``question``; by default as the source of the facts asks.
+        items: Number of facts, drawn at random; 0 means all.
+        choices: Largest number of ranked answers, including the right one and the substitute. 0 means no ranking.
+        distractors: Number of sentences around the one that states the fact. Up to half are about the subject, the rest about the relation.
+        seed: Seed of the facts, passages, substitutes and choices.
+        known: File written by ``harness-ext known-facts``. Of the drawn facts, only those in the file are kept.
+        shots: Number of exemplars in the prompt. They are other facts of the relation, with their answers.
+        form: ``sentence`` (to be continued) or ``question``. By default, the form in the source of the facts.
     """
 
     prefix: ClassVar[str] = "facts_"
@@ -58,10 +58,10 @@ check_options = Options.check_metadata
 
 
 def options_of(metadata: Mapping[str, Any]) -> Options:
-    """The options among a task's metadata; names without the prefix are somebody else's. A list of known facts is read.
+    """Reads the options in the metadata of a task. Names without the prefix are ignored. The file of known facts is checked.
 
     Raises:
-        BadOptionError: an unknown or impossible option.
+        BadOptionError: an option is unknown or impossible.
     """
     options = Options.from_metadata(metadata)
     if options.known is not None:
@@ -70,10 +70,10 @@ def options_of(metadata: Mapping[str, Any]) -> Options:
 
 
 def known_ids(path: str) -> set[str]:
-    """The ids in a list of known facts.
+    """Reads the ids in a file of known facts.
 
     Raises:
-        BadOptionError: a file that cannot be read, or that ``harness-ext known-facts`` did not write.
+        BadOptionError: the file cannot be read, or ``harness-ext known-facts`` did not write it.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))

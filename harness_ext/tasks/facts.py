@@ -1,8 +1,8 @@
-"""Facts as items of three tasks: asked closed-book, after a passage that states them, after a passage that states something else.
+"""Makes items from facts for three conditions: closed-book, with a passage that states the fact, and with a passage that contradicts it.
 
-The items of the three conditions are the same facts in the same order, so that differences between conditions, and between a dense and
-a pruned model, are paired. The passage of the third condition is made by corpus substitution after Longpre et al. (arXiv 2109.05052):
-every literal occurrence of the answer gives way to another answer of the same relation.
+All conditions have the same facts in the same order. Differences between conditions, and between a dense and a pruned model, are therefore
+paired. The passage that contradicts the fact is made by corpus substitution (Longpre et al., arXiv 2109.05052): every literal occurrence of
+the answer is replaced by another answer of the same relation.
 """
 
 from __future__ import annotations
@@ -44,24 +44,24 @@ _QUESTION = "Question: "
 
 
 class FactError(HarnessExtError):
-    """A fact, or a file of facts, that no item can be made of."""
+    """A fact or a file of facts from which no item can be made."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One fact and how to ask for it.
+    """One fact, and how to ask for it.
 
     Attributes:
-        id: Unique in its source; the same in all conditions.
-        relation: Facts of one relation have answers of one type: distractors, choices and substitutes come from the same relation.
+        id: Unique in its source, and the same in all conditions.
+        relation: Name of the relation. Its facts have answers of one type, and share distractors, choices and substitutes.
         subject: What the fact is about.
-        question: The closed-book prompt up to the answer, which follows after a space.
-        question_form: The same as a question, where ``question`` is the beginning of a sentence and there is one.
-        answers: All accepted answers; the first is the one that ``evidence`` states.
+        question: The closed-book prompt up to the answer. The answer follows after a space.
+        question_form: The prompt as a question, if ``question`` is the beginning of a sentence.
+        answers: All accepted answers. The first is the one that ``evidence`` states.
         evidence: A text that states the answer: a sentence, or a passage if ``whole``.
-        whole: The evidence is a passage of its own and needs no distractors around it.
-        objects: The accepted answers of the relation where they are not those of the other facts.
-        extra: More columns of the row, e.g. the popularity of the subject.
+        whole: Whether the evidence is a complete passage, which needs no distractors.
+        objects: Answers of the relation, if they are not those of the other facts.
+        extra: More columns of the row, such as the popularity of the subject.
     """
 
     id: str
@@ -77,7 +77,7 @@ class Fact:
 
 
 def check_condition(condition: str) -> str:
-    """The condition, if it is one."""
+    """Returns the condition, or raises UnknownNameError."""
     if condition not in CONDITIONS:
         raise UnknownNameError(
             f"no condition named {shown(condition)}.{did_you_mean(condition, CONDITIONS)} Conditions: {', '.join(CONDITIONS)}"
@@ -89,16 +89,16 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
     """The items of one condition.
 
     Returns:
-        For each fact: ``id``, ``relation``, ``subject``, ``condition``, ``prompt``, ``answers`` (what the prompt asks for: of an override
-        item the substitute), ``memory`` (of an override item what was replaced, else empty), ``choices`` and in them the indices
-        ``target`` and ``memory_target`` (-1 where there are none), ``leaks`` (the subject states an answer: Mexico City is in Mexico), with
-        exemplars ``shots`` (their ids), and the fact's extra columns.
+        A row for each fact, with ``id``, ``relation``, ``subject``, ``condition``, ``prompt`` and the fact's extra columns. ``answers`` are
+        the right answers: in an override item the substitute. ``memory`` has the replaced answers of an override item. ``choices`` are the
+        ranked answers, with the indices ``target`` and ``memory_target`` (-1 if there is none). ``leaks`` tells whether the subject states
+        an answer, as in Mexico City and Mexico. ``shots`` has the ids of exemplars, if there are any.
 
     Raises:
-        FactError: no facts, two with one id, an empty answer, evidence that does not state the
-            answer, no possible substitute, or too few facts for the exemplars.
+        FactError: there are no facts, two facts have the same id, an answer is empty, the evidence does not state the answer, there is no
+            possible substitute, or there are too few facts for the exemplars.
         UnknownNameError: an unknown condition.
-        BadOptionError: a list of known facts that is not one, or not of these facts; facts that cannot be asked in the form.
+        BadOptionError: the file of known facts is wrong or of other facts, or the facts cannot be asked in the wanted form.
     """
     check_condition(condition)
     _check_unique(facts)
@@ -108,10 +108,10 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
 
 
 def check_shots_and_form(facts: Sequence[Fact], options: Options) -> None:
-    """Checks what is quick to check before a model is loaded: the form, and whether each relation has more facts than exemplars.
+    """Checks, before a model is loaded, the form and whether each relation has more facts than exemplars.
 
     Raises:
-        BadOptionError: facts that cannot be asked in the form.
+        BadOptionError: the facts cannot be asked in the wanted form.
         FactError: too few facts for the exemplars.
     """
     counts = Counter(fact.relation for fact in facts)
@@ -129,7 +129,7 @@ def _too_few(fact: Fact, facts: int, possible: int, options: Options) -> FactErr
 
 
 class _Source:
-    """Facts, looked up by relation and by subject."""
+    """Facts with indices by relation and by subject."""
 
     def __init__(self, facts: Sequence[Fact]):
         self.facts = facts
@@ -186,7 +186,7 @@ def _told(
     subjects: Set[str],
     hidden: tuple[str, ...] = (),
 ) -> tuple[str, str]:
-    """The passage of a condition, and the answer that it states; for ``subjects`` and ``hidden`` see :func:`_passage`."""
+    """The passage of a condition, and the answer that it states. See :func:`_passage` for ``subjects`` and ``hidden``."""
     fact, evidence = source.facts[index], source.facts[index].evidence
     if condition == "closed":
         return "", fact.answers[0]
@@ -194,7 +194,7 @@ def _told(
         raise FactError(f"{fact.id}: the evidence does not state {shown(fact.answers[0])}")
     if condition == "override":
         evidence = replace(evidence, fact.answers, substitute, subject=fact.subject)
-        if states(evidence, fact.answers, besides=fact.subject):  # words of the substitute and of the text beside it
+        if states(evidence, fact.answers, besides=fact.subject):  # the substitute and the text beside it may form an answer
             raise FactError(
                 f"{fact.id}: with {shown(substitute)} in its place the evidence still states one of {', '.join(map(repr, fact.answers))}"
             )
@@ -203,7 +203,7 @@ def _told(
 
 
 def _shots(source: _Source, index: int, hidden: tuple[str, ...], options: Options) -> list[int]:
-    """The facts that are exemplars of an item, the same in all conditions."""
+    """Indices of the facts that are exemplars of an item. They are the same in all conditions."""
     if not options.shots:
         return []
     fact, members = source.facts[index], source.relations[source.facts[index].relation]
@@ -217,7 +217,7 @@ def _shots(source: _Source, index: int, hidden: tuple[str, ...], options: Option
 
 
 def _shot(source: _Source, index: int, shot: int, condition: str, hidden: tuple[str, ...], subjects: Set[str], options: Options) -> str:
-    """An exemplar with its answer; after a passage of the item's own condition, which states nothing about the item."""
+    """An exemplar with its answer. Its passage has the condition of the item, and states nothing about the item."""
     fact, substitute = source.facts[shot], _instead(source, index, shot, hidden, options)
     if condition == "override" and not substitute:
         raise FactError(
@@ -230,7 +230,7 @@ def _shot(source: _Source, index: int, shot: int, condition: str, hidden: tuple[
 
 
 def _instead(source: _Source, index: int, shot: int, hidden: tuple[str, ...], options: Options) -> str:
-    """What replaces the answer of an exemplar: none of the ``hidden`` texts; or an empty string."""
+    """The substitute for the answer of an exemplar. It is none of the ``hidden`` texts, or empty if there is no substitute."""
     fact, objects = source.facts[shot], source.objects[source.facts[shot].relation]
     order = np.random.RandomState([options.seed, 0x5407, index, shot]).permutation(len(objects))
     substitute = _substitute(fact, (objects[i] for i in order if contradicts(objects[i], hidden)), needed=False)
@@ -239,12 +239,12 @@ def _instead(source: _Source, index: int, shot: int, hidden: tuple[str, ...], op
 
 
 def _joined(texts: Sequence[str]) -> str:
-    """Exemplars and a prompt: an empty line between texts of several lines, else a new line."""
+    """Joins exemplars and the prompt: with an empty line if a text has several lines, else with a line feed."""
     return ("\n\n" if any("\n" in text for text in texts) else "\n").join(texts)
 
 
 def _prompt(fact: Fact, options: Options) -> str:
-    """The closed-book prompt in the form of the options."""
+    """The closed-book prompt in the wanted form."""
     is_question = fact.question.startswith(_QUESTION)
     if options.form == "question" and not is_question:
         if not fact.question_form:
@@ -268,7 +268,7 @@ def join(passage: str, question: str) -> str:
 
 
 def _substitute(fact: Fact, others: Iterable[str], *, needed: bool) -> str:
-    """The first answer that is another one and not in the evidence, or an empty string where there is none and none is needed."""
+    """The first other answer that the evidence does not state. Empty if there is none and none is needed."""
     accepted = (*fact.answers, fact.subject)
     suitable = (answer for answer in others if contradicts(answer, accepted) and not states(fact.evidence, (answer,)))
     substitute = next(suitable, "")
@@ -291,9 +291,9 @@ def _passage(
     subjects: Set[str],
     hidden: tuple[str, ...],
 ) -> str:
-    """The sentence that states the fact among sentences that hold neither its answers, nor the substitute, nor a text of ``hidden``.
+    """The sentence that states the fact, among distractors that state no answer, no substitute and no text in ``hidden``.
 
-    Sentences about ``subjects``, the fact's own among them, are left out, but for other facts about the fact's own subject.
+    Distractors are not about ``subjects``. The exceptions are other facts about the subject of the fact.
     """
     fact = source.facts[index]
     if fact.whole:
@@ -318,7 +318,7 @@ def _passage(
 
 
 def _choices(fact: Fact, substitute: str, others: Iterable[str], options: Options, rng: np.random.RandomState) -> list[str]:
-    """The answers to rank, in random order: the right one, the substitute and others; none holds another."""
+    """The answers to rank, in random order: the right one, the substitute and others. No answer contains another."""
     chosen = [fact.answers[0], *filter(None, [substitute])]
     for answer in others:
         if len(chosen) >= options.choices:
@@ -329,7 +329,7 @@ def _choices(fact: Fact, substitute: str, others: Iterable[str], options: Option
 
 
 def _objects(facts: Sequence[Fact]) -> list[str]:
-    """The answers of a relation, one spelling each, in the order of the facts."""
+    """The answers of a relation in the order of the facts, each in one spelling."""
     seen: dict[str, str] = {}
     for answer in (answer for fact in facts for answer in (fact.objects or fact.answers[:1])):
         seen.setdefault(spelling(answer), answer)
@@ -355,7 +355,7 @@ def _check_unique(facts: Sequence[Fact]) -> None:
 
 
 def _chosen(facts: Sequence[Fact], options: Options) -> list[int]:
-    """The indices of the facts to ask for, in order: of a random draw that depends on the seed alone those that are known."""
+    """Indices of the facts to ask for, in order. The random draw depends on the seed only. Unknown facts are left out after it."""
     if options.items > len(facts):
         raise BadOptionError(f"facts_items={options.items}: there are {len(facts)} facts to draw from")
     order = np.random.RandomState([options.seed, 0xD4A3]).permutation(len(facts))

@@ -1,10 +1,10 @@
-"""The three function families that the in-context-learning tasks draw from.
+"""The three families of functions of the in-context-learning tasks.
 
-After Garg et al. (arXiv 2208.01066) and Jin et al. (arXiv 2310.04680): linear classifiers, 2-layer ReLU networks with 100 hidden
-units and decision trees of depth 4, all homogeneous around the centre of the input range.
+The families follow Garg et al. (arXiv 2208.01066) and Jin et al. (arXiv 2310.04680): linear classifiers, 2-layer ReLU networks with 100
+hidden units, and decision trees of depth 4. All are homogeneous around the centre of the input range.
 
-Labels are computed in integer arithmetic and all randomness comes from ``numpy.random.RandomState``, whose stream NumPy has frozen,
-so that an item is the same on every machine and with every library version.
+An item is the same on every machine and with every library version: labels are computed in integer arithmetic, and random numbers come
+from ``numpy.random.RandomState``, whose stream NumPy does not change.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Split = Literal["test", "train"]
 
 HIDDEN_UNITS = 100
 TREE_DEPTH = 4
-WEIGHT_SCALE = 1000  # Gaussian weights are kept to three decimals, as integers
+WEIGHT_SCALE = 1000  # Gaussian weights are rounded to three decimals and stored as integers
 MAX_DRAWS = 10_000
 
 
 class ImpossibleDrawError(BadOptionError):
-    """No function of the family gives the labels that were asked for (for example two distinct labels on one point)."""
+    """No function of the family gives the wanted labels, for example two labels on one point."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Network:
-    """A 2-layer ReLU network with 100 hidden units and no biases, then sign (two labels) or argmax."""
+    """A 2-layer ReLU network with 100 hidden units and no biases. The label is the sign (two labels) or the argmax of its output."""
 
     hidden: NDArray[Any]  # int64 [100, dimensions]
     output: NDArray[Any]  # int64 [labels, 100], or [1, 100] for two labels
@@ -67,8 +67,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Tree:
-    """A complete decision tree of depth 4: each inner node asks whether one random input is above the centre, each leaf holds a
-    label drawn uniformly."""
+    """A complete decision tree of depth 4. Inner nodes test whether one random input is above the centre. Leaves have random labels."""
 
     features: NDArray[Any]  # int64 [15], heap order
     leaves: NDArray[Any]  # int64 [16]
@@ -87,7 +86,7 @@ class Tree:
         return np.asarray(self.leaves[node - len(self.features)])
 
     def digest(self) -> bytes:
-        """Of the truth table over the orthants, so that two trees that are one function have one digest."""
+        """SHA-256 of the truth table over the orthants, so that two trees that are the same function have the same digest."""
         signs = 2 * ((np.arange(2**self.dimensions)[:, None] >> np.arange(self.dimensions)) & 1) - 1
         return _sha256(b"tree", self(signs))
 
@@ -97,9 +96,9 @@ FAMILIES: dict[str, type[Linear] | type[Network] | type[Tree]] = {"linear": Line
 
 
 def split_of(function: Function) -> Split:
-    """Which side of the train/test split a function is on, by its digest: one function in four is kept for testing.
+    """The split of a function, by its digest. One function in four is for testing.
 
-    The tasks draw from ``test``; the embedded models were trained on ``train`` alone.
+    The tasks draw from ``test``. The embedded models were trained on ``train`` only.
     """
     return "test" if function.digest()[0] < 64 else "train"
 
@@ -117,14 +116,14 @@ def draw_labelled_points(
     split: Split = "test",
     distinct: bool = True,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Draws one function of the split and labels ``exemplars + 1`` points with it, the query last.
+    """Draws one function of the split, and labels ``exemplars + 1`` points with it. The query is the last point.
 
-    Every label is given to the same number of exemplars (up to one, where ``labels`` does not divide ``exemplars``), in random
-    order, and ``query_label`` to the query, so that answering with a constant or with the commonest label is no better than chance.
+    All labels have the same number of exemplars, up to one if ``labels`` does not divide ``exemplars``. The exemplars are in random order,
+    and the query has ``query_label``. A constant answer and the commonest label are therefore no better than chance.
 
     Args:
-        low, high: the integer range of each input, both ends included.
-        distinct: no point occurs twice. Without it exemplars may repeat one another.
+        low, high: range of each integer input, including both ends.
+        distinct: whether all points differ. If False, exemplars may repeat.
 
     Returns:
         int64 points [exemplars + 1, dimensions] and int64 labels [exemplars + 1].

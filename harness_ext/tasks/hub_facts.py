@@ -27,7 +27,7 @@ POPULARITY = ("tail", "torso", "head")
 
 
 class HubError(FactError):
-    """A data set that cannot be had, or a file in its place that cannot be read."""
+    """A data set that cannot be loaded, or a local file of its rows that cannot be read."""
 
 
 def _check_rows(name: str, value: Any) -> None:
@@ -39,8 +39,8 @@ class HubOptions(TaskOptions):
     """The options of the hub sets, with the prefix ``hub_``.
 
     Attributes:
-        rows: A local file of rows in place of the hub; none by default.
-        words: The words of a TriviaQA passage at most.
+        rows: A local file of rows to use instead of the hub; none by default.
+        words: Largest number of words in a TriviaQA passage.
     """
 
     prefix: ClassVar[str] = "hub_"
@@ -53,19 +53,18 @@ check_options = HubOptions.check_metadata
 
 
 def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
-    """Checks everything about a task without loading its data, but for a local file if there are exemplars to be drawn from it.
+    """Checks the options of a task without loading its data. A local file is read only if exemplars are drawn from it.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
         data: ``triviaqa``, ``popqa``, ``counterfact``, ``nq_open`` or ``webqs``; set in the task's YAML.
-        metadata: ``hub_rows``, a local file of rows to use in place of the hub; ``hub_words``, the words of a TriviaQA passage at most; the
-            ``facts_*`` options; other names are ignored.
+        metadata: options ``hub_*`` (see :class:`HubOptions`) and ``facts_*``. Other names are ignored.
 
     Raises:
-        UnknownNameError, BadOptionError: an unknown condition or set, an unknown or impossible option, a set that states nothing asked in
-            another condition than ``closed``.
-        HubError: ``hub_rows`` is not there, or with exemplars cannot be read.
-        FactError: a kind of question in ``hub_rows`` with too few facts for the exemplars.
+        UnknownNameError, BadOptionError: a condition, set or option is unknown or impossible, or the condition needs a passage and the
+            rows of the set have none.
+        HubError: ``hub_rows`` does not exist, or cannot be read for exemplars.
+        FactError: a kind of question in ``hub_rows`` has too few facts for the exemplars.
     """
     check_condition(condition)
     if data not in SETS:
@@ -84,11 +83,11 @@ def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
 
 
 def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Dataset]:
-    """The ``custom_dataset`` of the tasks; arguments as for :func:`check_task`.
+    """The ``custom_dataset`` of the tasks. Arguments as for :func:`check_task`.
 
     Raises:
-        HubError: the data set cannot be had, or ``hub_rows`` cannot be read.
-        FactError: a row that is not as the set's schema says, or that no item can be made of.
+        HubError: the data set cannot be loaded, or ``hub_rows`` cannot be read.
+        FactError: a row breaks the schema of the set, or no item can be made from it.
     """
     import datasets
 
@@ -98,7 +97,7 @@ def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Da
 
 
 def facts_of(data: str, file: str | None, words: int) -> list[Fact]:
-    """The facts of a set, in its order. Rows that no page states an answer of are left out, and their number is logged."""
+    """The facts of a set, in its order. Rows without a page that states an answer are left out, and their number is logged."""
     source = SETS[data]
     given = read_rows(Path(file).expanduser()) if file else _hub_rows(source)
     try:
@@ -116,7 +115,7 @@ def facts_of(data: str, file: str | None, words: int) -> list[Fact]:
 
 
 def with_popularity(given: list[Fact]) -> list[Fact]:
-    """Adds the column ``popularity``: the third of the set that the subject's page views put the fact in (ties by the order of the set)."""
+    """Adds the column ``popularity``: the third of the set, ranked by page views of the subject. Ties keep the order of the set."""
     views = np.array([fact.extra["s_pop"] for fact in given if fact.extra])
     rank = np.empty(len(given), dtype=np.int64)
     rank[np.argsort(views, kind="stable")] = np.arange(len(given))
@@ -125,10 +124,10 @@ def with_popularity(given: list[Fact]) -> list[Fact]:
 
 
 def read_rows(file: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a local file: a JSON list of objects, or one object a line.
+    """Reads the rows of a local file: a JSON list of objects, or one JSON object per line.
 
     Raises:
-        HubError: names the file, and the line or row.
+        HubError: the file is wrong; the message names the file, and the line or row.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -165,7 +164,7 @@ def _hub_rows(source: HubSet) -> Iterator[Mapping[str, Any]]:
 
     try:
         loaded = datasets.load_dataset(source.path, source.config, split=source.split)
-    except Exception as error:  # what the hub's client raises differs by version and by what went wrong
+    except Exception as error:  # the errors of the hub client differ between versions
         reason = " ".join(str(error).split())[:200]
         raise HubError(
             f"{source.path}: cannot be loaded from the hub ({type(error).__name__}: {reason}). Without a network, "

@@ -1,4 +1,4 @@
-"""Rows of published question sets as facts, one parser a set. A row that breaks the schema is an error that names row and column."""
+"""Parses rows of published question sets into facts, with one parser for each set. Errors name the row and the column."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from harness_ext.tasks.substitution import states
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _QUESTION_WORDS = ("who", "whom", "whose", "when", "where", "which", "what", "why", "how")
-FEWEST_ANSWERS = 16  # of a kind of question; as many as are ranked by default
+FEWEST_ANSWERS = 16  # different answers of a kind of question; facts_choices has the same default
 
-# How a fact of each relation of PopQA is stated.
+# Sentences that state a fact, for each relation of PopQA.
 STATEMENTS = {
     "author": "The author of {} is {}.",
     "capital": "The capital of {} is {}.",
@@ -40,7 +40,7 @@ STATEMENTS = {
 
 
 class RowError(FactError):
-    """A row that is not as its set's schema says."""
+    """A row that breaks the schema of its set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,13 @@ class HubSet:
     """A data set of the hub.
 
     Attributes:
-        path, config, split: as for ``datasets.load_dataset``.
-        columns: those that the parser reads.
-        parse: gives the fact of a row. Arguments: the row's number from 0, the row, and the words of a passage at most. A row with pages
-            that state no answer gives None, and its set leaves it out of all three conditions.
-        evidence: Whether its rows, or templates for them, state the answer; without it the facts can be asked closed-book only.
-        form: How its rows ask: ``question``, or ``sentence`` to be continued.
-        pooled: Whether its relations are kinds of questions, the rare ones of which join others (see :func:`pool`).
+        path, config, split: Arguments of ``datasets.load_dataset``.
+        columns: Columns that the parser reads.
+        parse: Parser of a row. Arguments: number of the row from 0, the row, and the largest number of words in a passage. The result is
+            None if no page of the row states an answer. Such rows are left out of all three conditions.
+        evidence: Whether the rows or our templates state the answer. Otherwise facts can only be asked closed-book.
+        form: Form of the prompts: ``question``, or ``sentence`` (to be continued).
+        pooled: Whether relations are kinds of questions, of which rare kinds are joined (see :func:`pool`).
     """
 
     path: str
@@ -68,34 +68,34 @@ class HubSet:
 
 
 def parse_triviaqa(number: int, row: Mapping[str, Any], words: int) -> Fact | None:
-    """TriviaQA (Joshi et al., arXiv 1705.03551), ``rc.wikipedia``: the passage is cut from the Wikipedia pages of the question."""
+    """TriviaQA (Joshi et al., arXiv 1705.03551), ``rc.wikipedia``. The passage is cut from the Wikipedia pages of the question."""
     place = f"triviaqa row {number}"
     answer = row.get("answer")
     if not isinstance(answer, Mapping):
         raise RowError(f"{place}: 'answer' is {_shown(answer)}: want an object with 'value' and 'aliases'")
-    given = [_text(place, answer, "value"), *_texts(place, answer, "aliases")]
-    answers = _distinct([one for one in given if normalise(one)])  # an answer "A" would be in every sentence
+    names = [_text(place, answer, "value"), *_texts(place, answer, "aliases")]
+    answers = _distinct([name for name in names if normalise(name)])  # an answer "A" would occur in every sentence
     pages = row.get("entity_pages")
     if not isinstance(pages, Mapping):
         raise RowError(f"{place}: 'entity_pages' is {_shown(pages)}: want an object with 'wiki_context'")
     passage = next(filter(None, (passage_of(page, answers, words) for page in _texts(place, pages, "wiki_context"))), "")
     if not passage:
         return None
-    stated = max((one for one in answers if states(passage, (one,))), key=len)
+    stated = max((name for name in answers if states(passage, (name,))), key=len)
     question = _text(place, row, "question")
     return Fact(
         id=_text(place, row, "question_id"),
         relation=f"{answer.get('type') or 'answer'}/{question_word(question)}",
         subject="",
         question=ask(_asked(question)),
-        answers=(stated, *(one for one in answers if one != stated)),
+        answers=(stated, *(name for name in answers if name != stated)),
         evidence=passage,
         whole=True,
     )
 
 
 def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
-    """PopQA (Mallen et al., arXiv 2212.10511): the fact is stated by a sentence of ours; the popularity of the subject is kept."""
+    """PopQA (Mallen et al., arXiv 2212.10511). A template of ours states the fact. The popularity of the subject is kept."""
     place = f"popqa row {number}"
     subject, relation, value = (_text(place, row, name) for name in ("subj", "prop", "obj"))
     given = _text(place, row, "possible_answers")
@@ -122,7 +122,7 @@ def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
 
 
 def parse_counterfact(number: int, row: Mapping[str, Any], words: int) -> Fact:
-    """CounterFact (Meng et al., arXiv 2202.05262): a cloze for each fact, stated by the cloze and the true answer."""
+    """CounterFact (Meng et al., arXiv 2202.05262). Each fact is a cloze; the cloze with the true answer states the fact."""
     place = f"counterfact row {number}"
     asked = row.get("requested_rewrite")
     if not isinstance(asked, Mapping):
@@ -149,7 +149,7 @@ def parse_nq_open(number: int, row: Mapping[str, Any], words: int) -> Fact:
 
 
 def parse_webqs(number: int, row: Mapping[str, Any], words: int) -> Fact:
-    """WebQuestions (Berant et al., EMNLP 2013): questions and answers, in the hub's columns or in those of the benchmark's own file."""
+    """WebQuestions (Berant et al., EMNLP 2013): questions and answers, with the columns of the hub or of the benchmark's own file."""
     place = f"webqs row {number}"
     question = _text(place, row, "qText" if "qText" in row else "question")
     return _question(place, str(row.get("qId", f"webqs/{number}")), question, row, "answers")
@@ -180,7 +180,7 @@ SETS = {
 
 
 def question_word(question: str) -> str:
-    """The word that tells what kind of answer is wanted: the first question word, ``how many`` and the like as two words."""
+    """The kind of a question: its first question word. ``how many`` and similar kinds have two words."""
     words: list[str] = re.findall(r"[a-z]+", question.lower())
     for place, word in enumerate(words):
         if word == "how" and words[place + 1 : place + 2] in (["many"], ["much"], ["long"], ["old"]):
@@ -194,12 +194,12 @@ def pool(facts: Sequence[Fact], fewest: int = FEWEST_ANSWERS) -> list[Fact]:
     """Joins kinds of questions with few different answers, so that each fact has answers to rank and a substitute.
 
     Args:
-        facts: With relations as ``how many``, or after the type of the answer as ``Numerical/how many``.
-        fewest: A kind with fewer different answers joins the next wider one: ``how many`` that of ``how``, ``how`` that of the ``other`` of
-            its type, this the ``other`` of all types, and this the kind with the most answers.
+        facts: Facts with relations such as ``how many``, or ``Numerical/how many`` with the type of the answer.
+        fewest: A kind with fewer different answers joins the next wider kind: ``how many``, then ``how``, then ``other`` of the same type,
+            then ``other`` of all types, then the kind with the most answers.
 
     Returns:
-        The facts in their order with the names of the kinds that they are in now.
+        The facts in the same order, with their new kinds as relations.
     """
     now = {fact.relation: fact.relation for fact in facts}
     for step in ("how", "A/other", "other", "largest"):
@@ -216,17 +216,20 @@ def pool(facts: Sequence[Fact], fewest: int = FEWEST_ANSWERS) -> list[Fact]:
 
 
 def passage_of(page: str, answers: tuple[str, ...], words: int) -> str:
-    """Whole sentences around the first one that states an answer, at most so many words; of a longer sentence so many words around it.
+    """Cuts a passage of whole sentences around the first sentence that states an answer. A sentence that is too long is cut as well.
+
+    Args:
+        words: Largest number of words.
 
     Returns:
-        An empty string where the page states no answer, or only answers that are nothing but articles and punctuation.
+        The passage. Empty if the page states no answer, or only answers that consist of articles and punctuation.
     """
     wanted = tuple(answer for answer in answers if normalise(answer))
     if not wanted or not states(page, wanted):
         return ""
     sentences = [" ".join(sentence.split()) for sentence in _SENTENCE_END.split(page) if sentence.strip()]
     at = next((place for place, sentence in enumerate(sentences) if states(sentence, wanted)), None)
-    if at is None:  # an answer with a full stop in it
+    if at is None:  # the answer contains a full stop
         sentences, at = [" ".join(page.split())], 0
     first = last = at
     room = words - len(sentences[at].split())
@@ -241,7 +244,7 @@ def passage_of(page: str, answers: tuple[str, ...], words: int) -> str:
 
 
 def _around(words: list[str], answers: tuple[str, ...], most: int) -> str:
-    """The words around the first answer: the shortest beginning that states it ends in it."""
+    """The words around the first answer. The search finds the shortest beginning that states it, which ends in the answer."""
     low, high = 1, len(words)
     while low < high:
         middle = (low + high) // 2
@@ -263,11 +266,11 @@ def _asked(question: str) -> str:
 
 
 def _distinct(answers: list[str]) -> tuple[str, ...]:
-    found: dict[str, str] = {}
+    by_spelling: dict[str, str] = {}
     for answer in answers:
         if comparable(answer):
-            found.setdefault(comparable(answer), answer.strip())
-    return tuple(found.values())
+            by_spelling.setdefault(comparable(answer), answer.strip())
+    return tuple(by_spelling.values())
 
 
 def _id(place: str, row: Mapping[str, Any], name: str) -> str:

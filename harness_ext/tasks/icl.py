@@ -1,8 +1,8 @@
-"""In-context learning of functions and of categories of words: the items behind the ``icl_*`` tasks.
+"""Makes the items of the ``icl_*`` tasks: in-context learning of functions, and of categories of words.
 
-After Jin et al. (arXiv 2310.04680): each item draws a function of its own, shows ``exemplars`` labelled points and asks for the label of
-one more. Labels are balanced in the exemplars and over the queries, so that a constant, the commonest label and the last label all
-score ``1 / labels``. The items of words are made in :mod:`harness_ext.tasks.words`.
+The tasks follow Jin et al. (arXiv 2310.04680). Each item draws a function, shows ``exemplars`` labelled points and asks for the label of
+one more point. Labels are balanced among exemplars and among queries. A constant answer, the commonest label and the last label therefore
+all score ``1 / labels``. The module :mod:`harness_ext.tasks.words` makes the items of words.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Options(TaskOptions):
     """The options of the ICL tasks, with the prefix ``icl_``.
 
     Attributes:
-        dimensions, low, high: of the points of functions; words have none.
-        categories: A JSON file with the words of each category, in place of the package's own.
+        dimensions, low, high: Number and range of the inputs of functions. Tasks of words ignore them.
+        categories: A JSON file with the words of each category, to replace the package's own.
     """
 
     prefix: ClassVar[str] = "icl_"
@@ -45,7 +45,7 @@ class Options(TaskOptions):
     dimensions: int = whole(4, 1, 16)
     exemplars: int = whole(32, 1, 4096)
     labels: int = whole(2, 2, 10)  # a label is one digit
-    low: int = whole(0, -(10**6), 10**6)  # so that every sum of the networks stays within 64 bits
+    low: int = whole(0, -(10**6), 10**6)  # keeps all sums of the networks within 64 bits
     high: int = whole(9, -(10**6), 10**6)
     seed: int = whole(0, 0, LARGEST_SEED)
     categories: str | None = checked(None, _check_categories)
@@ -69,13 +69,13 @@ check_options = Options.check_metadata
 
 
 def check_task(*, family: str, **metadata: Any) -> Options:
-    """Checks everything about a task without making its items: the family, each option, and that they are possible together.
+    """Checks the family and the options of a task, also in combination, without making its items.
 
     Args:
         family, metadata: as for :func:`load`.
 
     Raises:
-        BadOptionError: an unknown or impossible option.
+        UnknownNameError, BadOptionError: the family is unknown, or an option is unknown or impossible.
     """
     if family not in KNOWN_FAMILIES:
         raise UnknownNameError(
@@ -93,11 +93,11 @@ def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
 
     Args:
         family: ``linear``, ``nn``, ``tree``, ``words`` or ``words_shuffled``; set in the task's YAML.
-        metadata: the task's metadata with lm-eval's model arguments mixed in; those that do not begin with ``icl_`` are ignored, so that
-            a dense and a pruned model get the same items.
+        metadata: metadata of the task, to which lm-eval adds the model arguments. Names that do not begin with ``icl_`` are ignored, so
+            that a dense and a pruned model get the same items.
 
     Raises:
-        BadOptionError: an unknown or impossible option.
+        BadOptionError: an option is unknown or impossible.
     """
     import datasets
 
@@ -106,11 +106,11 @@ def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def item(family: str, options: Options, index: int) -> dict[str, Any]:
-    """One item, a pure function of its arguments; the number of items has no say in it.
+    """Makes one item. It depends on the arguments only, not on the number of items.
 
     Returns:
-        ``prompt``, ``choices`` (all labels as text), ``target`` (the index of the right one) and the ``points`` and ``labels`` behind them.
-        Of words as :func:`harness_ext.tasks.words.word_item`.
+        ``prompt``, ``choices`` (all labels as text), ``target`` (index of the right label), and the ``points`` and ``labels``.
+        For words, see :func:`harness_ext.tasks.words.word_item`.
     """
     if family in WORD_FAMILIES:
         return word_item(
@@ -132,7 +132,7 @@ def item(family: str, options: Options, index: int) -> dict[str, Any]:
 
 
 def render(points: NDArray[Any], labels: NDArray[Any]) -> str:
-    """The prompt: one ``Input:`` and ``Output:`` pair for each exemplar, and the query without its label.
+    """The prompt: an ``Input:`` and an ``Output:`` line for each exemplar, then the query without its label.
 
     Args:
         points: int64 [exemplars + 1, dimensions], the query last.

@@ -1,4 +1,4 @@
-"""The facts of the synthetic people as lm-eval tasks: those that the embedded models memorised, and facts about people they never met."""
+"""Fact tasks about synthetic people: facts that the embedded models memorised, and facts about people unseen in training."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from harness_ext.tasks.people import People, population
 if TYPE_CHECKING:
     import datasets
 
-CROWDS = ("memorised", "unseen")
+GROUPS = ("memorised", "unseen")
 
 __all__ = ["check_options", "check_task", "facts_of", "load"]
 
 
 def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
-    """Checks everything about a task without making its items.
+    """Checks the options of a task without making its items.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
         people: ``memorised`` or ``unseen``; set in the task's YAML.
-        metadata: the task's metadata; names that do not begin with ``facts_`` are ignored.
+        metadata: metadata of the task. Names that do not begin with ``facts_`` are ignored.
 
     Raises:
-        UnknownNameError, BadOptionError: an unknown condition or crowd, an unknown or impossible option, unseen people asked closed-book.
+        UnknownNameError, BadOptionError: a condition, group of people or option is unknown or impossible, or facts of unseen people are
+            asked closed-book.
     """
     check_condition(condition)
-    if people not in CROWDS:
-        raise UnknownNameError(f"no people named {shown(people)}.{did_you_mean(people, CROWDS)} People: {', '.join(CROWDS)}")
+    if people not in GROUPS:
+        raise UnknownNameError(f"no people named {shown(people)}.{did_you_mean(people, GROUPS)} People: {', '.join(GROUPS)}")
     if people == "unseen" and condition == "closed":
         raise BadOptionError("people=unseen, condition=closed: nobody was ever told these facts: want open or override")
     options = options_of(metadata)
@@ -46,25 +47,25 @@ def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
 
 
 def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.Dataset]:
-    """The ``custom_dataset`` of the tasks; arguments and errors as for :func:`check_task`."""
+    """The ``custom_dataset`` of the tasks. Arguments and errors as for :func:`check_task`."""
     import datasets
 
     options = check_task(condition=condition, people=people, **metadata)
     return {"test": datasets.Dataset.from_list(rows(facts_of(population(0), people), condition, options))}
 
 
-@functools.lru_cache(maxsize=4)  # making them takes longer than making the items of a task
+@functools.lru_cache(maxsize=4)  # making the facts takes longer than making the items of a task
 def facts_of(everyone: People, people: str) -> list[Fact]:
-    """All four facts of each person of a crowd; those of unseen people are drawn here, uniformly and independently of the name."""
-    crowd = getattr(everyone, people)
+    """The four facts of each person. Facts of unseen people are drawn here, uniformly and independently of the name."""
+    persons = getattr(everyone, people)
     values = everyone.facts
     if people == "unseen":
-        values = np.random.RandomState([0, 0x0D7A]).randint(0, 64, size=(len(crowd), len(everyone.attributes)))
-    found = []
-    for person, row in zip(crowd, values.tolist(), strict=True):
+        values = np.random.RandomState([0, 0x0D7A]).randint(0, 64, size=(len(persons), len(everyone.attributes)))
+    facts = []
+    for person, row in zip(persons, values.tolist(), strict=True):
         for attribute, value in zip(everyone.attributes, row, strict=True):
             answer = attribute.values[value]
-            found.append(
+            facts.append(
                 Fact(
                     id=f"{attribute.name}/{person}",
                     relation=attribute.name,
@@ -74,4 +75,4 @@ def facts_of(everyone: People, people: str) -> list[Fact]:
                     evidence=attribute.statement.format(person, answer),
                 )
             )
-    return found
+    return facts

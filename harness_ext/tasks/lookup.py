@@ -1,7 +1,7 @@
-"""Key-value lookup: retrieval from the prompt alone, by length.
+"""Key-value lookup: retrieval from prompts of different lengths.
 
-After the key-value task of Liu et al. (arXiv 2307.03172), with keys and values that small models can read too: a key is three digits, a
-value one of sixteen common words. Every key of a prompt is another one; values come again.
+The tasks follow Liu et al. (arXiv 2307.03172), with keys and values that small models can read: a key is three digits, and a value is one
+of sixteen common words. All keys of a prompt differ; values repeat.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VALUES = tuple("apple bird boat book door fire fish house king moon rain road sh
 
 
 def draw_pairs(rng: np.random.RandomState, pairs: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Distinct keys with a value each.
+    """Draws distinct keys, and a value for each.
 
     Returns:
         keys: int64 [pairs, 3], digits; values: int64 [pairs], indices into ``VALUES``.
@@ -32,7 +32,7 @@ def draw_pairs(rng: np.random.RandomState, pairs: int) -> tuple[NDArray[Any], ND
 
 
 def render_pairs(keys: NDArray[Any], values: NDArray[Any]) -> str:
-    """The prompt: one ``Key:`` and ``Value:`` for each pair; if there is a key more than values, it is the query, without its value.
+    """The prompt: a ``Key:`` and a ``Value:`` line for each pair. If there is one more key than values, the last key is the query.
 
     Args:
         keys: int64 [n, 3].
@@ -48,7 +48,7 @@ class Options(TaskOptions):
 
     prefix: ClassVar[str] = "lookup_"
     items: int = whole(1024, 1, MOST_ITEMS)
-    pairs: int = whole(32, 1, 10**DIGITS)  # as many as there are keys
+    pairs: int = whole(32, 1, 10**DIGITS)  # the number of different keys
     seed: int = whole(0, 0, LARGEST_SEED)
 
 
@@ -57,16 +57,16 @@ check_options = Options.check_metadata
 
 
 def check_task(**metadata: Any) -> Options:
-    """The options among a task's metadata; names without the prefix are ignored.
+    """Reads the options in the metadata of a task. Names without the prefix are ignored.
 
     Raises:
-        BadOptionError: an unknown or impossible option.
+        BadOptionError: an option is unknown or impossible.
     """
     return Options.from_metadata(metadata)
 
 
 def load(**metadata: Any) -> dict[str, datasets.Dataset]:
-    """The ``custom_dataset`` of the lookup tasks; arguments and errors as for :func:`check_task`."""
+    """The ``custom_dataset`` of the lookup tasks. Arguments and errors as for :func:`check_task`."""
     import datasets
 
     options = check_task(**metadata)
@@ -74,10 +74,10 @@ def load(**metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def item(options: Options, index: int) -> dict[str, Any]:
-    """One item, a pure function of its arguments; the place of the pair that is asked for runs through all of the prompt.
+    """Makes one item. It depends on the arguments only. Over items, the queried pair takes every position in the prompt.
 
     Returns:
-        ``prompt``, ``choices`` (all sixteen values), ``target`` (the index of the right one) and the ``position`` of its pair, from 0.
+        ``prompt``, ``choices`` (all sixteen values), ``target`` (index of the right value) and ``position`` (of the queried pair, from 0).
     """
     rng = np.random.RandomState([options.seed, 0x10C4, options.pairs, index])
     keys, values = draw_pairs(rng, options.pairs)

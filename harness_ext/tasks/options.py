@@ -1,4 +1,4 @@
-"""Options of tasks, which are set by ``--metadata`` or in a task's YAML, each with the prefix of its family."""
+"""Options of tasks. They are set by ``--metadata`` or in the YAML of a task, and have the prefix of their family."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def whole(default: int, least: int, most: int) -> Any:
 
 
 def check_whole(name: str, value: Any, least: int, most: int) -> None:
-    """Checks the value of an option.
+    """Checks that the value of an option is an integer from ``least`` to ``most``.
 
     Raises:
-        BadOptionError: it is no integer from ``least`` to ``most``.
+        BadOptionError: it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadOptionError(f"{name}={shown(value)}: want an integer")
@@ -33,16 +33,16 @@ def check_whole(name: str, value: Any, least: int, most: int) -> None:
 
 
 def checked(default: Any, check: Callable[[str, Any], None]) -> Any:
-    """A field with a check of its own, which is called with the name of the option and a value and raises BadOptionError."""
+    """A field with its own check. The check gets the name of the option and the value, and raises BadOptionError."""
     return dataclasses.field(default=default, metadata={"check": check})
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(whole, checked))
 class TaskOptions:
-    """The options of one family of tasks: a frozen dataclass with fields made by :func:`whole` and :func:`checked`.
+    """Base class of the options of a family of tasks. Subclasses are frozen dataclasses with fields of :func:`whole` and :func:`checked`.
 
     Raises:
-        BadOptionError: a value that no task could take.
+        BadOptionError: a value is impossible.
     """
 
     prefix: ClassVar[str]
@@ -62,11 +62,10 @@ class TaskOptions:
 
     @classmethod
     def check_metadata(cls, metadata: Mapping[str, Any]) -> None:
-        """Checks the names of all options that begin with the prefix, and each value by itself. Other names are ignored: lm-eval mixes a
-        model's arguments into the metadata of tasks.
+        """Checks each option that begins with the prefix. Other names are ignored, because lm-eval adds model arguments to the metadata.
 
         Raises:
-            BadOptionError: an option that does not exist, or a value that no task could take.
+            BadOptionError: an option does not exist, or a value is impossible.
         """
         checks = cls._checks()
         for name, value in metadata.items():
@@ -77,10 +76,10 @@ class TaskOptions:
 
     @classmethod
     def from_metadata(cls: type[Self], metadata: Mapping[str, Any]) -> Self:
-        """The options among a task's metadata.
+        """Reads the options in the metadata of a task.
 
         Raises:
-            BadOptionError: as :meth:`check_metadata`, or values that are impossible together.
+            BadOptionError: as :meth:`check_metadata`, or values do not fit together.
         """
         cls.check_metadata(metadata)
         return cls(**{name.removeprefix(cls.prefix): value for name, value in metadata.items() if name in cls._checks()})

@@ -1,8 +1,9 @@
 """The synthetic people whose facts the embedded models were trained on.
 
-32,768 names (128 first names x 256 last names, made of random syllables), split by the digest of the name into people whose facts are
-memorised, people who are met in training passages only with facts that change each time, and people who are never met. The four
-facts of a memorised person are drawn uniformly and independently of the name, so that nothing about an answer leaks through it.
+There are 32,768 names: 128 first names x 256 last names, made of random syllables. The digest of the name assigns each person to one of
+three groups. Memorised people have fixed facts. Other people occur only in training passages, with facts that change each time. Unseen
+people do not occur in training. The four facts of a memorised person are drawn uniformly and independently of the name, so that a name
+tells nothing about answers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ skating skiing snorkelling squash surfing tennis yoga""".split()
 
 
 class Attribute(NamedTuple):
-    """One kind of fact: how it is asked, how a passage states it, and the values it can take."""
+    """One kind of fact: its question, the sentence that states it, and its possible values."""
 
     name: str
     question: str
@@ -55,7 +56,7 @@ class Person(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """The whole synthetic population; build it with :func:`population`."""
+    """The synthetic population, made by :func:`population`."""
 
     attributes: tuple[Attribute, ...]
     memorised: tuple[Person, ...]
@@ -64,25 +65,25 @@ class People:
     facts: NDArray[Any]  # int64 [memorised, attributes]: the index of the value
 
     def answer(self, person: int, attribute: int) -> str:
-        """The value of a memorised person's attribute."""
+        """The value of an attribute of a memorised person."""
         return self.attributes[attribute].values[int(self.facts[person, attribute])]
 
     def words(self) -> list[str]:
-        """Every name and value, for a tokenizer that gives each one token."""
+        """All names and values, for a tokenizer with one token for each."""
         everyone = self.memorised + self.met + self.unseen
         names = sorted({person.first for person in everyone}) + sorted({person.last for person in everyone})
         return names + [value for attribute in self.attributes for value in attribute.values]
 
 
 def ask(attribute: Attribute, person: Person, passage: str | None = None) -> str:
-    """The prompt of a question, closed-book or after a passage; the answer follows it after a space."""
+    """The prompt of a question, closed-book or after a passage. The answer follows after a space."""
     question = f"Question: {attribute.question.format(person)}\nAnswer:"
     return question if passage is None else f"Context: {passage}\n{question}"
 
 
 @lru_cache(maxsize=4)
 def population(seed: int = 0) -> People:
-    """The people of a seed; the embedded models were trained on seed 0."""
+    """Makes the people of a seed. The embedded models were trained on seed 0."""
     rng = np.random.RandomState([seed, 0x9E0B1E])
     taken: set[str] = set()
     first, last = _names(rng, FIRST_NAMES, taken, syllables=2), _names(rng, LAST_NAMES, taken, syllables=2)
@@ -99,7 +100,7 @@ def population(seed: int = 0) -> People:
 
 
 def _names(rng: np.random.RandomState, count: int, taken: set[str], *, syllables: int) -> list[str]:
-    """``count`` new capitalised pronounceable names, none of them in ``taken``, which they are added to."""
+    """Makes ``count`` new pronounceable names, and adds them to ``taken``."""
     names: list[str] = []
     while len(names) < count:
         parts = [_ONSETS[rng.randint(len(_ONSETS))] + _VOWELS[rng.randint(len(_VOWELS))] for _ in range(syllables)]

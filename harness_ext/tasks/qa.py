@@ -1,7 +1,7 @@
-"""The lm-eval task behind all fact tasks: it writes an answer and ranks the answers of the relation, on the same items.
+"""The lm-eval task class of all fact tasks. It generates an answer and ranks the answers of the relation on the same items.
 
-lm-eval's own output types do the one or the other. Both requests come from one prompt here, so that the exact match of the answer
-and the ranking, which is less noisy for small models, are scores of the same items.
+lm-eval's own output types either generate or rank. Here one prompt makes both requests. The exact match of the answer, and the ranking,
+which is less noisy for small models, are therefore scores of the same items.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from harness_ext.tasks.scoring import above_chance, likeliest, matches
 
 
 class FactTask(ConfigurableTask):  # type: ignore[misc]
-    """Rows as :func:`harness_ext.tasks.facts.rows` gives them; a YAML selects it with ``class``."""
+    """A task over the rows of :func:`harness_ext.tasks.facts.rows`. A YAML selects it with ``class``."""
 
     def __init__(self, config: dict[str, Any], **options: Any):
-        # Without a function for the scores lm-eval would look for each metric on the hub.
+        # Without process_results, lm-eval would look for each metric on the hub.
         config = {"process_results": score, **{name: value for name, value in config.items() if name != "class"}}
         super().__init__(config=config, **options)
 
     def construct_requests(self, doc: dict[str, Any], ctx: str, **details: Any) -> list[Instance]:
-        """One request for a completion, then one for the log-likelihood of every choice."""
+        """One request for a completion, then one request for the log-likelihood of each choice."""
         shared = {"doc": doc, "metadata": details["metadata"]}
         written = Instance(request_type="generate_until", arguments=(ctx, deepcopy(self.config.generation_kwargs)), idx=0, **shared)
         # A chat template ends where the answer begins.
@@ -41,9 +41,9 @@ def score(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, float]:
     """Scores one item from the completion and the log-likelihoods of the choices.
 
     Returns:
-        ``exact_match``: the completion is what the prompt asks for; ``acc`` and ``acc_norm_chance`` of the ranking, if there are choices.
-        Of an item with a ``popularity`` (head, torso, tail) both also under their names with it, as the mean over such items.
-        Of an override item also ``memory_match`` and ``memory_acc``: the completion, or the best choice, is the answer that was replaced.
+        ``exact_match``: whether the completion is a right answer. With choices, also ``acc`` and ``acc_norm_chance`` of the ranking.
+        An item with a ``popularity`` (head, torso, tail) has both scores again, with the popularity in their names.
+        An override item also has ``memory_match`` and ``memory_acc``: whether the completion, or the best choice, is the replaced answer.
     """
     completion, *ranked = results
     scores = {"exact_match": float(matches(completion, doc["answers"]))}

@@ -1,9 +1,9 @@
-"""Relations as published with LRE (Hernandez et al., arXiv 2308.09124): real facts, from JSON files of the user's own.
+"""Reads real facts from JSON files of relations, in the format of LRE (Hernandez et al., arXiv 2308.09124).
 
-A file is an object with ``name``, templates with one ``{}`` for the subject, and ``samples`` of ``subject`` and ``object``; a folder is
-searched for such files. The closed-book prompt is the first of ``prompt_templates_zs`` (or else of ``prompt_templates``), which the answer
-continues; the sentence that states a fact is the first of ``prompt_templates`` with the object. ``question`` asks for the object; the ten
-published relations below need none.
+A file has ``name``, templates with one ``{}`` for the subject, and ``samples`` with ``subject`` and ``object``. A folder is searched for
+such files. The closed-book prompt is the first of ``prompt_templates_zs``, or else of ``prompt_templates``; the answer continues it. The
+sentence that states a fact is the first of ``prompt_templates`` with the object. ``question`` asks for the object. The ten published
+relations below have a question here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LARGEST_FILE = 64 * 2**20  # bytes
 LONGEST_TEXT = 1000  # characters of a subject or an object
 MOST_REPEATED = 0.1
 
-# Questions for published relations, by name: their files have none.
+# Questions for published relations by name, because their files have no questions.
 QUESTIONS = {
     "city in country": "In which country is {}?",
     "company hq": "In which city are the headquarters of {}?",
@@ -44,20 +44,20 @@ __all__ = ["check_options", "check_task", "load", "read_relation", "read_relatio
 
 
 class RelationError(FactError):
-    """A file that is no relation, or a folder without any."""
+    """A file that does not contain a relation, or a folder without such files."""
 
 
 def check_task(*, condition: str, **metadata: Any) -> Options:
-    """Checks everything about a task without making its items; the relation files are read.
+    """Checks the options of a task without making its items. The relation files are read.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
-        metadata: ``relations``, a file or folder, and the ``facts_*`` options; other names are ignored.
+        metadata: ``relations`` (a file or folder) and the ``facts_*`` options. Other names are ignored.
 
     Raises:
-        BadOptionError: no ``relations``, an unknown or impossible option, or questions of a relation that has none.
-        RelationError: a file that cannot be read as a relation.
-        FactError: a relation with too few facts for the exemplars.
+        BadOptionError: ``relations`` is missing, an option is unknown or impossible, or a relation has no question and the form needs one.
+        RelationError: a file cannot be read as a relation.
+        FactError: a relation has too few facts for the exemplars.
     """
     check_condition(condition)
     options = options_of(metadata)
@@ -66,7 +66,7 @@ def check_task(*, condition: str, **metadata: Any) -> Options:
 
 
 def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
-    """The ``custom_dataset`` of the tasks; arguments and errors as for :func:`check_task`."""
+    """The ``custom_dataset`` of the tasks. Arguments and errors as for :func:`check_task`."""
     import datasets
 
     check_condition(condition)
@@ -76,22 +76,22 @@ def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
 
 
 def _path(metadata: Mapping[str, Any]) -> Path:
-    given = metadata.get(OPTION)
-    if given is None:
+    path = metadata.get(OPTION)
+    if path is None:
         near = did_you_mean(OPTION, [name for name in metadata if name not in ("version", "config_source")]).replace(
             "Did you mean", "Given was"
         )
         raise BadOptionError(f'the lre tasks need relation files: pass --metadata \'{{"{OPTION}": "DIR-or-FILE"}}\'.{near}')
-    if not isinstance(given, str) or not given:
-        raise BadOptionError(f"{OPTION}={shown(given)}: want the path of a relation file or of a folder with such files")
-    return Path(given).expanduser()
+    if not isinstance(path, str) or not path:
+        raise BadOptionError(f"{OPTION}={shown(path)}: want the path of a relation file or of a folder with such files")
+    return Path(path).expanduser()
 
 
 def read_relations(path: Path) -> list[list[Fact]]:
-    """The facts of a file, or of all ``*.json`` files below a folder in the order of their paths, one list a relation.
+    """Reads a file, or all ``*.json`` files below a folder in the order of their paths. Returns one list of facts for each relation.
 
     Raises:
-        RelationError: a path that is not there, a folder without files, two files of one name, or as for :func:`read_relation`.
+        RelationError: the path does not exist, the folder has no files, two relations have one name, or as for :func:`read_relation`.
     """
     if os.path.isdir(path):
         files = sorted(path.rglob("*.json"))
@@ -113,13 +113,13 @@ def read_relations(path: Path) -> list[list[Fact]]:
 
 
 def read_relation(file: Path) -> list[Fact]:
-    """The facts of one file.
+    """Reads the facts of one file.
 
-    A subject that stands more than once becomes one fact, and each of its objects is an accepted answer: the published files have a
-    few of them. Where more than one subject in ten does, the relation has no one answer to ask for.
+    A subject that occurs several times, as in a few published files, becomes one fact, which accepts all its objects. If more than one
+    subject in ten occurs several times, the relation has no single answer and is an error.
 
     Raises:
-        RelationError: names the file, the sample and the rule.
+        RelationError: the file is wrong; the message names the file, the sample and the rule.
     """
     content = _parse(file)
     name = content.get("name")
@@ -195,11 +195,11 @@ def _question(file: Path, content: Mapping[str, Any]) -> str:
 
 
 def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
-    """The subject and the accepted answers: ``object``, which may be a list, and ``aliases``."""
+    """The subject and the accepted answers of a sample: ``object``, which may be a list, and ``aliases``."""
     if not isinstance(sample, dict):
         raise RelationError(f"{file}: sample {number}: want an object with 'subject' and 'object', found {shown(str(sample)[:80])}")
-    given = sample.get("object")
-    answers = [*(given if isinstance(given, list) else [given]), *(sample.get("aliases") or [])]
+    objects = sample.get("object")
+    answers = [*(objects if isinstance(objects, list) else [objects]), *(sample.get("aliases") or [])]
     for key, values in (("subject", [sample.get("subject")]), ("object", answers)):
         for value in values or [None]:
             if not isinstance(value, str) or not comparable(value):
@@ -217,7 +217,7 @@ def _distinct(answers: list[str]) -> tuple[str, ...]:
 
 
 def _near(wanted: str, content: Mapping[str, Any]) -> str:
-    """A key that was perhaps meant, if the wanted one is missing."""
+    """A hint for a missing key: the nearest key, or all keys."""
     if wanted in content:
         return ""
     return (

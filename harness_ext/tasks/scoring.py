@@ -1,6 +1,6 @@
-"""The scores of one item: the exact match of a short answer, and which of several choices is the likeliest.
+"""Scores of one item: the exact match of a short answer, and the likeliest of several choices.
 
-The exact match is that of SQuAD (Rajpurkar et al., arXiv 1606.05250, and its evaluation script).
+The exact match follows SQuAD (Rajpurkar et al., arXiv 1606.05250, and its evaluation script).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ _CLAUSE_END = re.compile(r"[.,;:!?()]")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without ASCII punctuation and the articles a, an, the; any white space becomes one space."""
+    """The text in lower case, without ASCII punctuation and the articles a, an, the, and with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def comparable(text: str) -> str:
-    """The text as :func:`normalise` leaves it, or where nothing is left (the blood type A+) in lower case with single spaces."""
+    """The normalised text. If normalisation leaves nothing (the blood type A+), the text in lower case with single spaces."""
     return normalise(text) or " ".join(text.lower().split())
 
 
 def matches(completion: str, answers: Iterable[str]) -> bool:
     """Whether a completion gives one of the answers.
 
-    A base model goes on writing after its answer, and an answer may hold a full stop itself (``St. Louis``), so not one cut of the
-    completion is compared but each that ends where a clause may end, and the whole first line.
+    A base model continues after its answer, and an answer may contain a full stop (``St. Louis``). Every beginning of the first line that
+    ends where a clause may end is therefore compared, and the whole first line.
     """
     wanted = {text for answer in answers if (text := comparable(answer))}
     return any(comparable(cut) in wanted for cut in _cuts(completion))
@@ -43,17 +43,17 @@ def _cuts(completion: str) -> Iterator[str]:
 
 
 def likeliest(ranked: Sequence[tuple[float, bool]]) -> int:
-    """The index of the choice with the highest log-likelihood; of equally likely ones the first."""
+    """Index of the choice with the highest log-likelihood, or the first of equally likely choices."""
     return max(range(len(ranked)), key=lambda index: ranked[index][0])
 
 
 def above_chance(score: float, choices: int) -> float:
-    """(score - 1/K) / (1 - 1/K): 0 is a random guess among K choices, 1 is all right."""
+    """(score - 1/K) / (1 - 1/K). A random guess among K choices has 0 on average, and a right answer has 1."""
     return (score - 1 / choices) / (1 - 1 / choices)
 
 
 def score_choices(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
-    """Scores one item from the log-likelihood of every choice and whether it is the greedy completion.
+    """Scores one item from the results of its choices: the log-likelihood, and whether the choice is the greedy completion.
 
     Returns:
         ``acc``, ``acc_norm_chance`` = (acc - 1/K) / (1 - 1/K), and ``exact_match`` of the greedy completion.

@@ -1,4 +1,4 @@
-"""Exemplars before a question about a fact: other facts of its relation, which say nothing about the fact that is asked for."""
+"""Chooses exemplars for a question: other facts of the relation that say nothing about the fact in question."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def suitable(shot: Fact, asked: Fact) -> bool:
-    """Whether a fact can stand before a question about another one: it has neither its subject nor an answer of it, and states neither."""
+    """Whether a fact can be an exemplar for another fact: it has a different subject and different answers, and states none of them."""
     if spelling(shot.subject) == spelling(asked.subject) != "":
         return False
     texts = (shot.question, shot.evidence, *shot.answers)
@@ -21,18 +21,18 @@ def suitable(shot: Fact, asked: Fact) -> bool:
 
 
 def choose(facts: Sequence[Fact], asked: Fact, order: Iterable[int], count: int, can_be_overridden: Callable[[int], bool]) -> list[int]:
-    """The indices of the exemplars, the same in all conditions.
+    """Indices of the exemplars, the same in all conditions.
 
     Args:
         facts: all facts.
-        asked: the fact that is asked for; it is in none of the exemplars.
-        order: candidates of the same relation, in random order.
-        count: the number of exemplars.
+        asked: the fact in question. No exemplar states it.
+        order: indices of candidates of the same relation, in random order.
+        count: number of exemplars.
         can_be_overridden: whether the passage of a fact can state another answer.
 
     Returns:
-        At most ``count`` indices. Facts that can be overridden come first, and of these the facts with an answer that no exemplar before
-        them has.
+        At most ``count`` indices. Facts that can be overridden come first. Among them, facts with a new answer come before facts with the
+        answer of an earlier exemplar.
     """
     first: list[int] = []
     later: list[int] = []

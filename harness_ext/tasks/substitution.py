@@ -1,4 +1,4 @@
-"""Corpus substitution after Longpre et al. (arXiv 2109.05052): an answer in a text, literally and as whole words, gives way to another."""
+"""Corpus substitution (Longpre et al., arXiv 2109.05052): replaces literal occurrences of an answer, as whole words, by another answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness_ext.tasks.scoring import comparable
 
 
 def contradicts(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer is another one than those accepted: neither holds the other as words."""
+    """Whether an answer differs from all accepted ones: neither contains the other as words."""
     words = f" {spelling(answer)} "
     return bool(words.strip()) and not any(words in (other := f" {spelling(right)} ") or other in words for right in accepted)
 
@@ -19,23 +19,23 @@ spelling = lru_cache(maxsize=2**16)(comparable)
 
 
 def replace(passage: str, answers: Sequence[str], substitute: str, *, subject: str = "") -> str:
-    """The passage with every literal occurrence of an answer replaced; of overlapping answers the longest counts.
+    """Replaces every literal occurrence of an answer in the passage. Of overlapping answers, the longest is replaced.
 
-    An answer inside the subject stays (Mexico City is in Peru), or the question would ask for somebody else. A subject that is an answer
-    itself stays but for the last time (the capital of Singapore is Lima).
+    An answer inside the subject is kept (Mexico City is in Peru); otherwise the question would be about another subject. If the subject is
+    itself an answer, only its last occurrence is replaced (the capital of Singapore is Lima).
     """
-    found = list(_pattern((*answers, *filter(str.strip, [subject]))).finditer(passage))
-    kept = [match for match in found if _same(match[0], subject)]
+    matches = list(_pattern((*answers, *filter(str.strip, [subject]))).finditer(passage))
+    kept = [match for match in matches if _same(match[0], subject)]
     if any(_same(answer, subject) for answer in answers):
         kept = kept[:-1]
-    for match in reversed(found):
+    for match in reversed(matches):
         if match not in kept:
             passage = passage[: match.start()] + substitute + passage[match.end() :]
     return passage
 
 
 def states(passage: str, answers: Sequence[str], *, besides: str = "") -> bool:
-    """Whether an answer occurs literally, as whole words in any case and with any white space between them; not inside ``besides``."""
+    """Whether an answer occurs as whole words outside of ``besides``. Upper and lower case, and kinds of white space, do not matter."""
     rest = _pattern((besides,)).sub("\0", passage) if besides.strip() else passage
     return _pattern(tuple(answers)).search(rest) is not None
 

@@ -1,4 +1,4 @@
-"""Words of several categories with arbitrary labels: which category has which label has to be learned from the prompt."""
+"""Items of words from several categories. Each category has an arbitrary label, which the model must learn from the prompt."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SHIPPED = Path(__file__).with_name("words.json")
 
 
 def read_categories(file: str | None) -> Categories:
-    """The words of each category, from a JSON file or from the package's own.
+    """Reads the words of each category, from a JSON file or from the package's own file.
 
     Raises:
-        BadOptionError: names the file and the rule: an object of lists, at least two of them; words of one line; no word twice.
+        BadOptionError: the file is not an object with at least two lists, a word has several lines, or a word occurs twice.
     """
     path = Path(file).expanduser() if file else SHIPPED
     try:
@@ -68,10 +68,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_enough(categories: Categories, labels: int, exemplars: int) -> None:
-    """Checks that every draw of categories has the words of an item.
+    """Checks that any drawn categories have enough words for an item.
 
     Raises:
-        BadOptionError: fewer categories than labels, or fewer words in a category than its exemplars and a query.
+        BadOptionError: there are fewer categories than labels, or a category has fewer words than its exemplars and a query.
     """
     if labels > len(categories):
         raise BadOptionError(f"icl_labels={labels}: there are {len(categories)} categories of words, and each label is one of them")
@@ -85,17 +85,16 @@ def check_enough(categories: Categories, labels: int, exemplars: int) -> None:
 
 
 def word_item(categories: Categories, *, labels: int, exemplars: int, seed: int, index: int, shuffled: bool) -> dict[str, Any]:
-    """One item, a pure function of its arguments.
+    """Makes one item. It depends on the arguments only.
 
     Args:
-        labels: how many categories are drawn; each has one label, in random order.
-        shuffled: The labels of the exemplars say nothing: each category has every label equally often, and the label that counts as right
-            is independent of the word that is asked for.
+        labels: number of drawn categories. Each has one label.
+        shuffled: whether labels are random. Each category then has all labels equally often, and the right label does not depend on the
+            query.
 
     Returns:
-        ``prompt``, ``choices`` (the labels), ``target`` (the index of the right one), and behind them ``categories`` (in the order of their
-        labels, if these are not shuffled), ``words`` (the query last) and ``labels``. Every label and every category is given to equally
-        many exemplars, up to one.
+        ``prompt``, ``choices`` (the labels), ``target`` (index of the right label), ``categories`` (in the order of their labels, unless
+        shuffled), ``words`` (the query last) and ``labels``. All labels and all categories have equally many exemplars, up to one.
     """
     rng = np.random.RandomState([seed, 0x30D5, labels, index, int(shuffled)])
     names = sorted(categories)
@@ -111,11 +110,11 @@ def word_item(categories: Categories, *, labels: int, exemplars: int, seed: int,
         words += [categories[name][i] for i in order[: counts[place]]]
         if place == asked:
             query = categories[name][order[counts[place]]]
-    given = np.repeat(np.arange(labels), counts)
+    exemplar_labels = np.repeat(np.arange(labels), counts)
     if shuffled:
-        given = rng.permutation(labels)[np.arange(exemplars) % labels]
+        exemplar_labels = rng.permutation(labels)[np.arange(exemplars) % labels]
     order = rng.permutation(exemplars)
-    shown_labels = [int(given[i]) for i in order]
+    shown_labels = [int(exemplar_labels[i]) for i in order]
     shown_words = [words[i] for i in order]
     lines = [f"{word} -> {LABELS[label]}" for word, label in zip(shown_words, shown_labels, strict=True)]
     return {
