@@ -1,1 +1,1 @@
-"""All that knows lm-eval's models and registries."""
+"""The connection to lm-eval: its models and registries."""

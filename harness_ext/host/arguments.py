@@ -1,4 +1,4 @@
-"""Arguments of commands that are read as lm-eval reads its own, and defaults that several commands share."""
+"""Parses arguments of commands as lm-eval does, and holds defaults that several commands share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def parse_options(options: Iterable[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts as values of the types that lm-eval would read in them.
+    """Parses ``NAME=VALUE`` options into values of the types that lm-eval gives them.
 
     Raises:
-        BadOptionError: no ``=``, a name that is given twice, or one that has no dot.
+        BadOptionError: ``=`` is missing, a name is given twice, or a name does not begin with ``pruner.``, ``calibration.`` or the like.
     """
     from lm_eval.utils import handle_arg_string
 
@@ -38,13 +38,13 @@ def parse_options(options: Iterable[str]) -> dict[str, Any]:
 
 
 def parse_mapping(option: str, text: str) -> dict[str, Any]:
-    """What lm-eval reads in ``--model_args``, ``--gen_kwargs`` and ``--metadata``: a JSON object, or ``NAME=VALUE,NAME=VALUE``.
+    """Parses ``--model_args``, ``--gen_kwargs`` or ``--metadata`` as lm-eval does: a JSON object, or ``NAME=VALUE,NAME=VALUE``.
 
     Args:
-        option: what the user calls it, for errors.
+        option: name of the option, for errors.
 
     Raises:
-        BadOptionError: neither.
+        BadOptionError: the text has neither form.
     """
     from lm_eval._cli.utils import key_val_to_dict
 
@@ -64,13 +64,13 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
 
 
 def parse_device(device: str, given: str) -> torch.device:
-    """A device from its name.
+    """Parses the name of a device.
 
     Args:
-        given: the argument as the user wrote it, to begin the message with.
+        given: the argument as the user wrote it. The message begins with it.
 
     Raises:
-        BadOptionError: not the name of a device.
+        BadOptionError: this is not the name of a device.
     """
     import torch
 
@@ -81,13 +81,13 @@ def parse_device(device: str, given: str) -> torch.device:
 
 
 def check_device(device: str, given: str) -> None:
-    """Checks that a device is there.
+    """Checks that this machine has a device.
 
     Args:
         given: as for :func:`parse_device`.
 
     Raises:
-        BadOptionError: no such device on this machine.
+        BadOptionError: this machine has no such device.
     """
     import torch
 

@@ -31,15 +31,15 @@ class Command(NamedTuple):
     """A command line.
 
     Args:
-        words: as the shell gives them to the program.
-        lacks: what the command line cannot say, for people.
+        words: arguments as the shell passes them to the program.
+        lacks: descriptions of what the command line cannot express.
     """
 
     words: tuple[str, ...]
     lacks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """A line for a shell; what it lacks stands in a comment."""
+        """A line for a shell. What it lacks is in a comment."""
         return shlex.join(self.words) + (f"  # lacks {'; '.join(self.lacks)}" if self.lacks else "")
 
 
@@ -47,13 +47,13 @@ def lm_eval_command(arguments: Mapping[str, Any], *, processes: int = 1, lacks: 
     """The command line of ``lm_eval`` with these arguments.
 
     Args:
-        arguments: by the names in :data:`ARGUMENTS`, as values: ``model_args``, ``gen_kwargs`` and ``metadata`` as mappings, ``tasks``,
-            ``include_path`` and ``seed`` as lists. Arguments that are None, empty or False are left out.
-        processes: more than one are started by ``accelerate launch``.
-        lacks: what the caller knows to be missing.
+        arguments: values by the names in :data:`ARGUMENTS`. ``model_args``, ``gen_kwargs`` and ``metadata`` are mappings; ``tasks``,
+            ``include_path`` and ``seed`` are lists. Arguments that are None, empty or False are left out.
+        processes: number of processes. Several are started by ``accelerate launch``.
+        lacks: descriptions of what the caller knows to be missing.
 
     Raises:
-        KeyError: an argument that is not in :data:`ARGUMENTS`.
+        KeyError: an argument is not in :data:`ARGUMENTS`.
     """
     if unknown := set(arguments) - set(ARGUMENTS):
         raise KeyError(f"no arguments of lm_eval that change a score: {', '.join(sorted(unknown))}")
@@ -71,8 +71,10 @@ def lm_eval_command(arguments: Mapping[str, Any], *, processes: int = 1, lacks: 
 
 
 def typed_command(processes: int = 1) -> Command | None:
-    """The command line that this process was started with, if it is ``lm_eval``: without what changes no score, such as
-    ``--output_path``, and with the arguments of a ``--config`` file written out."""
+    """The command line of this process, if it is ``lm_eval``.
+
+    Arguments that change no score, such as ``--output_path``, are left out. The arguments of a ``--config`` file are written out.
+    """
     from lm_eval.config.evaluate_config import EvaluatorConfig
 
     typed = _read_back() if is_command(sys.argv) else {}
@@ -84,7 +86,7 @@ def typed_command(processes: int = 1) -> Command | None:
 
 
 def _read_back() -> dict[str, Any]:
-    """What lm-eval's parser reads in the arguments of this process; nothing if they are of another program that is called lm_eval."""
+    """The arguments of this process, read by lm-eval's parser. Empty if another program is called lm_eval."""
     from lm_eval._cli.harness import HarnessCLI
 
     words = list(sys.argv)
@@ -99,7 +101,7 @@ def _read_back() -> dict[str, Any]:
 
 
 def _as_values(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Reads the texts that a YAML file may have in the place of mappings and lists."""
+    """Parses the strings that a YAML file may have instead of mappings and lists."""
     from lm_eval.utils import simple_parse_args_string
 
     values = {name: simple_parse_args_string(value) if name in MAPPINGS and isinstance(value, str) else value
@@ -112,7 +114,7 @@ def _as_values(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(name: str, value: Any, lacks: list[str]) -> str | None:
-    """The value as a word; None if nothing is to be written. What cannot be written is added to ``lacks``."""
+    """The value as a word of the command line, or None to leave the argument out. What cannot be expressed is added to ``lacks``."""
     text: str | None = str(value).lower() if isinstance(value, bool) else str(value)
     if name in MAPPINGS:
         text = _mapping(value)
@@ -131,21 +133,21 @@ def _text(name: str, value: Any, lacks: list[str]) -> str | None:
 
 
 def _tasks(tasks: Sequence[Any], lacks: list[str]) -> str | None:
-    """lm-eval cuts the names of tasks at commas, and takes a task that was given as a mapping in a YAML file alone."""
+    """Names of tasks, joined by commas. Names with a comma and tasks that are mappings cannot be written on a command line."""
     names = [task for task in tasks if isinstance(task, str) and "," not in task]
     lacks += [f"the task {task!r}" for task in tasks if task not in names]
     return ",".join(names) or None
 
 
 def _mapping(values: Mapping[str, Any]) -> str:
-    """``a=1,b=text`` where lm-eval reads the same values in it, and a JSON object otherwise."""
+    """``a=1,b=text`` if lm-eval reads the same values from it, and a JSON object otherwise."""
     if all(PLAIN_NAME.fullmatch(name) and _is_plain(value) for name, value in values.items()):
         return ",".join(f"{name}={value}" for name, value in values.items())
     return json.dumps(dict(values), ensure_ascii=False, default=str)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether lm-eval reads the value in its text: it takes texts that look like Python values for these values."""
+    """Whether lm-eval reads the same value from its text. Strings that look like Python values are read as these values."""
     if isinstance(value, str):
         return bool(PLAIN_TEXT.fullmatch(value)) and value.lower() not in SPECIAL_TEXTS
     return value is None or isinstance(value, bool | float) or (isinstance(value, int) and value >= 0)

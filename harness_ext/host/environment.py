@@ -1,4 +1,4 @@
-"""What lm-eval records about the machine: without a message of git on standard error, and in a sweep asked for once."""
+"""Changes how lm-eval describes the machine: without error messages of git, and in a sweep only once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 def quieten_git() -> None:
-    """Lets lm-eval ask for the commit of the current folder without ``fatal: not a git repository`` where there is none.
+    """Suppresses ``fatal: not a git repository`` when lm-eval asks for the commit of the current folder.
 
-    It may be called any number of times.
+    Several calls have the same effect as one.
     """
     from lm_eval import evaluator
 
@@ -23,8 +23,8 @@ def quieten_git() -> None:
 
 @contextmanager
 def environment_asked_once() -> Iterator[None]:
-    """Within it, ``simple_evaluate`` describes the machine with what the first call in this process found. lm-eval asks pip and the system
-    after every evaluation, which takes seconds."""
+    """A context in which ``simple_evaluate`` describes the machine only once per process. lm-eval asks pip and the system after every
+    evaluation, which takes seconds."""
     from lm_eval import evaluator
 
     original = evaluator.add_env_info
@@ -45,14 +45,14 @@ def _environment(ask: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
 def _without_standard_error(ask: Callable[[], Any]) -> Callable[[], Any]:
     @functools.wraps(ask)
     def quiet() -> Any:
-        before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        standard_error, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nowhere, 2)  # git inherits the file, and not sys.stderr
+            os.dup2(null, 2)  # git writes to the file descriptor, not to sys.stderr
             return ask()
         finally:
-            os.dup2(before, 2)
-            os.close(before)
-            os.close(nowhere)
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+            os.close(null)
 
     quiet._harness_ext = True  # type: ignore[attr-defined]
     return quiet

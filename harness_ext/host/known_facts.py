@@ -1,4 +1,4 @@
-"""The facts that a model knows: those that it answers closed-book, written to a file that the fact tasks can be restricted to."""
+"""Finds the facts that a model answers closed-book, and writes them to a file. Fact tasks can be restricted to the facts in the file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError
 
 
 class NoKnownFactsError(HarnessExtError):
-    """A model that answered none of the facts."""
+    """The model answered no fact."""
 
 
 def check_output(out: Path, *, force: bool) -> None:
-    """Refuses a path that cannot be written to, before the model is asked anything.
+    """Checks that a path can be written, before the model is evaluated.
 
     Raises:
-        BadOptionError: the file exists and ``force`` is not set, its folder does not exist, or its name is none.
+        BadOptionError: the file exists and ``force`` is not set, its folder does not exist, or the path is impossible.
     """
     try:
         out.lstat()
@@ -49,10 +49,10 @@ def options_from(text: str) -> dict[str, Any]:
 
 
 def load_model(name: str, arguments: str, batch_size: int) -> Any:
-    """A model of lm-eval by its name there.
+    """Loads a model of lm-eval by its name in lm-eval's registry.
 
     Raises:
-        UnknownNameError: no such model.
+        UnknownNameError: there is no such model.
     """
     from lm_eval.api.registry import get_model, model_registry
 
@@ -62,11 +62,11 @@ def load_model(name: str, arguments: str, batch_size: int) -> Any:
 
 
 def closed_task(name: str, metadata: dict[str, Any]) -> Any:
-    """The task of that name, made with lm-eval's own manager.
+    """Builds a task with lm-eval's own manager.
 
     Raises:
-        UnknownNameError: no such task.
-        BadOptionError: a task that does not ask closed-book for facts with ids.
+        UnknownNameError: there is no such task.
+        BadOptionError: the task does not ask for facts closed-book.
     """
     from lm_eval.tasks import TaskManager
 
@@ -85,19 +85,19 @@ def closed_task(name: str, metadata: dict[str, Any]) -> Any:
 
 
 def known_facts(lm: Any, task: Any, *, limit: int | None = None) -> dict[str, Any]:
-    """Asks for every fact of a closed-book task.
+    """Asks a model for every fact of a closed-book task.
 
     Args:
         lm: a model of lm-eval.
-        task: as :func:`closed_task` gives it.
-        limit: the number of facts to ask for; by default all of the task.
+        task: a task of :func:`closed_task`.
+        limit: number of facts to ask for; None for all.
 
     Returns:
-        ``known``: the ids of the facts that the model writes (exact match), in the order of the task; ``asked``: how many there were;
-        ``task``, its ``options`` and the ``model`` as lm-eval records them.
+        ``known``: ids of the facts that the model answers (exact match), in the order of the task. ``asked``: number of facts. ``task``,
+        its ``options``, and the ``model``, as lm-eval records it.
 
     Raises:
-        NoKnownFactsError: the model answered none.
+        NoKnownFactsError: the model answered no fact.
     """
     from lm_eval.evaluator import evaluate
 
@@ -120,5 +120,5 @@ def known_facts(lm: Any, task: Any, *, limit: int | None = None) -> dict[str, An
 
 
 def write(found: dict[str, Any], out: Path) -> None:
-    """Writes the list whole or not at all."""
+    """Writes the whole file, or nothing."""
     write_file(out, json.dumps(found, indent=1, ensure_ascii=False, default=str) + "\n")

@@ -1,4 +1,4 @@
-"""``pruned-hf``: lm-eval's ``hf`` with a model that is pruned after it is loaded."""
+"""``pruned-hf``: lm-eval's ``hf``, with pruning after the model is loaded."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ Self = TypeVar("Self", bound="PrunedHFLM")
 
 
 class PrunedHFLM(HFLM):  # type: ignore[misc]
-    """lm-eval's ``hf`` with a model that is pruned after it is loaded. It takes all arguments of ``hf`` and those below.
+    """lm-eval's ``hf`` with pruning. It takes all arguments of ``hf``, and the following ones.
 
     Args:
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
-        peft: as in ``hf``; if anything is pruned, it is the model with the adapter merged into its weights.
+        peft: as in ``hf``. For pruning, the adapter is first merged into the weights.
         pruner: the name of a registered pruner (default ``sparsegpt``).
         sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names; or several joined by ``+``, with exclusions:
             ``all+!model.layers.0.*``.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.
-        allocation: chooses the sparsity of each layer: ``uniform``, ``owl``, ``global``, a file, or another registered one.
+        allocation: how the sparsity is spread over layers: ``uniform``, ``owl``, ``global``, a file, or another registered allocation.
         precision: ``float32`` or ``float64``, for statistics and arithmetic.
-        true_sequential: prune the layers of a decoder block in order of use.
-        share_prompts: run each prompt once for all its answer choices; False runs it once a choice, as ``hf`` does.
+        true_sequential: prune the layers of a block in order of use, each calibrated on the outputs of the pruned layers before it.
+        share_prompts: run each prompt once for all its answer choices. False runs it once for each choice, as ``hf`` does.
         calibration_cache: keep calibration tokens on disk for later runs.
         resume: a folder for checkpoints of the pruning, one for each decoder block.
         pruner.*, calibration.*, allocation.*: options such as ``pruner.block_size=64`` and ``calibration.samples=64``.
 
     Raises:
-        BadOptionError: before any weight is loaded, for whatever is wrong with these arguments.
-        UnsupportedModelError: a model that cannot be pruned; before any weight is loaded where its configuration tells.
+        BadOptionError: an argument is wrong. This is checked before weights are loaded.
+        UnsupportedModelError: the model cannot be pruned. This is checked before weights are loaded if the configuration tells.
 
     Examples:
         >>> from lm_eval import simple_evaluate
@@ -88,7 +88,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             pretrained = registered_folder(plugins, pretrained)
         elif isinstance(pretrained, str) and is_path(pretrained) and not os.path.isdir(os.path.expanduser(pretrained)):
             raise no_such_model(plugins, pretrained, f"pretrained={shown(pretrained)}")
-        # hf's own default is "cuda", which fails where there is none unless lm-eval's command line passes a device.
+        # The default of hf is "cuda", which fails without a GPU unless lm-eval's command line passes a device.
         arguments.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
         self._plan, self._decisive_arguments = plan, dict(arguments)
         if self._prunes:
@@ -98,7 +98,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         gguf_file, weights = arguments.get("gguf_file"), {}
         if gguf_file and isinstance(pretrained, str):
             weights = {"pretrained": pretrained} | gguf.origin(gguf.find(pretrained, gguf_file, arguments.get("revision")))
-        adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores it beside a model
+        adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores peft if it is given a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
         super().__init__(pretrained=pretrained, **arguments)
@@ -112,24 +112,24 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         return self._plan.sparsity.ratio > 0
 
     def _get_config(self, pretrained: str, *, trust_remote_code: bool = False, **others: Any) -> None:
-        """As in lm-eval, which calls it before all else that it loads; refuses what is not there and what cannot be pruned."""
+        """As in lm-eval, which loads the configuration first. Raises an error if the model does not exist or cannot be pruned."""
         try:
             super()._get_config(pretrained, trust_remote_code=trust_remote_code, **others)
-        except (OSError, ValueError) as error:  # no config.json, no such name on the hub, no network, or no architecture that is known
+        except (OSError, ValueError) as error:  # no config.json, unknown name on the hub, no network, or unknown architecture
             raise _not_loaded(pretrained, error) from error
         if self._prunes:
             check_config(self._config, pretrained)
             check_plan(self._plan, without_weights(self._config, pretrained, trust_remote_code=trust_remote_code))
 
     def _create_model(self, pretrained: str, *, gguf_file: str | None = None, **arguments: Any) -> None:
-        """As in lm-eval; refuses a checkpoint with missing weights, which transformers would draw at random. Weights of a GGUF file are
-        unpacked, also for the dense model, so that it is the one that is pruned.
+        """As in lm-eval, but missing weights are an error; transformers would draw them at random. Weights of a GGUF file are dequantised,
+        also for the dense model, so that dense and pruned results are of the same weights.
         """
         if self._prunes:
             check_tokenizer(self._plan, self.tokenizer, pretrained)
         if gguf_file:
             arguments["quantization_config"] = gguf.dequantised()
-        auto = getattr(self, "AUTO_MODEL_CLASS")  # noqa: B009 - of a class that has no types
+        auto = getattr(self, "AUTO_MODEL_CLASS")  # noqa: B009 - the class has no types
         self.AUTO_MODEL_CLASS = Checked(auto)
         try:
             super()._create_model(pretrained, gguf_file=gguf_file, **arguments)
@@ -140,7 +140,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     @classmethod
     def create_from_arg_obj(cls: type[Self], arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> Self:
-        """As in lm-eval, with a batch size that suits the model where none was asked for."""
+        """As in lm-eval. Without a batch size, one is chosen for the size of the model."""
         show_log()
         config = {key: value for key, value in (additional_config or {}).items() if value is not None}
         for key in sorted(arg_dict.keys() & config.keys()):
@@ -166,7 +166,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """As in lm-eval; the choices of a prompt share its forward pass."""
+        """As in lm-eval, but the choices of a prompt share its forward pass."""
 
         def stock(rest: list[Request]) -> list[tuple[float, bool]]:
             answers: list[tuple[float, bool]] = super(PrunedHFLM, self)._loglikelihood_tokens(rest, disable_tqdm, override_bs)
@@ -178,13 +178,13 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         return self._shared_prompts.answer(requests, stock, batch_size=batch_size, disable_bar=disable_tqdm)
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """As in lm-eval; within one file of ``--use_cache``, each fingerprint has its own answers."""
+        """As in lm-eval, but each fingerprint has its own answers in a file of ``--use_cache``."""
         super().set_cache_hook(cache_hook)
         if getattr(cache_hook, "dbdict", None) is not None:
             separate(cache_hook.dbdict, table_name(self.pruning_record["fingerprint"], self._decisive_arguments))
 
     def get_model_info(self) -> dict[str, Any]:
-        """lm-eval's own, the pruning record and, on lm-eval's command line, the command. All go into results.json."""
+        """The information of lm-eval, the pruning record and, on lm-eval's command line, the command. All are written to results.json."""
         typed = typed_command(ranks.count())
         return {**super().get_model_info(), "pruning": self.pruning_record, **({"command": str(typed)} if typed else {})}
 
@@ -196,7 +196,7 @@ def _not_loaded(pretrained: str, error: Exception) -> BadOptionError:
 
 
 def _is_default_batch_size(value: int | str) -> bool:
-    """lm-eval's command line passes the integer 1 where no batch size was given, and what the user types as a string."""
+    """Whether the user gave no batch size. lm-eval's command line then passes the integer 1, and otherwise a string."""
     return isinstance(value, int) and value == 1
 
 
@@ -206,10 +206,10 @@ def default_batch_size(parameters: int) -> int:
 
 
 def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
-    """Refuses an argument that ``hf`` does not know and that is nearly one of ours: ``hf`` would pass it on to ``from_pretrained``.
+    """Checks for arguments that ``hf`` does not know and that resemble one of ours. ``hf`` would pass them to ``from_pretrained``.
 
     Raises:
-        BadOptionError: with the nearest name.
+        BadOptionError: there is such an argument; the message has the nearest name.
     """
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):

@@ -1,4 +1,4 @@
-"""From the name of a model to its folder, or to its name on the hub."""
+"""Finds the folder of a model, or its name on the hub."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from harness_ext.plugins import Plugins
 
 
 def registered_folder(plugins: Plugins, name: str) -> str:
-    """The folder of a registered name.
+    """The folder of a registered model.
 
     Raises:
-        UnknownNameError: no such name.
-        BadOptionError: the folder is not there yet; names the command that brings it.
-        PluginError: the folder is not there, and the plugin names no command.
+        UnknownNameError: there is no such name.
+        BadOptionError: the folder does not exist yet; the message has the command that writes it.
+        PluginError: the folder does not exist, and the plugin names no command.
     """
     folder, origin = plugins.models.get(name)
     if not folder.is_dir():
@@ -26,14 +26,15 @@ def registered_folder(plugins: Plugins, name: str) -> str:
 
 
 def model_folder(plugins: Plugins, pretrained: str, gguf_file: str | None = None) -> str:
-    """The folder of a registered name, the folder given, or a name on the hub.
+    """The folder of a registered model or at a path, or a name on the hub.
 
     Args:
-        gguf_file: the file in the folder that holds configuration and weights.
+        pretrained: a registered name, a path, or a name on the hub.
+        gguf_file: name of a file in the folder with configuration and weights.
 
     Raises:
-        PluginError: a registered name whose folder is not there.
-        BadOptionError: what looks like a path, and is no folder.
+        PluginError: the folder of a registered model does not exist.
+        BadOptionError: the name is a path without a folder, or is nearly a registered name.
     """
     if pretrained in plugins.models.items:
         return registered_folder(plugins, pretrained)
@@ -50,12 +51,12 @@ def model_folder(plugins: Plugins, pretrained: str, gguf_file: str | None = None
 
 
 def is_path(pretrained: str) -> bool:
-    """Whether a name can only be meant as the path of a folder."""
+    """Whether a name can only be a path."""
     return pretrained.startswith((".", "/", "~")) or pretrained.count("/") > 1 or len(pretrained) > LONGEST
 
 
 def no_such_model(plugins: Plugins, pretrained: str, called: str) -> BadOptionError:
-    """The error for a name that is no folder.
+    """The error for a name without a folder.
 
     Args:
         called: the argument as the user wrote it.

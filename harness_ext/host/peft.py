@@ -1,4 +1,4 @@
-"""Adapters of the ``peft`` library: what is pruned is the model with the adapter merged into its weights."""
+"""Adapters of the ``peft`` library. Before pruning, an adapter is merged into the weights of the model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def check_adapter(peft: str, revision: str | None = None) -> None:
-    """Reads the configuration of an adapter before the model is loaded.
+    """Checks the configuration of an adapter before the model is loaded.
 
     Args:
         peft: a folder or a name on the hub.
 
     Raises:
-        MissingExtraError: the library is not installed.
-        BadOptionError: there is no adapter, or it is one that has no place in the weights, such as a soft prompt.
+        MissingExtraError: ``peft`` is not installed.
+        BadOptionError: there is no adapter, or it cannot be merged into weights, such as a soft prompt.
     """
     require_extra("peft", f"peft={shown(peft)}")
     from peft import PeftConfig  # type: ignore[import-not-found, unused-ignore]
@@ -34,14 +34,14 @@ def check_adapter(peft: str, revision: str | None = None) -> None:
 
 
 def merged(model: Any, peft: str) -> PreTrainedModel:
-    """The model with its adapter added to the weights, as ``peft`` does it. The adapter is gone then.
+    """Merges the adapter into the weights of the model, and removes it, as ``peft`` does.
 
     Args:
         model: a ``peft.PeftModel``; its weights change.
-        peft: what the user calls the adapter.
+        peft: the argument of the user, for errors.
 
     Raises:
-        UnsupportedModelError: an adapter that cannot be merged.
+        UnsupportedModelError: the adapter cannot be merged.
     """
     try:
         plain: PreTrainedModel = model.merge_and_unload()

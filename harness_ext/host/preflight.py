@@ -1,4 +1,4 @@
-"""What ``hf`` evaluates and nobody can prune, refused before a weight is loaded."""
+"""Checks before weights are loaded: ``hf`` can evaluate some models that cannot be pruned."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ QUANTISE = ("autogptq", "gptqmodel", "load_in_4bit", "load_in_8bit", "quantizati
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Looks at the arguments of ``hf`` for a run that prunes.
+    """Checks the arguments of ``hf`` for a run that prunes.
 
     Raises:
-        BadOptionError: they ask for quantised weights, an encoder, or pieces of each weight in several processes, or for a dtype or a
-            device that there is not.
+        BadOptionError: they ask for quantised weights, an encoder-decoder model, or weights that are split over processes; or a dtype or
+            device does not exist.
     """
     dtype = arguments.get("dtype")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise BadOptionError(f"dtype={shown(dtype)}: want {', '.join(DTYPES)}.{did_you_mean(dtype, DTYPES)}")
     if isinstance(device := arguments.get("device"), str):
-        parse_device(device, f"device={shown(device)}")  # one that is not there is the CPU for hf
+        parse_device(device, f"device={shown(device)}")  # hf silently uses the CPU for an unknown device
     for name in QUANTISE:
         if arguments.get(name):
             raise BadOptionError(
@@ -52,13 +52,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 
 def check_config(config: PretrainedConfig, source: str) -> None:
-    """Looks at the configuration of a checkpoint.
+    """Checks the configuration of a checkpoint.
 
     Args:
-        source: what the user calls the model.
+        source: name of the model, for errors.
 
     Raises:
-        UnsupportedModelError: an encoder and a decoder, quantised weights, or a model that ``AutoModelForCausalLM`` does not load.
+        UnsupportedModelError: the model has an encoder, has quantised weights, or is not loaded by ``AutoModelForCausalLM``.
     """
     if config.is_encoder_decoder:
         raise UnsupportedModelError(f"{source}: {config.model_type} has an encoder and a decoder: want a decoder-only model")
@@ -77,13 +77,13 @@ def check_config(config: PretrainedConfig, source: str) -> None:
 
 
 def without_weights(config: PretrainedConfig, source: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model of a configuration, on the meta device.
+    """Builds the model of a configuration on the meta device.
 
     Args:
-        source: what the user calls the model.
+        source: name of the model, for errors.
 
     Raises:
-        UnsupportedModelError: it cannot be built.
+        UnsupportedModelError: the model cannot be built.
     """
     from transformers import AutoModelForCausalLM
 
@@ -95,13 +95,13 @@ def without_weights(config: PretrainedConfig, source: str, *, trust_remote_code:
 
 
 def check_plan(plan: Plan, model: PreTrainedModel) -> None:
-    """Checks a plan against a model without weights: its decoder blocks, and all that their shapes tell.
+    """Checks a plan against the decoder blocks and layer shapes of a model without weights.
 
     Args:
-        plan: with a sparsity above 0.
+        plan: a plan with a sparsity above 0.
 
     Raises:
-        UnsupportedModelError: blocks that are not found, or hold more than plain linear layers.
+        UnsupportedModelError: the model has no decoder blocks, or blocks with weights outside of linear layers.
         BadOptionError: ``modules`` selects nothing; or as :func:`harness_ext.engine.fit.check_fit`.
     """
     blocks = find_blocks(model, plan.walked_modules)
@@ -113,10 +113,10 @@ def check_tokenizer(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, sourc
     """Checks a calibration source against the tokenizer.
 
     Args:
-        source: what the user calls the model.
+        source: name of the model, for errors.
 
     Raises:
-        CalibrationError: text is to be read, and there is no tokenizer; or the source wants what the tokenizer has not.
+        CalibrationError: the source reads text and there is no tokenizer, or the tokenizer lacks what the source needs.
     """
     calibration = plan.calibration
     if not plan.needs_calibration or not isinstance(calibration, Calibration):
@@ -127,13 +127,13 @@ def check_tokenizer(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, sourc
         raise CalibrationError(f"calibration {calibration.name!r} needs a tokenizer, and there is none in {source}")
 
 
-def _quantisation(found: Any) -> str | None:
-    """The method by which weights are quantised in memory, if they are."""
-    settings = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+def _quantisation(config: Any) -> str | None:
+    """The quantisation method of the weights in memory; None if they are not quantised."""
+    settings = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
     method = settings.get("quant_method")
     name = str(getattr(method, "value", method or "by a method that it does not name"))
-    plain = settings.get("dequantize") or (name == "compressed-tensors" and not settings.get("config_groups"))  # which may be sparse alone
-    return name if settings and not plain else None
+    only_compressed = name == "compressed-tensors" and not settings.get("config_groups")
+    return name if settings and not settings.get("dequantize") and not only_compressed else None
 
 
 def _is_causal(config: PretrainedConfig) -> bool:

@@ -1,4 +1,4 @@
-"""The one place that touches lm-eval's registries. Every function here may be called any number of times."""
+"""Registers our model and tasks with lm-eval. No other module changes lm-eval's registries. All functions may be called repeatedly."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 MODEL = "pruned-hf"
 TARGET = "harness_ext.host.model:PrunedHFLM"
 
-# Modules that make the items of our tasks: ``load`` is the task's custom_dataset; ``check_options`` and ``check_task`` come before a model.
+# Modules that make the items of our tasks. ``load`` is the custom_dataset. The checks run before a model is loaded.
 SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations", "hub_facts"))
 
 
 def register() -> None:
-    """Registers the model and the tasks with lm-eval; needed only where the package's .pth file is not read (``python -S``)."""
-    import lm_eval.models  # registering before lm-eval's own models are there would hide them
+    """Registers the model and the tasks with lm-eval. Only needed if the .pth file of the package is not read (``python -S``)."""
+    import lm_eval.models  # registering before lm-eval's own models would hide them
     import lm_eval.tasks.manager  # noqa: F401
 
     models_imported()
@@ -31,7 +31,7 @@ def register() -> None:
 
 
 def models_imported() -> None:
-    """Puts the model into lm-eval's registry, as a name that is imported on first use."""
+    """Adds the model to lm-eval's registry. Its module is imported on first use."""
     from lm_eval.api.registry import model_registry
 
     if MODEL not in model_registry:
@@ -40,7 +40,7 @@ def models_imported() -> None:
 
 
 def tasks_imported() -> None:
-    """Lets every TaskManager with lm-eval's default tasks find ours; a user's ``include_path`` wins over them."""
+    """Makes every TaskManager with default tasks find our tasks. Tasks in the ``include_path`` of a user take precedence."""
     from lm_eval.tasks.manager import TaskManager
 
     _shorten_errors()
@@ -83,7 +83,7 @@ def tasks_imported() -> None:
 
 
 def task_folders() -> list[str | Path]:
-    """The folders of all plugins that load."""
+    """The task folders of all plugins that can be loaded."""
     from harness_ext.plugins import Plugins
 
     return [folder for folder, _ in Plugins().task_folders]
@@ -96,11 +96,10 @@ def check_metadata(metadata: dict[str, Any]) -> None:
 
 
 def check_tasks(manager: Any, names: Iterable[str]) -> dict[str, TaskOptions]:
-    """Checks the options of those tasks that are ours: lm-eval's command line looks names up before it loads a model, and makes the
-    items of the tasks after it.
+    """Checks the options of our tasks. lm-eval looks up names before it loads a model, and makes items after that.
 
     Returns:
-        the options of these tasks by name, those in groups included.
+        The options of our tasks by name, including tasks in groups.
     """
     options: dict[str, TaskOptions] = {}
     for name in names:
@@ -121,7 +120,7 @@ def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str
 
 
 def is_command(argv: list[str]) -> bool:
-    """Whether this process is lm-eval's command line, and not a program that uses lm-eval."""
+    """Whether this process is lm-eval's command line, not another program that uses lm-eval."""
     started = Path(argv[0] if argv else "")
     return started.stem.replace("-", "_") == "lm_eval" or started.parts[-2:] == ("lm_eval", "__main__.py")
 
@@ -132,18 +131,18 @@ def _is_run_of_ours(argv: list[str]) -> bool:
 
 
 def _shorten_errors() -> None:
-    """Makes an error of ours that nothing caught one line, without a traceback, on lm-eval's command line."""
+    """On lm-eval's command line, prints our uncaught errors in one line, without a traceback."""
     from harness_ext.errors import HarnessExtError
 
-    others = sys.excepthook
-    if not is_command(sys.argv) or getattr(others, "_harness_ext", False):
+    previous = sys.excepthook
+    if not is_command(sys.argv) or getattr(previous, "_harness_ext", False):
         return
 
     def excepthook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, HarnessExtError):
             sys.stderr.write(f"{kind.__name__}: {error}\n")
         else:
-            others(kind, error, traceback)
+            previous(kind, error, traceback)
 
     excepthook._harness_ext = True  # type: ignore[attr-defined]
     sys.excepthook = excepthook

@@ -1,7 +1,7 @@
 """Answers all requests of one prompt with one forward pass of the prompt.
 
-lm-eval runs the whole prompt once for each answer choice of more than one token. Here the prompts of a batch go through the model once,
-into its key-value cache, and the choices follow as a batch of short continuations.
+lm-eval runs the whole prompt once for each answer choice of more than one token. Here the model runs the prompts of a batch once, and
+keeps their key-value cache. The choices follow as a batch of short continuations.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ HALF_TOLERANCE = 0.25  # of float16 and bfloat16, as two batch sizes of lm-eval 
 
 
 class Group(NamedTuple):
-    """The requests of one prompt, by their places in the list of all requests."""
+    """The requests of one prompt. ``places`` are their indices in the list of all requests."""
 
     prompt: list[int]
     places: list[int]
 
 
 class SharedPrompts:
-    """Shares prompts for one model, as long as its answers are those of lm-eval.
+    """Shares prompts for one model, as long as its answers equal those of lm-eval.
 
-    The answers of the first batch, and those of the first batch with prompts of different lengths, are compared with lm-eval's own for one
-    prompt. Where they differ by more than rounding, or the model's cache cannot be repeated, all further requests go lm-eval's way.
+    The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first batch with prompts of
+    different lengths. If answers differ by more than rounding, or the cache of the model cannot be repeated, lm-eval answers all further
+    requests.
 
     Args:
         lm: a causal language model of lm-eval.
@@ -61,8 +62,8 @@ class SharedPrompts:
         """The answers, in the order of the requests.
 
         Args:
-            stock: answers requests in lm-eval's way.
-            batch_size: sequences in a forward pass; None where lm-eval is to find it, which leaves all to ``stock``.
+            stock: lm-eval's own function, which answers requests.
+            batch_size: number of sequences in a forward pass. None if lm-eval has to find it; then ``stock`` answers all requests.
         """
         groups = self._groups(requests) if self.works and batch_size else []
         answers: dict[int, Answer] = {}
@@ -82,7 +83,7 @@ class SharedPrompts:
         return [answers[place] for place in range(len(requests))]
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
-        """The prompts worth sharing, the longest first. lm-eval itself runs choices that differ in their last token alone only once."""
+        """The prompts that are worth sharing, longest first. Choices that differ in the last token only are not: lm-eval runs them once."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for place, (_, prompt, continuation) in enumerate(requests):
             if len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
@@ -95,7 +96,7 @@ class SharedPrompts:
         return sorted(groups, key=lambda group: -len(group.prompt))
 
     def _try(self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int) -> dict[int, Answer] | None:
-        """The answers of a batch by their places; None where the model cannot share prompts."""
+        """The answers of a batch by their indices; None if the model cannot share prompts."""
         try:
             answers = self._run(batch, requests, batch_size)
         except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
@@ -105,7 +106,7 @@ class SharedPrompts:
             return None
         padded = len(batch[0].prompt) != len(batch[-1].prompt)
         if not self._checked_equal or (padded and not self._checked_padded):
-            places = batch[-1].places  # of the shortest prompt, which is padded most
+            places = batch[-1].places  # the shortest prompt has the most padding
             own = stock([requests[place] for place in places])
             for place, (expected, _) in zip(places, own, strict=True):
                 if abs(answers[place][0] - expected) > self._tolerance(expected):
@@ -123,7 +124,7 @@ class SharedPrompts:
 
     def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
         lm, device = self.lm, self.lm.device
-        # The last token of a prompt begins each continuation, so that its logits come with those of the continuation.
+        # Each continuation begins with the last token of the prompt, whose logits predict the first token of the choice.
         prompts, mask = _padded([group.prompt[:-1] for group in batch], left=True, device=device)
         with (
             torch.no_grad(),
@@ -165,7 +166,7 @@ def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:
 
 
 def _select(cache: Any, rows: torch.Tensor) -> Any:
-    """A cache with the rows that are named, each as often as it is named. The cache itself stays as it is."""
+    """A copy of a cache with the given rows, which may repeat. The cache itself does not change."""
     selected = copy.copy(cache)
     selected.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in selected.layers:
@@ -174,7 +175,7 @@ def _select(cache: Any, rows: torch.Tensor) -> Any:
 
 
 def _padded(sequences: list[list[int]], *, left: bool, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and a mask of the real ones, both int64 [sequences, longest]."""
+    """Padded token ids, and a mask of real tokens, both int64 [sequences, longest]."""
     longest = max(map(len, sequences))
     ids = torch.zeros(len(sequences), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
