@@ -1,9 +1,10 @@
-"""Checks of lm-eval task definitions, for authors of tasks: ``pytest --task-configs DIR``, or called one by one.
+"""Checks for authors of tasks and plugins.
 
-``check_static`` needs the YAML alone; ``check_documents``, ``check_oracle`` and ``check_random`` build the task. The pytest fixtures
-``tiny_lm``, ``oracle_lm`` and ``random_lm`` are there wherever the package is installed.
+``pytest --task-configs DIR`` checks lm-eval task definitions. The checks can also be called as functions. ``check_static`` needs only the
+YAML; ``check_documents``, ``check_oracle`` and ``check_random`` build the task. The package also provides the pytest fixtures ``tiny_lm``,
+``oracle_lm`` and ``random_lm``.
 
-``PrunerContract``, ``AllocationContract``, ``CalibrationContract`` and ``TaskFolderContract`` are tests of plugins, to be inherited.
+``PrunerContract``, ``AllocationContract``, ``CalibrationContract`` and ``TaskFolderContract`` are classes of tests that plugins inherit.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # lm-eval takes seconds to import, and pytest imports this package in every run
+def __getattr__(name: str) -> Any:  # lazy: lm-eval takes seconds to import, and pytest imports this package in every run
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,4 +1,4 @@
-"""A task as lm-eval builds it, and its documents as a model would see them: rendered once, for all checks."""
+"""A task as lm-eval builds it, and its documents as a model sees them. Documents are rendered once for all checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from harness_ext.testing.definition import files_below
 
-Problem = tuple[str, int | None, str]  # key, document and message
+Problem = tuple[str, str, int | None]  # key, message, and number of the document
 
 
 class NeedsDownloadError(Exception):
@@ -19,21 +19,21 @@ class NeedsDownloadError(Exception):
 
 
 def words(text: str) -> list[str]:
-    """The tokens that are assumed where no tokenizer is given: words, and marks one by one."""
+    """The tokens of a text if no tokenizer is given: words, and single punctuation marks."""
     return re.findall(r"\w+|[^\w\s]", text)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One document as a model would see it.
+    """One document as a model sees it.
 
     Attributes:
-        doc: The document itself.
-        prompt: The text before the answer, without few-shot examples; of a task whose choices are the prompts, all of them.
-        choices: What is ranked, or nothing.
-        target: As ``doc_to_target`` gives it.
-        answers: The right answers as texts, the one that is scored first.
-        prompts_ranked: The choices are the prompts, and the target is the text after each of them.
+        doc: The document.
+        prompt: The text before the answer, without few-shot examples. If the choices are the prompts, all of them.
+        choices: The ranked texts, if any.
+        target: The result of ``doc_to_target``.
+        answers: The right answers as texts. The first is the scored one.
+        prompts_ranked: Whether the choices are the prompts, each followed by the target.
     """
 
     doc: Mapping[str, Any]
@@ -45,22 +45,22 @@ class Rendered:
 
     @property
     def chance(self) -> float:
-        """How often a guess among the choices is right."""
+        """Probability that a guess among the choices is right."""
         right = 1 if self.prompts_ranked else len(set(self.answers) & set(self.choices)) or 1
         return right / len(self.choices)
 
 
 @dataclass
 class Built:
-    """A task as lm-eval builds it, and how to build it again.
+    """A task as lm-eval builds it. It can be built again.
 
     Attributes:
-        file: Its YAML.
-        name: Its name.
-        folders: Where the YAML files that it may refer to are.
-        metadata: As for ``lm_eval --metadata``.
-        tokenize: Gives the tokens of a text.
-        longest: The tokens that a prompt with its answer may have; None is any number.
+        file: YAML file of the task.
+        name: Name of the task.
+        folders: Folders with the YAML files that the task may refer to.
+        metadata: Task options, as for ``lm_eval --metadata``.
+        tokenize: Splits a text into tokens.
+        longest: Largest number of tokens of a prompt with its answer; None for no limit.
     """
 
     file: Path
@@ -72,18 +72,18 @@ class Built:
     _needs: NeedsDownloadError | None = field(default=None, init=False, repr=False)
 
     def build(self, **metadata: Any) -> Any:
-        """The task, built anew.
+        """Builds the task again.
 
         Raises:
-            NeedsDownloadError: its data cannot be reached.
+            NeedsDownloadError: the data cannot be reached.
         """
-        if self._needs is not None:  # asking a hub once takes long enough
+        if self._needs is not None:  # a second request to the hub would also take long
             raise self._needs
         try:
             return _manager(self.folders, {**self.metadata, **metadata}).load([self.name])["tasks"][self.name]
         except Exception as error:
             if _is_network(error):
-                self._needs = NeedsDownloadError(f"its data cannot be had without a network: {first_line(error)}")
+                self._needs = NeedsDownloadError(f"its data cannot be loaded without a network: {first_line(error)}")
                 raise self._needs from error
             raise
 
@@ -101,12 +101,12 @@ class Built:
 
     @property
     def rendered(self) -> list[Rendered]:
-        """The documents that can be rendered; where ``problems`` is empty, all of them."""
+        """The rendered documents. If ``problems`` is empty, these are all documents."""
         return self._rendered[0]
 
     @property
     def problems(self) -> list[Problem]:
-        """The first document that each of the task's templates and functions fails on."""
+        """For each template or function that fails, the first document on which it fails."""
         return self._rendered[1]
 
     @cached_property
@@ -123,7 +123,7 @@ class Built:
                 target = self.task.doc_to_target(doc)
                 answers = _answers(target, choices)
             except Exception as error:
-                problems.setdefault(key, (key, number, f"fails: {type(error).__name__}: {first_line(error)}"))
+                problems.setdefault(key, (key, f"fails: {type(error).__name__}: {first_line(error)}", number))
                 continue
             ranked = isinstance(text, int)
             rendered.append(Rendered(doc, "\n".join(choices) if ranked else str(text), tuple(choices), target, tuple(answers), ranked))
@@ -131,28 +131,28 @@ class Built:
 
 
 def choices_of(task: Any, doc: Mapping[str, Any]) -> list[str]:
-    """The choices that are ranked, or none: those of a multiple-choice task, or of a task that writes and ranks (``FactTask``)."""
+    """The ranked choices of a multiple-choice task or a ``FactTask``. Other tasks have none."""
     if task.config.doc_to_choice is not None:
         return [str(choice) for choice in task.doc_to_choice(doc)]
-    found = doc.get("choices") if _ranks_besides(task) else None
-    return list(found) if isinstance(found, (list, tuple)) else []
+    choices = doc.get("choices") if _ranks_besides(task) else None
+    return list(choices) if isinstance(choices, (list, tuple)) else []
 
 
 def right_answers(task: Any, doc: Mapping[str, Any]) -> list[str]:
-    """The right answers as texts, the one that is scored first."""
+    """The right answers as texts. The first is the scored one."""
     return _answers(task.doc_to_target(doc), choices_of(task, doc))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """The first line of the message of an error."""
     return (str(error).strip().splitlines() or [""])[0][:300]
 
 
 def _answers(target: Any, choices: Sequence[str]) -> list[str]:
     answers = []
-    for one in target if isinstance(target, (list, tuple)) else [target]:
-        number = isinstance(one, int) and not isinstance(one, bool) and bool(choices)
-        answers.append(choices[one] if number and 0 <= one < len(choices) else str(one))
+    for answer in target if isinstance(target, (list, tuple)) else [target]:
+        number = isinstance(answer, int) and not isinstance(answer, bool) and bool(choices)
+        answers.append(choices[answer] if number and 0 <= answer < len(choices) else str(answer))
     return answers or [""]
 
 
@@ -166,7 +166,7 @@ _managers: dict[object, Any] = {}
 
 
 def _manager(folders: Sequence[Path], metadata: Mapping[str, Any]) -> Any:
-    """lm-eval's index of the folders as their files are now: it takes longer than a task, and each ``load`` of it builds anew."""
+    """lm-eval's index of the folders, cached while their files do not change. Making the index takes longer than building a task."""
     from lm_eval.tasks import TaskManager
 
     state = tuple((str(file), file.stat().st_mtime_ns) for file in files_below(folders))
@@ -178,12 +178,12 @@ def _manager(folders: Sequence[Path], metadata: Mapping[str, Any]) -> Any:
     return _managers[key]
 
 
-# By name: the libraries that raise them differ by version and need not be installed. Theirs are not Python's own ConnectionError.
+# Names of error classes, because the libraries may not be installed. Their ConnectionError is not Python's own.
 _NETWORK = {"ConnectionError", "ConnectError", "Timeout", "HfHubHTTPError", "LocalEntryNotFoundError", "DatasetNotFoundError", "URLError"}
 
 
 def _is_network(error: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is that something could not be reached."""
+    """Whether an error, or one of its causes, is a network error."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,4 +1,4 @@
-"""A task's YAML as it is written: its own keys with their places, and the whole with what it includes. No function is imported."""
+"""Reads the YAML of a task: its own keys, and all keys with those of included files. No function is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FUNCTION = "!function"
 
 
 class Function(str):
-    """The name behind a ``!function`` tag, as it is written."""
+    """The name after a ``!function`` tag."""
 
     __slots__ = ()
 
@@ -27,18 +27,18 @@ _Loader.add_constructor(FUNCTION, lambda loader, node: Function(loader.construct
 
 
 class Unreadable(Exception):
-    """A file that is no YAML mapping; ``str()`` says why in one line."""
+    """A file is not a YAML mapping. The message is one line."""
 
 
 @dataclass
 class Definition:
-    """One file.
+    """One YAML file.
 
     Attributes:
-        path: The file.
-        own: The keys that stand in it.
-        duplicates: Keys that stand twice in one mapping, with dots for the levels.
-        functions: Each ``!function`` with its key; also that of a key which stands twice, since lm-eval looks for all of them.
+        path: Path of the file.
+        own: Keys and values of the file, without includes.
+        duplicates: Keys that occur twice in one mapping, as paths with dots.
+        functions: The key and the name of each ``!function``. Duplicate keys count as well, because lm-eval imports all functions.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class Definition:
 
 
 def files_below(folders: Iterable[Path]) -> list[Path]:
-    """The YAML files that lm-eval would look at, in its order."""
+    """The YAML files that lm-eval reads, in its order."""
     skipped = {"__pycache__", ".ipynb_checkpoints"}
     files = (file for folder in folders for file in sorted(folder.rglob("*.yaml"), key=lambda file: file.as_posix()))
     return [file for file in files if not skipped & set(file.parts)]
@@ -63,7 +63,7 @@ def read(path: Path) -> Definition:
     """Reads a file without its includes.
 
     Raises:
-        Unreadable: not UTF-8, not YAML, or not a mapping with text keys.
+        Unreadable: the file is not UTF-8, not YAML, or not a mapping with text keys.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -83,10 +83,10 @@ def read(path: Path) -> Definition:
 
 
 def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a file with those that it includes, as lm-eval merges them: of equal keys the file's own, else the last one's.
+    """Merges the keys of a file and its includes as lm-eval does. Keys of the file win, then keys of later includes.
 
     Raises:
-        Unreadable: an include that is not there, cannot be read, or includes the file itself.
+        Unreadable: an include does not exist, cannot be read, or includes the file itself.
     """
     merged: dict[str, Any] = {}
     here = definition.path.resolve()

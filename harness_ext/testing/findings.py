@@ -1,4 +1,4 @@
-"""What a check of a task definition found, or why it could not look."""
+"""Results of checks of a task definition."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a task definition.
+    """One fault in a task definition.
 
     Attributes:
-        check: The name of the check that found it.
+        check: Name of the check.
         file: The YAML file.
-        key: The key in it, with dots for the levels (``metric_list.0.metric``); empty where the file as a whole is meant.
-        message: What was found, and what is wanted.
-        document: The number of the document, from 0, where one is meant.
+        key: Path of the key with dots, such as ``metric_list.0.metric``. Empty for the whole file.
+        message: The fault, and what is wanted.
+        document: Number of the document from 0, if the fault is in a document.
     """
 
     check: str
@@ -30,4 +30,4 @@ class Finding:
 
 
 class NotCheckedError(Exception):
-    """A check has nothing to go by, which is no finding; ``str()`` says why in one line."""
+    """A check does not apply to a task. The message says why, in one line."""

@@ -1,4 +1,4 @@
-"""Whether a ``!function`` of a YAML can be found, as lm-eval looks for it, without running anybody's code."""
+"""Checks that lm-eval can find a ``!function`` of a YAML. No code is run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _REGISTRATION = re.compile(r"""register_(?:filter|metric|aggregation)\([^)]*?["'
 
 
 def problem(reference: str, folder: Path) -> str | None:
-    """What keeps lm-eval from finding a function, or None.
+    """The reason why lm-eval cannot find a function, or None if it can.
 
     Args:
-        reference: as in the YAML: a module and a name, ``utils.process_docs``.
-        folder: the YAML's, where lm-eval looks for the module first.
+        reference: module and name as in the YAML, such as ``utils.process_docs``.
+        folder: folder of the YAML, where lm-eval looks for the module first.
     """
     module, _, name = reference.rpartition(".")
     if not module:
@@ -42,7 +42,7 @@ def problem(reference: str, folder: Path) -> str | None:
 
 @lru_cache(maxsize=4096)
 def registered_beside(folder: Path) -> frozenset[str]:
-    """The names of filters, metrics and aggregations that the modules beside a YAML register with lm-eval when they are imported."""
+    """Names of filters, metrics and aggregations that the modules in the folder of a YAML register with lm-eval."""
     registrations = (_REGISTRATION.findall(file.read_text(encoding="utf-8", errors="replace")) for file in sorted(folder.glob("*.py")))
     return frozenset(chain.from_iterable(registrations))
 
@@ -57,7 +57,7 @@ def _installed(module: str) -> Path | None:
 
 @lru_cache(maxsize=4096)
 def names_in(file: Path) -> frozenset[str] | None:
-    """The names that a module defines at its top level, or None where only running it could tell (``import *``, ``globals()``)."""
+    """Names that a module defines at its top level. None if only running it could tell (``import *``, ``globals()``)."""
     tree = ast.parse(file.read_bytes(), filename=str(file))
     dynamic = any(
         (isinstance(node, ast.ImportFrom) and node.names[0].name == "*") or (isinstance(node, ast.Name) and node.id in ("globals", "exec"))

@@ -1,4 +1,4 @@
-"""Models for tests of tasks: one that knows every answer, one that guesses, and a real one that is small enough to make on the spot."""
+"""Models for tests of tasks: one that knows all answers, one that guesses, and a tiny real model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness_ext.testing.built import choices_of, right_answers
 
 
 class OracleLM(LM):  # type: ignore[misc]
-    """Knows the right answer of every document of one task: writes it as few-shot examples show it, and finds it the likeliest by far.
+    """A model that knows the right answers of one task. It generates them, and ranks them as the likeliest.
 
-    What it writes begins with the task's ``target_delimiter`` and is cut at ``until``, as of any model.
+    The generated text begins with the ``target_delimiter`` of the task and ends at ``until``, as for any model.
     """
 
     def __init__(self, task: Any):
@@ -46,7 +46,7 @@ class OracleLM(LM):  # type: ignore[misc]
 
 
 class RandomLM(LM):  # type: ignore[misc]
-    """Finds any choice of a document the likeliest, and writes any; the same seed gives the same guesses, in whatever order it is asked."""
+    """A model that guesses among the choices of a document. Guesses depend on the seed, not on the order of requests."""
 
     def __init__(self, task: Any, seed: int = 0):
         super().__init__()
@@ -60,7 +60,7 @@ class RandomLM(LM):  # type: ignore[misc]
         return [cut(delimiter + guess, request.arguments[1].get("until")) for guess, request in zip(guesses, requests, strict=True)]
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        # The likeliest has 0, which stays the highest when it is divided by a length: one guess for scores with and without it.
+        # The guessed choice has 0, which stays the highest after division by a length. Both kinds of scores thus see one guess.
         return [(0.0 if self._is_guessed(request) else -1.0 - len(request.arguments[1]), False) for request in requests]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
@@ -83,7 +83,7 @@ class RandomLM(LM):  # type: ignore[misc]
 
 
 def cut(text: str, until: str | Sequence[str] | None) -> str:
-    """A text up to the first of the strings that end a completion."""
+    """The text up to the first string that ends a completion."""
     for stop in [until] if isinstance(until, str) else until or []:
         if stop:
             text = text.split(stop, maxsplit=1)[0]
@@ -91,9 +91,9 @@ def cut(text: str, until: str | Sequence[str] | None) -> str:
 
 
 def make_tiny_lm(*, seed: int = 0, positions: int = 2048) -> Any:
-    """A Llama of one layer and 30 thousand random parameters with a tokenizer of bytes, as lm-eval's ``hf`` model on the CPU.
+    """A Llama with one layer, 30,000 random parameters and a byte tokenizer, as lm-eval's ``hf`` model on the CPU.
 
-    It runs every task through lm-eval's real pipeline in seconds, and knows nothing.
+    It knows nothing, and runs any task through lm-eval's real pipeline in seconds.
     """
     import torch
     from lm_eval.models.huggingface import HFLM

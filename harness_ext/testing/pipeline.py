@@ -1,4 +1,4 @@
-"""A task through lm-eval's own pipeline, filters, metrics and aggregation included: who knows scores 1, who guesses scores chance."""
+"""Runs a task through lm-eval's pipeline. A model that knows all answers must score 1, and a model that guesses must score chance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from harness_ext.testing.built import Built, first_line
 from harness_ext.testing.findings import Finding, NotCheckedError
 
-# Scores of right and wrong answers, between 0 and 1; what other metrics give to a perfect answer is theirs to say.
+# Metrics that give 1 to a perfect answer. The score of a perfect answer is not known for other metrics.
 _SHARES = ("acc", "exact_match", "em", "f1", "pass", "memory_match", "memory_acc")
 _GUESSED = ("acc", "acc_norm")
 FALSE_ALARMS = 1e-4
@@ -22,14 +22,11 @@ class _PipelineError(Exception):
 
 
 def check_oracle(built: Built) -> list[Finding]:
-    """A model that knows every answer scores 1.0, and 0.0 where lower is better.
-
-    Args:
-        built: the task.
+    """Checks that a model that knows all answers scores 1.0, or 0.0 if lower is better.
 
     Raises:
-        NeedsDownloadError: its data cannot be reached.
-        NotCheckedError: it has no metric of which that is known.
+        NeedsDownloadError: the data of the task cannot be reached.
+        NotCheckedError: the score of perfect answers is not known for any of its metrics.
     """
     from harness_ext.testing.models import OracleLM
 
@@ -54,22 +51,22 @@ def check_oracle(built: Built) -> list[Finding]:
 
 
 def check_random(built: Built, *, limit: int | None = None) -> list[Finding]:
-    """A model that guesses scores chance, within what so many documents leave open (one false alarm in ten thousand).
+    """Checks that a model that guesses scores chance, within sampling error (one false alarm in ten thousand).
 
     Args:
         built: the task.
-        limit: the number of documents it is asked; None is all of them.
+        limit: number of documents; None for all.
 
     Raises:
-        NeedsDownloadError: its data cannot be reached.
-        NotCheckedError: there are no choices to guess among, or no score of which chance is known.
+        NeedsDownloadError: the data of the task cannot be reached.
+        NotCheckedError: the task has no choices, or no score with a known chance.
     """
     from harness_ext.testing.models import RandomLM
 
-    asked = built.rendered[:limit]
-    if not asked or min(len(one.choices) for one in asked) < 2:
+    documents = built.rendered[:limit]
+    if not documents or min(len(document.choices) for document in documents) < 2:
         raise NotCheckedError("it has no choices to guess among: chance is not known")
-    chances = [one.chance for one in asked]
+    chances = [document.chance for document in documents]
     try:
         scores = run(built, RandomLM(built.task), limit=limit)
     except _PipelineError as error:
@@ -90,29 +87,29 @@ def check_random(built: Built, *, limit: int | None = None) -> list[Finding]:
 
 
 def guesses(chances: Sequence[float], alarms: float = FALSE_ALARMS) -> tuple[float, float]:
-    """The least and the greatest share of right guesses that chance leaves open.
+    """The smallest and the largest plausible share of right guesses.
 
     Args:
-        chances: how often a guess at each document is right.
-        alarms: how often a guesser may be outside, half of it on each side.
+        chances: probability of a right guess, for each document.
+        alarms: probability that a guesser is outside of the range, half of it on each side.
     """
-    right = np.ones(1)  # the probability of 0, 1, ... right guesses
+    right = np.ones(1)  # probabilities of 0, 1, ... right guesses
     for chance in chances:
         right = np.convolve(right, [1 - chance, chance])
-    below = np.cumsum(right)  # of at most so many
+    below = np.cumsum(right)  # probabilities of at most 0, 1, ... right guesses
     least = int(np.searchsorted(below, alarms / 2, side="right"))
     most = int(np.searchsorted(below, 1 - alarms / 2))
     return least / len(chances), most / len(chances)
 
 
 def run(built: Built, lm: Any, *, limit: int | None = None) -> Mapping[str, float]:
-    """The scores that lm-eval reports for a task, by metric; of several filters the last one's, which is the task's own."""
+    """The scores that lm-eval reports for a task, by metric. With several filters, the last one counts, which is the task's own."""
     from lm_eval.evaluator import evaluate
 
     level = logging.getLogger("lm_eval").level
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
-        found = evaluate(
+        results = evaluate(
             lm=lm,
             task_dict={"tasks": {built.name: built.task}, "groups": {}, "group_map": {}},
             limit=limit,
@@ -125,7 +122,7 @@ def run(built: Built, lm: Any, *, limit: int | None = None) -> Mapping[str, floa
         logging.getLogger("lm_eval").setLevel(level)
     return {
         key.partition(",")[0]: value
-        for key, value in found["results"][built.name].items()
+        for key, value in results["results"][built.name].items()
         if "," in key and isinstance(value, float) and "_stderr" not in key
     }
 
@@ -139,14 +136,14 @@ def _failed(check: str, built: Built, error: _PipelineError) -> Finding:
 
 
 def _stopped(built: Built) -> str:
-    """Why the right answer cannot be written, where ``until`` is why."""
+    """The reason why the right answer cannot be generated, if ``until`` is the reason."""
     from harness_ext.testing.models import cut
 
     if built.task.OUTPUT_TYPE != "generate_until":
         return ""
     delimiter, until = built.task.config.target_delimiter, (built.task.config.generation_kwargs or {}).get("until")
-    for number, one in enumerate(built.rendered):
-        written = delimiter + one.answers[0]
-        if cut(written, until) != written:
-            return f"; generation_kwargs.until ends {written[:60]!r}, the answer of document {number}, at {cut(written, until)[-30:]!r}"
+    for number, document in enumerate(built.rendered):
+        text = delimiter + document.answers[0]
+        if cut(text, until) != text:
+            return f"; generation_kwargs.until ends {text[:60]!r}, the answer of document {number}, at {cut(text, until)[-30:]!r}"
     return ""

@@ -1,4 +1,4 @@
-"""The pytest plugin: ``pytest --task-configs DIR`` makes each task YAML a file of checks. Without the option it does nothing."""
+"""The pytest plugin. With ``pytest --task-configs DIR``, each task YAML is a file of checks. Otherwise, it does nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 FOLDERS = pytest.StashKey[list[Path]]()
 LIMIT = 256
-SCORED = ("build", "target", "choices")  # what is wrong there would make every score wrong
+SCORED = ("build", "target", "choices")  # checks whose findings make all scores wrong
 
 
 class Found(Exception):
-    """Raised in a check that found something."""
+    """A check has findings."""
 
     def __init__(self, findings: list[Finding]):
         super().__init__("\n".join(map(str, findings)))
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if not isinstance(_metadata(config), dict):
         raise pytest.UsageError(f"--task-metadata {config.getoption('--task-metadata')}: want a JSON object")
-    # With no path on the command line these folders are all that is asked for, and not the tests of the project as well.
+    # Without paths on the command line, only these folders are checked; the tests of the project do not run.
     asked = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
     config.args = [*asked, *map(str, folders)]
 
@@ -72,7 +72,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 class TaskFile(pytest.File):
-    """One YAML: a task, a group, or a part that others include."""
+    """One YAML: a task, a group, or a part that other files include."""
 
     def __init__(self, **others: Any):
         super().__init__(**others)
@@ -144,7 +144,7 @@ class Check(pytest.Item):
 
 
 class DocumentCheck(Check):
-    """A check that builds the task; skipped where an earlier check found why it would fail, or it has nothing to go by."""
+    """A check that builds the task. It is skipped if an earlier check explains why it would fail, or if it does not apply."""
 
     def runtest(self) -> None:
         from harness_ext.testing.built import NeedsDownloadError
@@ -196,7 +196,7 @@ def _tokenizer(path: str) -> Callable[[str], list[int]]:
 
 @pytest.fixture(scope="session")
 def tiny_lm() -> Any:
-    """A real causal language model for lm-eval, made on the spot: one layer, random weights, a tokenizer of bytes, on the CPU."""
+    """A tiny causal language model for lm-eval: one layer, random weights and a byte tokenizer, on the CPU."""
     from harness_ext.testing.models import make_tiny_lm
 
     return make_tiny_lm()
@@ -204,7 +204,7 @@ def tiny_lm() -> Any:
 
 @pytest.fixture
 def oracle_lm() -> Any:
-    """``oracle_lm(task)`` is a model for lm-eval that knows every answer of the task."""
+    """``oracle_lm(task)`` is a model for lm-eval that knows all answers of the task."""
     from harness_ext.testing.models import OracleLM
 
     return OracleLM

@@ -1,4 +1,4 @@
-"""Checks of a task's YAML that need neither its data nor a model: what lm-eval skips, ignores or fails on later."""
+"""Checks of a task's YAML without data or a model. They find what lm-eval skips, ignores or fails on later."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ def check_static(file: Path, *, names: Mapping[str, Path] | None = None) -> list
     """All findings in one file.
 
     Args:
-        file: a task, a group, or a part that others include (without ``task`` and ``group``; then only what stands in it is checked).
-        names: the file of each task, group and tag that a group may hold; as ``names_below`` gives them. Without it members of
-            groups are not looked up.
+        file: a task, a group, or a part that other files include. A part has neither ``task`` nor ``group``; only its own keys are checked.
+        names: files of all tasks, groups and tags, from ``names_below``. If None, members of groups are not looked up.
     """
     return [finding for check in STATIC_CHECKS for finding in check_one(check, file, names=names)]
 
@@ -46,7 +45,7 @@ def check_one(check: str, file: Path, *, names: Mapping[str, Path] | None = None
 
 
 def names_below(folders: Iterable[Path]) -> dict[str, Path]:
-    """Each task, group and tag below folders, with the first file in the order of lm-eval that has it. Unreadable files have none."""
+    """All tasks, groups and tags below folders, each with its first file in the order of lm-eval. Unreadable files are ignored."""
     files: dict[str, Path] = {}
     for file in files_below(folders):
         try:
@@ -65,15 +64,15 @@ def is_group(config: Mapping[str, Any]) -> bool:
 
 
 def is_part(config: Mapping[str, Any]) -> bool:
-    """Whether a file is only there to be included."""
+    """Whether a file is a part that other files include."""
     return "task" not in config and "group" not in config
 
 
-# --- the checks: each gives the key and the message of what it finds
+# --- the checks, which yield the key and the message of each finding
 
 
 def _yaml(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
-    return iter(())  # found while reading
+    return iter(())  # read() finds these problems
 
 
 def _include(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
@@ -89,7 +88,7 @@ def _unknown_key(definition: Definition, config: Mapping[str, Any], names: Any) 
     task, group, fewshot, aggregate = _schemas()
     allowed = {*task, *_NOT_TASK_FIELDS, *(group if is_group(config) else ())}
     own = definition.own
-    if "class" not in config:  # a class of its own reads what it likes
+    if "class" not in config:  # a custom class may read any key
         for key in sorted(set(own) - allowed):
             yield key, f"lm-eval knows no such key.{did_you_mean(key, allowed)}".rstrip()
     nested: list[tuple[str, Any, frozenset[str], frozenset[str]]] = [("fewshot_config", own.get("fewshot_config"), fewshot, frozenset())]
@@ -121,16 +120,16 @@ def _missing_key(definition: Definition, config: Mapping[str, Any], names: Any) 
 
 def _function(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
     for key, reference in definition.functions:
-        if found := functions.problem(reference, definition.path.parent):
-            yield key, f"!function {reference}: {found}"
+        if problem := functions.problem(reference, definition.path.parent):
+            yield key, f"!function {reference}: {problem}"
 
 
 def _output_type(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
     from lm_eval.api.task import ALL_OUTPUT_TYPES
 
-    given = definition.own.get("output_type")
-    if given is not None and given not in ALL_OUTPUT_TYPES:
-        yield "output_type", f"no output type {given!r}.{did_you_mean(str(given), ALL_OUTPUT_TYPES)} Types: {', '.join(ALL_OUTPUT_TYPES)}"
+    kind = definition.own.get("output_type")
+    if kind is not None and kind not in ALL_OUTPUT_TYPES:
+        yield "output_type", f"no output type {kind!r}.{did_you_mean(str(kind), ALL_OUTPUT_TYPES)} Types: {', '.join(ALL_OUTPUT_TYPES)}"
 
 
 def _metric(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
@@ -143,9 +142,9 @@ def _metric(definition: Definition, config: Mapping[str, Any], names: Any) -> _F
         if name is None:
             yield place, "an entry without the key 'metric'"
         elif config.get("process_results") is not None or "class" in config or isinstance(name, Function):
-            continue  # names of its own
+            continue  # such a task may name its metrics freely
         elif is_part(config) or is_group(config):
-            continue  # the tasks that get them may have a process_results
+            continue  # the tasks that inherit them may have a process_results
         elif name not in METRIC_REGISTRY and name not in ours and not entry.get("hf_evaluate"):
             near = did_you_mean(str(name), METRIC_REGISTRY)
             yield f"{place}.metric", f"lm-eval has no metric {name!r} and would ask the hub for it.{near}".rstrip()
@@ -234,13 +233,13 @@ def _name(definition: Definition, config: Mapping[str, Any], names: Mapping[str,
 def _member(definition: Definition, config: Mapping[str, Any], names: Mapping[str, Path] | None) -> _Found:
     if not is_group(config):
         return
-    given = definition.own.get("task")
-    members = given if isinstance(given, list) else [given]
-    for number, member in enumerate(members if given is not None else []):
+    entries = definition.own.get("task")
+    members = entries if isinstance(entries, list) else [entries]
+    for number, member in enumerate(members if entries is not None else []):
         inline = isinstance(member, dict)
         name = (member.get("task") if not isinstance(member.get("task"), list) else None) if inline else member
         if inline and ("group" in member or "dataset_path" in member or "custom_dataset" in member or "include" in member):
-            continue  # defined here
+            continue  # the member is defined here
         if not isinstance(name, str):
             yield f"task.{number}", f"{str(member)[:80]!r} is no member: want a name, or a mapping with 'task' or 'group'"
         elif names is not None and name not in names and name not in _stock():
@@ -274,7 +273,7 @@ def _list(own: Mapping[str, Any], key: str) -> list[Any]:
 
 @lru_cache(maxsize=1)
 def _schemas() -> tuple[frozenset[str], ...]:
-    """The keys of tasks, groups, few-shot settings and aggregated metrics."""
+    """Known keys of tasks, groups, few-shot settings and aggregated metrics."""
     from lm_eval.config.group import AggMetricConfig, GroupConfig
     from lm_eval.config.task import FewshotConfig, TaskConfig
 
@@ -286,7 +285,7 @@ def _schemas() -> tuple[frozenset[str], ...]:
 
 @lru_cache(maxsize=1)
 def _stock() -> Mapping[str, Path]:
-    """The names of lm-eval's own tasks, read as text; a group may hold them."""
+    """Names of lm-eval's own tasks, which a group may contain. They are read from the YAML files."""
     import lm_eval.tasks
 
     return names_below([Path(lm_eval.tasks.__file__).parent])

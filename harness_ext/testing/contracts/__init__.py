@@ -1,1 +1,1 @@
-"""Tests for the authors of plugins, to be inherited: ``class TestMine(PrunerContract): pruner = Mine``."""
+"""Classes of tests that authors of plugins inherit, as in ``class TestMine(PrunerContract): pruner = Mine``."""

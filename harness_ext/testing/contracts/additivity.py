@@ -1,4 +1,4 @@
-"""Whether a statistic can be measured by several processes that each see a share of the calibration tokens."""
+"""Checks that several processes, each with a part of the calibration tokens, can measure a statistic."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TOKENS, WIDTH = 48, 16
 
 
 def check_additive(statistic: type[Statistic] | None, who: str) -> None:
-    """Splits tokens over two statistics, adds up what ``additive`` names, as two processes do, and compares with one that saw all tokens.
+    """Measures two parts of the tokens, adds the tensors that ``additive`` names, and compares the sum with one measurement of all tokens.
 
     Args:
-        statistic: None is fine.
-        who: has it, for errors.
+        statistic: the class of the statistic; None passes.
+        who: the plugin that uses it, for errors.
     """
     if statistic is None:
         return
@@ -33,10 +33,10 @@ def check_additive(statistic: type[Statistic] | None, who: str) -> None:
     if first.tokens != whole.tokens:
         fail(f"{who}: its statistic {name} counts {first.tokens} tokens in two parts and {whole.tokens} at once: add len(inputs) to tokens")
     for attribute in statistic.additive:
-        own = getattr(first, attribute, None)
-        if not isinstance(own, torch.Tensor):
+        tensor = getattr(first, attribute, None)
+        if not isinstance(tensor, torch.Tensor):
             fail(f"{who}: its statistic {name} has no tensor {attribute!r}, which additive names")
-        own += getattr(second, attribute)
+        tensor += getattr(second, attribute)
     for attribute, expected in _tensors(whole).items():
         if not torch.allclose(_tensors(first)[attribute], expected, rtol=1e-4, atol=1e-5):
             advice = "it does not add up" if attribute in statistic.additive else "additive does not name it"
@@ -44,6 +44,6 @@ def check_additive(statistic: type[Statistic] | None, who: str) -> None:
 
 
 def _tensors(statistic: Statistic) -> dict[str, torch.Tensor]:
-    """The tensors that a statistic holds, as floats, without what lies below the diagonal of a square matrix, which may be undefined."""
+    """The tensors of a statistic in float64. Square matrices are cut to their upper triangle, because the lower one may be undefined."""
     tensors = {name: value for name, value in vars(statistic).items() if isinstance(value, torch.Tensor)}
     return {name: (value.triu() if value.ndim == 2 and len(value) == value.shape[1] else value).double() for name, value in tensors.items()}

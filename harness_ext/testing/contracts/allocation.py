@@ -1,4 +1,4 @@
-"""What every allocation has to keep to, as tests."""
+"""The rules of allocations, as tests."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from harness_ext.testing.contracts.given import fail, told_in_one_line
 
 
 class AllocationContract(degenerate.DegenerateCases):
-    """Tests of an allocation, to be inherited by a class whose name begins with ``Test``:
+    """Tests of an allocation. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(AllocationContract):
             allocation = Mine
 
-    The sparsity is spread over a small model of random weights, by the engine that does it in a run.
+    The engine spreads the sparsity over a small model with random weights, as in a run.
     """
 
     allocation: Any = None
-    """The class, the name that a plugin registered it under (which tests the entry point too), or a method that returns an instance."""
+    """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
     options: Mapping[str, Any] = {}
     """Options of the allocation, for a class or a name."""
     pruner: Any = "magnitude"
-    """A pruner that goes with it."""
+    """A pruner to combine with the allocation."""
     ratios: tuple[float, ...] = (0.1, 0.5, 0.9)
     patterns: tuple[str, ...] = ("1:4", "2:4")
     several_processes: bool = True
-    """Whether the statistic is to be measured by several processes. False if it cannot be: such a run is refused."""
+    """Whether several processes can measure the statistic. If False, a run with several processes is an error."""
 
     def allocation_for(self, model: Any, sparsity: Sparsity) -> Allocation:
         """The allocation under test. Override this where its options depend on the model or the sparsity."""
@@ -129,7 +129,7 @@ class AllocationContract(degenerate.DegenerateCases):
             self._prune(model, 0.5, ids)
 
     def _spread_all(self, sparsities: tuple[float | str, ...]) -> None:
-        """Spreads each, which the engine checks the total of; it may refuse some, not all."""
+        """Spreads each sparsity; the engine checks the totals. The allocation may refuse some sparsities, but not all."""
         refused = []
         for sparsity in sparsities:
             try:

@@ -1,4 +1,4 @@
-"""What every calibration source has to keep to, as tests."""
+"""The rules of calibration sources, as tests."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ SAMPLES, LENGTH = 5, 8
 
 
 class CalibrationContract:
-    """Tests of a calibration source, to be inherited by a class whose name begins with ``Test``:
+    """Tests of a calibration source. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(CalibrationContract):
             calibration = Mine
 
-    It is asked for tokens of ``lab-xs``, the smallest embedded model, and of a model without a tokenizer.
+    The source is tested with ``lab-xs``, the smallest embedded model, and with a model without a tokenizer.
     """
 
     calibration: Any = None
-    """The class, the name that a plugin registered it under (which tests the entry point too), or a method that returns an instance."""
+    """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
     options: Mapping[str, Any] = {}
     """Options of the source, for a class or a name."""
     seeded: bool = True
-    """Whether another seed is to give other tokens; not so for a source that always gives the same."""
+    """Whether another seed must give other tokens. False for a source that always gives the same tokens."""
 
     # --- the rules
 

@@ -1,4 +1,4 @@
-"""Models and tokens on which statistics are degenerate, as they are now and then in real models."""
+"""Models and tokens with degenerate statistics, as they occur in real models."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Case = tuple[Any, torch.Tensor]
 
 
 class DegenerateCases(ABC):
-    """The tests that a plugin can do with each of the models and tokens below."""
+    """One test for each of the models and tokens below."""
 
     @abstractmethod
     def _take(self, case: Callable[[], Case]) -> None:
-        """Prunes the model by half, and fails in one line."""
+        """Prunes the model by half. Fails with a message of one line."""
 
     def test_it_takes_inputs_that_are_always_zero(self) -> None:
         self._take(dead_inputs)
@@ -35,7 +35,7 @@ class DegenerateCases(ABC):
 
 
 def measured(pruner: PruningMethod, inputs: torch.Tensor) -> Any:
-    """The statistic that the pruner declares, of inputs [tokens, in_features]; None if it declares none."""
+    """Measures the statistic of a pruner on inputs [tokens, in_features]. None if the pruner has no statistic."""
     if (kind := pruner.measures()) is None:
         return None
     statistic = kind(inputs.shape[1], inputs.device, inputs.dtype)
@@ -45,7 +45,7 @@ def measured(pruner: PruningMethod, inputs: torch.Tensor) -> Any:
 
 
 def dead_inputs() -> Case:
-    """Every layer has inputs that are zero in every token, and one has no other."""
+    """Every layer has inputs that are zero for all tokens. In one layer, all inputs are."""
     model = small_model()
     with torch.no_grad():
         for block in model.model.layers:
@@ -66,10 +66,10 @@ def zero_rows() -> Case:
 
 
 def constant_inputs() -> Case:
-    """Every layer sees the same input in every token."""
+    """Every layer has the same input for all tokens."""
     return small_model(), torch.full((2, LONGEST), 5)
 
 
 def few_tokens() -> Case:
-    """A Hessian of rank 4 or less."""
+    """Tokens that give Hessians of rank 4 or less."""
     return small_model(), token_ids(samples=2, length=2)

@@ -1,4 +1,4 @@
-"""What the contracts share: the plugin under test, a small model, and how a broken rule is told."""
+"""Helpers of all contracts: the plugin under test, small models, and messages about broken rules."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LAB = "lab-xs"
 
 
 def fail(message: str) -> NoReturn:
-    """Ends a test with one line."""
+    """Fails a test with a message of one line."""
     pytest.fail(message, pytrace=False)
 
 
 @contextmanager
 def told_in_one_line(when: str = "") -> Iterator[None]:
-    """Errors of this package, which say what is wrong, end the test without a traceback."""
+    """A context in which errors of this package fail the test without a traceback."""
     try:
         yield
     except HarnessExtError as error:
@@ -48,12 +48,12 @@ def told_in_one_line(when: str = "") -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def plugins() -> Plugins:
-    """All plugins, looked for once: what is installed does not change while tests run."""
+    """All plugins, loaded once, because installed packages do not change while tests run."""
     return Plugins()
 
 
 def prune(model: Any, *, tokenizer: Any = None, **arguments: Any) -> dict[str, Any]:
-    """As :func:`harness_ext.prune`."""
+    """Prunes a model, as :func:`harness_ext.prune`."""
     return apply(make_plan(plugins(), **arguments), model, tokenizer)
 
 
@@ -61,33 +61,33 @@ def make(base: type[P], registry: Registry[type[P]], given: Any, options: Mappin
     """An instance of the plugin under test.
 
     Args:
-        given: a class, the name that a plugin registered, a method that returns an instance, or an instance.
-        options: for a class or a name.
+        given: a class, a registered name, a method that returns an instance, or an instance.
+        options: options for a class or a name.
     """
     if isinstance(given, str):
         given = registry.get(given)[0]
     if inspect.isclass(given) and issubclass(given, base):
         return given.from_options(options)
-    found = given() if callable(given) else given
-    if not isinstance(found, base):
+    instance = given() if callable(given) else given
+    if not isinstance(instance, base):
         fail(f"want for {base.kind} a subclass of {base_names(base)}, a registered name or an instance, not {given!r}")
-    return found
+    return instance
 
 
 def check_description(plugin: Configurable) -> None:
-    """A name that can be typed on a command line, a line of documentation, and requirements that are installed."""
+    """Checks that the name can be typed on a command line, that there is a docstring, and that requirements are installed."""
     name = getattr(plugin, "name", None)
     if not isinstance(name, str) or not name or any(mark in name for mark in " ,=/\\\t\n"):
         fail(f"{type(plugin).__qualname__}: want for its name a text without spaces, commas, equals signs and slashes, not {name!r}")
-    own = inspect.getdoc(type(plugin)) or ""
-    if not own or own == inspect.getdoc(type(plugin).__mro__[1]) or own.startswith(f"{type(plugin).__name__}("):
+    docstring = inspect.getdoc(type(plugin)) or ""
+    if not docstring or docstring == inspect.getdoc(type(plugin).__mro__[1]) or docstring.startswith(f"{type(plugin).__name__}("):
         fail(f"{plugin.kind} {name!r}: want a docstring of its class: it says what the {plugin.kind} does")
     with told_in_one_line():
         versions(type(plugin))
 
 
 def check_options(plugin: Configurable) -> None:
-    """Options come back as they were given, are JSON values, and a wrong one is refused in one line with the nearest name."""
+    """Checks that options keep their values, are JSON values, and that a wrong name is an error with the nearest name."""
     cls, options, who = type(plugin), plugin.options(), f"{plugin.kind} {plugin.name!r}"
     if (returned := cls.from_options(options).options()) != options:
         fail(f"{who}: its options {options} come back as {returned}: __post_init__ may refuse values, not change them")
@@ -111,7 +111,7 @@ def _refusal(cls: type[Configurable], options: Mapping[str, Any], what: str) -> 
 
 
 def small_model(dtype: torch.dtype = torch.float32) -> Any:
-    """A Llama of two decoder layers with random weights, none of which is zero, on the CPU; a copy of its own for each call."""
+    """A new copy of a Llama with two decoder blocks and random nonzero weights, on the CPU."""
     return copy.deepcopy(_small()).to(dtype)
 
 
@@ -134,7 +134,7 @@ def _small() -> Any:
 
 
 def token_ids(samples: int = 6, length: int = 12, seed: int = 0) -> torch.Tensor:
-    """int64 [samples, length], uniform over the vocabulary of ``small_model``."""
+    """Random token ids, int64 [samples, length], uniform over the vocabulary of ``small_model``."""
     return torch.randint(VOCABULARY, (samples, length), generator=torch.Generator().manual_seed(seed))
 
 
@@ -147,7 +147,7 @@ def _lab() -> tuple[Any, Any]:
 
 
 def lab_model() -> Any:
-    """The smallest embedded model, in float32; a copy of its own for each call."""
+    """A new copy of the smallest embedded model, in float32."""
     return copy.deepcopy(_lab()[0])
 
 
@@ -157,7 +157,7 @@ def lab_tokenizer() -> Any:
 
 @lru_cache(maxsize=2)
 def lab_text(seed: int) -> torch.Tensor:
-    """int64 [16, 64]: what the smallest embedded model writes. Do not write into it."""
+    """Token ids that the smallest embedded model generates, int64 [16, 64]. Do not change the tensor."""
     source = plugins().calibrations.get("self")[0](samples=16, length=64, seed=seed)
     return source.input_ids(_lab()[0], None).clone()
 
@@ -173,7 +173,7 @@ def snapshot(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def first_difference(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> str | None:
-    """The first name whose tensors are not the same bit for bit; NaN is equal to NaN."""
+    """The first name whose tensors differ in any bit. NaN equals NaN."""
     for name in {**one, **other}:
         mine, yours = one.get(name), other.get(name)
         if mine is None or yours is None or mine.dtype != yours.dtype or mine.shape != yours.shape:
@@ -184,6 +184,6 @@ def first_difference(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.
 
 
 def generator_states() -> tuple[Any, ...]:
-    """Of the global generators, in a form that can be compared."""
+    """States of the global random generators, in a form that can be compared."""
     state: Any = np.random.get_state()
     return random.getstate(), (state[1].tobytes(), state[2:]), torch.get_rng_state().numpy().tobytes()

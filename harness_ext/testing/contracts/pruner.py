@@ -1,4 +1,4 @@
-"""What every pruner has to keep to, as tests."""
+"""The rules of pruners, as tests."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from harness_ext.testing.contracts.given import fail, told_in_one_line
 Record = Mapping[str, Any]
 
 DEVICES = ("cuda", "xpu", "mps", "npu", "hpu")
-DTYPES = ((torch.float32, "float64"), (torch.bfloat16, "float32"), (torch.float16, "float32"))  # of models, and of the arithmetic
+DTYPES = ((torch.float32, "float64"), (torch.bfloat16, "float32"), (torch.float16, "float32"))  # model and arithmetic
 RANDOM_SEEDS = (0, 1, 2)
 
 
 class FirstLayerDense(Allocation):
-    """Leaves the first layer alone and spreads the sparsity evenly over the others."""
+    """Leaves the first layer dense, and spreads the sparsity evenly over the others."""
 
     name: ClassVar[str] = "first-layer-dense"
 
@@ -38,24 +38,24 @@ class FirstLayerDense(Allocation):
 
 
 class PrunerContract(degenerate.DegenerateCases):
-    """Tests of a pruner, to be inherited by a class whose name begins with ``Test``:
+    """Tests of a pruner. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(PrunerContract):
             pruner = Mine
 
-    Everything is done on two small models, one of random weights and ``lab-xs``, by the engine that does it in a run.
+    The engine prunes two small models, one with random weights and ``lab-xs``, as in a run.
     """
 
     pruner: Any = None
-    """The class, the name that a plugin registered it under (which tests the entry point too), or a method that returns an instance."""
+    """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
     options: Mapping[str, Any] = {}
     """Options of the pruner, for a class or a name."""
     ratios: tuple[float, ...] = (0.29, 0.5, 0.99)
     patterns: tuple[str, ...] = ("1:4", "2:4", "3:4")
     quality_sparsity: float = 0.5
-    """At which the pruner is compared with ``random``."""
+    """The sparsity at which the pruner is compared with ``random``."""
     several_processes: bool = True
-    """Whether the statistic is to be measured by several processes. False if it cannot be: such a run is refused."""
+    """Whether several processes can measure the statistic. If False, a run with several processes is an error."""
 
     def pruner_for(self, model: Any, sparsity: Sparsity) -> PruningMethod:
         """The pruner under test. Override this where its options depend on the model or the sparsity."""
@@ -83,7 +83,7 @@ class PrunerContract(degenerate.DegenerateCases):
             before = given.snapshot(model)
             try:
                 self._prune(model, ratio)
-            except BadOptionError as error:  # a structured method cannot remove any share of a small model
+            except BadOptionError as error:  # a structured method cannot reach every ratio in a small model
                 if not isinstance(self._pruner(), StructuredPruner):
                     fail(f"sparsity={ratio}: {error}")
                 refused.append(str(error))
@@ -96,7 +96,7 @@ class PrunerContract(degenerate.DegenerateCases):
             fail(f"{self._who()}: every ratio was refused: {refused[0]}")
 
     def test_it_removes_nothing_from_a_layer_whose_sparsity_is_zero(self) -> None:
-        if self._whole_model():  # is never called with a sparsity of zero
+        if self._whole_model():  # a ModelPruner is never called with sparsity 0
             return
         model = given.small_model()
         with told_in_one_line():
@@ -223,8 +223,8 @@ class PrunerContract(degenerate.DegenerateCases):
             fail(f"{self._who()}: the output of the model {when} has NaN or infinite values")
 
     def _check_counts(self, model: Any, sparsity: Sparsity) -> None:
-        """Of a model whose weights were not zero: the floor of the share of each matrix, or of each of its rows."""
-        if self._whole_model():  # the engine has counted what it may spread over the layers as it likes
+        """Counts the zeros of a model whose dense weights are not zero. Each matrix, or each row, has the floor of its share."""
+        if self._whole_model():  # a ModelPruner may distribute zeros over layers; the engine has counted them
             self._check_output(model, f"at sparsity {sparsity}")
             return
         for layer in given.layers_of(model):
@@ -252,7 +252,7 @@ class PrunerContract(degenerate.DegenerateCases):
             fail(f"{self._who()}: {what}: {name}")
 
     def _check_the_rest(self, model: Any, before: Mapping[str, torch.Tensor]) -> None:
-        """What is not the weight of a linear layer of the decoder, or, for structured methods, is outside the decoder layers."""
+        """Checks that weights outside of pruned layers did not change; for structured methods, weights outside of decoder blocks."""
         pruned = {f"{layer.name}.weight" for layer in given.layers_of(given.small_model())}
         inside = isinstance(self._pruner(), StructuredPruner)
 
@@ -263,7 +263,7 @@ class PrunerContract(degenerate.DegenerateCases):
             fail(f"{self._who()}: it changed {name}, which is not the weight of a linear layer of the decoder")
 
     def _check_arguments(self) -> None:
-        """A weight and a statistic as they are handed to the pruner itself."""
+        """Checks that the pruner does not change the weight and the statistic that it is given."""
         pruner, weight = self._pruner(), given.layers_of(given.small_model())[0].weight.clone()
         statistic = degenerate.measured(pruner, _inputs())
         with told_in_one_line():
@@ -336,4 +336,4 @@ def _of_random(sparsity: float, seed: int, measure: Callable[[Any, torch.Tensor]
     return _floors[key]
 
 
-_floors: dict[tuple[float, int, str], float] = {}  # of the pruner ``random``, which is the same in every test
+_floors: dict[tuple[float, int, str], float] = {}  # results of the pruner ``random``, which are the same in every test

@@ -1,4 +1,4 @@
-"""What every folder of tasks has to keep to, as tests."""
+"""The rules of task folders, as tests."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from harness_ext.testing.static import check_static, is_group, is_part, names_be
 
 
 class TaskFolderContract:
-    """Tests of a folder of lm-eval task YAMLs, to be inherited by a class whose name begins with ``Test``:
+    """Tests of a folder of lm-eval task YAMLs. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(TaskFolderContract):
             folder = Path(my_package.__file__).parent / "tasks"
 
-    They are those of ``pytest --task-configs``, and one that a plugin registers the folder.
+    The tests are the checks of ``pytest --task-configs``, and a check that a plugin registers the folder.
     """
 
     folder: Path | str = ""
     metadata: Mapping[str, Any] = {}
-    """As for ``lm_eval --metadata``."""
+    """Task options, as for ``lm_eval --metadata``."""
     context_length: int | None = None
-    """Prompts with their answers must fit so many words."""
+    """Largest number of words in a prompt with its answer."""
     limit: int = 256
-    """Documents of each task that the guesser is asked."""
+    """Number of documents of each task for the model that guesses."""
     registered: bool = True
-    """Whether a plugin is to register the folder."""
+    """Whether a plugin must register the folder."""
 
     _built: ClassVar[dict[tuple[Path, str], list[Built]]] = {}
 
@@ -79,7 +79,7 @@ class TaskFolderContract:
 
     @cached_property
     def _tasks(self) -> list[Built]:
-        """Built once for all tests, of which each has an instance of its class."""
+        """The tasks, built once for all tests. Pytest makes an instance of the class for each test."""
         key = self._folder, repr((sorted(self.metadata.items()), self.context_length))
         if key not in self._built:
             self._built[key] = [
