@@ -9,8 +9,6 @@ import typer
 
 from harness_ext.commands.errors import errors_in_one_line
 
-NO_CACHE = typer.Option("--no-calibration-cache", help="Neither read nor keep calibration tokens in the cache (harness-ext cache).")
-
 
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete the calibration tokens.")] = False,

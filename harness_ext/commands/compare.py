@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness_ext.commands.errors import fail, listed
+from harness_ext.commands.errors import errors_in_one_line, listed
+from harness_ext.commands.options import File, InContext, Limit, Metrics, Recall, Resamples
 
 if TYPE_CHECKING:
     from harness_ext.report.compare import Compared
@@ -23,19 +23,18 @@ WIDTH = 200  # of tables in a file or a pipe
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Folder of results, or one setting in it: FOLDER:pruner=wanda,sparsity=0.5.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The other folder or setting. Differences are B - A.")],
-    recall: Annotated[Optional[list[str]], typer.Option(help="Tasks that count as recall, as for report.")] = None,  # noqa: UP045
-    in_context: Annotated[Optional[list[str]], typer.Option(help="Tasks that count as in-context, as for report.")] = None,  # noqa: UP045
-    metric: Annotated[Optional[list[str]], typer.Option(help="Metrics; a task is scored by the first that it has.")] = None,  # noqa: UP045
-    limit: Annotated[Optional[str], typer.Option(help="Use only results with this --limit; all means without a limit.")] = None,  # noqa: UP045
-    resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
-    json: Annotated[Optional[Path], typer.Option("--json", help="Also write a JSON file.")] = None,  # noqa: UP045
-    csv: Annotated[Optional[Path], typer.Option("--csv", help="Also write a CSV file.")] = None,  # noqa: UP045
+    recall: Recall = None,
+    in_context: InContext = None,
+    metric: Metrics = None,
+    limit: Limit = None,
+    resamples: Resamples = 2000,
+    json: Annotated[File, typer.Option("--json", help="Also write a JSON file.")] = None,
+    csv: Annotated[File, typer.Option("--csv", help="Also write a CSV file.")] = None,
 ) -> None:
     """Compare two methods on the same items: paired differences with 95 % intervals, McNemar's test, and answers that changed."""
-    from harness_ext.errors import HarnessExtError
     from harness_ext.extras import require_extra
 
-    try:
+    with errors_in_one_line():
         require_extra("report", "harness-ext compare")
         from harness_ext.report import compare as comparison
 
@@ -43,8 +42,6 @@ def compare(
             first, second, recall=listed(recall), in_context=listed(in_context), metrics=listed(metric), limit=limit, resamples=resamples
         )
         comparison.write(found, json, csv)
-    except (HarnessExtError, OSError) as error:
-        fail(error)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
     console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)

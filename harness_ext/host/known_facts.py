@@ -33,21 +33,6 @@ def check_output(out: Path, *, force: bool) -> None:
         raise BadOptionError(f"--out {shortened(out)}: want the path of a file in a folder that exists")
 
 
-def options_from(text: str) -> dict[str, Any]:
-    """Task options given as JSON.
-
-    Raises:
-        BadOptionError: not a JSON object.
-    """
-    try:
-        options = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadOptionError(f"--metadata {shortened(text)}: not JSON: {error}") from error
-    if not isinstance(options, dict):
-        raise BadOptionError(f"--metadata {shortened(text)}: want a JSON object, such as '{{\"facts_items\": 512}}'")
-    return options
-
-
 def load_model(name: str, arguments: str, batch_size: int) -> Any:
     """Loads a model of lm-eval by its name in lm-eval's registry.
 

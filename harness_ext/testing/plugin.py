@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness_ext.errors import MissingExtraError
+from harness_ext.errors import BadOptionError, MissingExtraError
 from harness_ext.extras import require_extra
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         require_extra("testing", "--task-configs")
     except MissingExtraError as error:
         raise pytest.UsageError(str(error)) from error
-    if not isinstance(_metadata(config), dict):
-        raise pytest.UsageError(f"--task-metadata {config.getoption('--task-metadata')}: want a JSON object")
+    _metadata(config)
     # Without paths on the command line, only these folders are checked; the tests of the project do not run.
     asked = config.args if config.args_source is pytest.Config.ArgsSource.ARGS else []
     config.args = [*asked, *map(str, folders)]
@@ -175,12 +173,13 @@ def _names(folders: tuple[Path, ...]) -> dict[str, Path]:
     return names_below(folders)
 
 
-def _metadata(config: pytest.Config) -> Any:
-    text = config.getoption("--task-metadata")
+def _metadata(config: pytest.Config) -> dict[str, Any]:
+    from harness_ext.host.arguments import parse_mapping
+
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise pytest.UsageError(f"--task-metadata {text}: not JSON: {error}") from error
+        return parse_mapping("--task-metadata", config.getoption("--task-metadata"))
+    except BadOptionError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 @lru_cache(maxsize=1)
