@@ -53,10 +53,6 @@ class Options(TaskOptions):
     form: str | None = checked(None, _check_form)
 
 
-OPTION_NAMES = Options.names()
-check_options = Options.check_metadata
-
-
 def options_of(metadata: Mapping[str, Any]) -> Options:
     """Reads the options in the metadata of a task. Names without the prefix are ignored. The file of known facts is checked.
 

@@ -16,28 +16,9 @@ from typing import Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError, did_you_mean, shown
-from harness_ext.tasks.fact_options import OPTION_NAMES, Options, check_options, known_ids, options_of
+from harness_ext.tasks.fact_options import Options, known_ids
 from harness_ext.tasks.shots import choose
 from harness_ext.tasks.substitution import contradicts, replace, spelling, states
-
-__all__ = [
-    "CONDITIONS",
-    "OPTION_NAMES",
-    "Fact",
-    "FactError",
-    "Options",
-    "ask",
-    "check_condition",
-    "check_options",
-    "check_shots_and_form",
-    "contradicts",
-    "join",
-    "known_ids",
-    "options_of",
-    "replace",
-    "rows",
-    "states",
-]
 
 CONDITIONS = ("closed", "open", "override")
 _QUESTION = "Question: "

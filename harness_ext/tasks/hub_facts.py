@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
-from harness_ext.tasks import facts
-from harness_ext.tasks.facts import Fact, FactError, Options, check_condition, rows
+from harness_ext.tasks.fact_options import Options, options_of
+from harness_ext.tasks.facts import Fact, FactError, check_condition, check_shots_and_form, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
 from harness_ext.tasks.options import TaskOptions, checked, whole
 
@@ -48,7 +48,6 @@ class HubOptions(TaskOptions):
     words: int = whole(120, 10, 10**5)
 
 
-OPTION_NAMES = HubOptions.names()
 check_options = HubOptions.check_metadata
 
 
@@ -74,11 +73,11 @@ def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
     own = HubOptions.from_metadata(metadata)
     if own.rows and not os.path.isfile(os.path.expanduser(own.rows)):
         raise HubError(f"hub_rows={own.rows}: no such file")
-    options = facts.options_of(metadata)
+    options = options_of(metadata)
     if options.form not in (None, SETS[data].form):
         raise BadOptionError(f"data={data}, facts_form={options.form}: its rows have no {options.form}: want {SETS[data].form}")
     if own.rows and options.shots:
-        facts.check_shots_and_form(facts_of(data, own.rows, own.words), options)
+        check_shots_and_form(facts_of(data, own.rows, own.words), options)
     return options
 
 

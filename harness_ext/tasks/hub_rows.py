@@ -11,7 +11,7 @@ from typing import Any
 
 from harness_ext.errors import did_you_mean, shown
 from harness_ext.tasks.facts import Fact, FactError, ask
-from harness_ext.tasks.scoring import comparable, normalise
+from harness_ext.tasks.scoring import comparable, distinct, normalise
 from harness_ext.tasks.substitution import states
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -74,7 +74,7 @@ def parse_triviaqa(number: int, row: Mapping[str, Any], words: int) -> Fact | No
     if not isinstance(answer, Mapping):
         raise RowError(f"{place}: 'answer' is {_shown(answer)}: want an object with 'value' and 'aliases'")
     names = [_text(place, answer, "value"), *_texts(place, answer, "aliases")]
-    answers = _distinct([name for name in names if normalise(name)])  # an answer "A" would occur in every sentence
+    answers = distinct([name for name in names if normalise(name)])  # an answer "A" would occur in every sentence
     pages = row.get("entity_pages")
     if not isinstance(pages, Mapping):
         raise RowError(f"{place}: 'entity_pages' is {_shown(pages)}: want an object with 'wiki_context'")
@@ -115,7 +115,7 @@ def parse_popqa(number: int, row: Mapping[str, Any], words: int) -> Fact:
         relation=relation,
         subject=subject,
         question=ask(_asked(_text(place, row, "question"))),
-        answers=_distinct([value, *_texts(place, {"possible_answers": aliases}, "possible_answers")]),
+        answers=distinct([value, *_texts(place, {"possible_answers": aliases}, "possible_answers")]),
         evidence=STATEMENTS[relation].format(subject, value),
         extra={"s_pop": views},
     )
@@ -255,7 +255,7 @@ def _around(words: list[str], answers: tuple[str, ...], most: int) -> str:
 
 
 def _question(place: str, name: str, question: str, row: Mapping[str, Any], column: str) -> Fact:
-    answers = _distinct(_texts(place, row, column))
+    answers = distinct(_texts(place, row, column))
     if not answers:
         raise RowError(f"{place}: {column!r} has no answer: want at least one")
     return Fact(id=name, relation=question_word(question), subject=question, question=ask(_asked(question)), answers=answers)
@@ -263,14 +263,6 @@ def _question(place: str, name: str, question: str, row: Mapping[str, Any], colu
 
 def _asked(question: str) -> str:
     return question.strip() if question.rstrip().endswith("?") else f"{question.strip()}?"
-
-
-def _distinct(answers: list[str]) -> tuple[str, ...]:
-    by_spelling: dict[str, str] = {}
-    for answer in answers:
-        if comparable(answer):
-            by_spelling.setdefault(comparable(answer), answer.strip())
-    return tuple(by_spelling.values())
 
 
 def _id(place: str, row: Mapping[str, Any], name: str) -> str:

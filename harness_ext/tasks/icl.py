@@ -7,8 +7,6 @@ all score ``1 / labels``. The module :mod:`harness_ext.tasks.words` makes the it
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -64,7 +62,6 @@ class Options(TaskOptions):
             )
 
 
-OPTION_NAMES = Options.names()
 check_options = Options.check_metadata
 
 
@@ -141,11 +138,3 @@ def render(points: NDArray[Any], labels: NDArray[Any]) -> str:
     lines = ["Input: " + ", ".join(map(str, point)) + "\nOutput:" for point in points.tolist()]
     shown = [f"{line} {label}" for line, label in zip(lines, labels.tolist(), strict=True)]
     return "\n\n".join([*shown[:-1], lines[-1]])
-
-
-def digest(family: str, options: Options) -> str:
-    """SHA-256 over all items, as 16 hexadecimal digits."""
-    sha = hashlib.sha256()
-    for index in range(options.items):
-        sha.update(json.dumps(item(family, options, index), sort_keys=True).encode())
-    return sha.hexdigest()[:16]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
-from harness_ext.tasks.facts import Fact, Options, ask, check_condition, check_options, options_of, rows
+from harness_ext.tasks.fact_options import Options, options_of
+from harness_ext.tasks.facts import Fact, ask, check_condition, rows
 from harness_ext.tasks.people import People, population
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 GROUPS = ("memorised", "unseen")
 
-__all__ = ["check_options", "check_task", "facts_of", "load"]
+check_options = Options.check_metadata
 
 
 def check_task(*, condition: str, people: str, **metadata: Any) -> Options:

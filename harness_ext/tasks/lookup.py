@@ -52,7 +52,6 @@ class Options(TaskOptions):
     seed: int = whole(0, 0, LARGEST_SEED)
 
 
-OPTION_NAMES = Options.names()
 check_options = Options.check_metadata
 
 

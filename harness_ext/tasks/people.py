@@ -75,12 +75,6 @@ class People:
         return names + [value for attribute in self.attributes for value in attribute.values]
 
 
-def ask(attribute: Attribute, person: Person, passage: str | None = None) -> str:
-    """The prompt of a question, closed-book or after a passage. The answer follows after a space."""
-    question = f"Question: {attribute.question.format(person)}\nAnswer:"
-    return question if passage is None else f"Context: {passage}\n{question}"
-
-
 @lru_cache(maxsize=4)
 def population(seed: int = 0) -> People:
     """Makes the people of a seed. The embedded models were trained on seed 0."""

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, shown
-from harness_ext.tasks.facts import Fact, FactError, Options, ask, check_condition, check_options, check_shots_and_form, options_of, rows
-from harness_ext.tasks.scoring import comparable
+from harness_ext.tasks.fact_options import Options, options_of
+from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, rows
+from harness_ext.tasks.scoring import comparable, distinct
 
 if TYPE_CHECKING:
     import datasets
@@ -40,7 +41,7 @@ QUESTIONS = {
     "star constellation name": "Which constellation is {} part of?",
 }
 
-__all__ = ["check_options", "check_task", "load", "read_relation", "read_relations"]
+check_options = Options.check_metadata
 
 
 class RelationError(FactError):
@@ -150,7 +151,7 @@ def read_relation(file: Path) -> list[Fact]:
             subject=subject,
             question=asked.replace("{}", subject),
             question_form=ask(question.replace("{}", subject)) if question else "",
-            answers=_distinct(answers),
+            answers=distinct(answers),
             evidence=f"{stated.replace('{}', subject)} {answers[0]}.",
         )
         for subject, answers in objects.items()
@@ -207,13 +208,6 @@ def _sample(file: Path, number: int, sample: Any) -> tuple[str, list[str]]:
             if len(value) > LONGEST_TEXT:
                 raise RelationError(f"{file}: sample {number}: {key!r} has {len(value):,} characters: want at most {LONGEST_TEXT:,}")
     return sample["subject"].strip(), [answer.strip() for answer in answers]
-
-
-def _distinct(answers: list[str]) -> tuple[str, ...]:
-    found: dict[str, str] = {}
-    for answer in answers:
-        found.setdefault(comparable(answer), answer)
-    return tuple(found.values())
 
 
 def _near(wanted: str, content: Mapping[str, Any]) -> str:

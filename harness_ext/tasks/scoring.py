@@ -25,6 +25,15 @@ def comparable(text: str) -> str:
     return normalise(text) or " ".join(text.lower().split())
 
 
+def distinct(answers: Iterable[str]) -> tuple[str, ...]:
+    """The answers without surrounding white space. Of answers with the same spelling, the first is kept; empty answers are left out."""
+    by_spelling: dict[str, str] = {}
+    for answer in answers:
+        if spelling := comparable(answer):
+            by_spelling.setdefault(spelling, answer.strip())
+    return tuple(by_spelling.values())
+
+
 def matches(completion: str, answers: Iterable[str]) -> bool:
     """Whether a completion gives one of the answers.
 

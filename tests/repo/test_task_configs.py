@@ -18,8 +18,9 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness_ext.errors import BadOptionError
 from harness_ext.host import registration
-from harness_ext.tasks import facts, icl
+from harness_ext.tasks import icl
 from harness_ext.tasks.functions import FAMILIES
+from harness_ext.tasks.options import TaskOptions
 from harness_ext.tasks.qa import FactTask
 
 ROOT = Path(__file__).parents[2]
@@ -168,8 +169,9 @@ def test_a_config_is_documented(path):
     assert path.stem in words or {path.stem.split("_")[0], "hub_facts"} <= words
 
 
-OPTIONS = {option for source in registration.SOURCES for option in getattr(importlib.import_module(source), "OPTION_NAMES", ())}
-OPTIONS |= set(facts.OPTION_NAMES)
+for source in registration.SOURCES:
+    importlib.import_module(source)
+OPTIONS = {name for options in TaskOptions.__subclasses__() for name in options.names()}
 
 
 @pytest.mark.parametrize("page", [*sorted(CONFIGS.rglob("README.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.parent.name)
@@ -179,8 +181,8 @@ def test_the_documentation_names_no_option_that_does_not_exist(page):
 
 
 def test_every_option_is_documented():
-    assert set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "icl.md")
-    assert OPTIONS - set(icl.OPTION_NAMES) <= used_in(ROOT / "docs" / "facts.md")
+    assert set(icl.Options.names()) <= used_in(ROOT / "docs" / "icl.md")
+    assert OPTIONS - set(icl.Options.names()) <= used_in(ROOT / "docs" / "facts.md")
 
 
 @each([path for path in ICL if load_yaml(path, resolve_func=False)["dataset_kwargs"]["family"] in FAMILIES])

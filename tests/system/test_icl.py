@@ -138,7 +138,6 @@ def test_all_prompts_differ_between_items_seeds_families_and_numbers_of_labels()
         for family in NAMES for seed in (0, 1, 2**32 - 1) for labels in (2, 4) for index in range(4)
     ]  # fmt: skip
     assert len(set(prompts)) == len(prompts)
-    assert icl.digest("tree", Options(items=4)) == icl.digest("tree", Options(items=4)) != icl.digest("tree", Options(items=4, seed=1))
 
 
 def test_the_prompt_is_one_pair_of_lines_for_each_exemplar_and_the_query_without_its_label():

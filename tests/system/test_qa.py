@@ -16,7 +16,8 @@ from harness_ext.tasks.qa import FactTask, score
 FOLDER = Path(__file__).parents[2] / "task_configs" / "lab_facts"
 SOURCE = """
 import datasets
-from harness_ext.tasks.facts import Fact, ask, options_of, rows
+from harness_ext.tasks.fact_options import options_of
+from harness_ext.tasks.facts import Fact, ask, rows
 
 CITIES = ["Lima", "Oslo", "St. Louis", "Quito", "Athens"]
 FACTS = [

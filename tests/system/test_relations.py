@@ -11,7 +11,8 @@ from refusals import raises_line
 from harness_ext.errors import BadOptionError, HarnessExtError, UnknownNameError
 from harness_ext.host import registration
 from harness_ext.tasks import relations
-from harness_ext.tasks.facts import CONDITIONS, Options, options_of, rows
+from harness_ext.tasks.fact_options import Options, options_of
+from harness_ext.tasks.facts import CONDITIONS, rows
 from harness_ext.tasks.relations import RelationError, check_task, load, read_relation, read_relations
 from harness_ext.tasks.scoring import normalise
 

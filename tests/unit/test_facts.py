@@ -14,8 +14,10 @@ from occurrences import occurrences
 from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, UnknownNameError
-from harness_ext.tasks.facts import CONDITIONS, Fact, FactError, Options, ask, check_options, contradicts, join, options_of, rows
+from harness_ext.tasks.fact_options import Options, options_of
+from harness_ext.tasks.facts import CONDITIONS, Fact, FactError, ask, join, rows
 from harness_ext.tasks.scoring import normalise
+from harness_ext.tasks.substitution import contradicts
 
 CITIES = [
     ("New York", "York, New York", "NYC"),
@@ -364,14 +366,14 @@ def test_an_unknown_condition_is_refused():
     ],
 )
 def test_an_option_that_no_task_could_take_is_refused(metadata, parts):
-    for call in (check_options, options_of):
+    for call in (Options.check_metadata, options_of):
         with raises_line(BadOptionError, *parts):
             call(metadata)
 
 
 def test_options_are_those_with_the_prefix():
     metadata = {"items": 1, "seed": 9, "pretrained": "lab-s", "version": 1.0, "facts_items": 3, "facts_seed": 4, "facts_known": None}
-    check_options(metadata)
+    Options.check_metadata(metadata)
     assert options_of(metadata) == Options(items=3, seed=4)
     assert options_of({}) == Options()
 

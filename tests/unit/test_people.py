@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness_ext.tasks.people import FIRST_NAMES, LAST_NAMES, MEMORISED, MET_IN_PASSAGES, ask, population
+from harness_ext.tasks.people import FIRST_NAMES, LAST_NAMES, MEMORISED, MET_IN_PASSAGES, population
 
 SEEDS = range(2)
 
@@ -73,13 +73,6 @@ def test_questions_and_statements_name_the_person_once_and_statements_the_value_
         assert attribute.question.count("{}") == 1
         assert attribute.question.endswith("?")
         assert attribute.statement.count("{}") == 2
-
-
-def test_a_question_is_asked_closed_book_or_after_a_passage():
-    people = population(0)
-    attribute, person = people.attributes[0], people.memorised[0]
-    assert ask(attribute, person) == f"Question: Where was {person.first} {person.last} born?\nAnswer:"
-    assert ask(attribute, person, "He was born.") == f"Context: He was born.\nQuestion: Where was {person} born?\nAnswer:"
 
 
 def test_the_answer_is_the_value_that_the_fact_points_at():

@@ -11,7 +11,8 @@ from refusals import raises_line
 from test_facts import ALL, OF, PEOPLE, fact, made, passage_of
 
 from harness_ext.errors import BadOptionError
-from harness_ext.tasks.facts import CONDITIONS, FactError, Options, check_shots_and_form
+from harness_ext.tasks.fact_options import Options
+from harness_ext.tasks.facts import CONDITIONS, FactError, check_shots_and_form
 from harness_ext.tasks.shots import suitable
 
 SENTENCES = [
