@@ -50,7 +50,7 @@ def compare(
 
 def _table(found: Compared) -> Table:
     first, second = found.names
-    from harness_ext.report.compare import corrected
+    from harness_ext.report.method_pairs import corrected
     from harness_ext.statistics.multiplicity import p_text
 
     caption = "Tasks: raw scores. Abilities: chance-corrected scores."

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,19 +12,14 @@ from typing import Any
 from harness_ext.atomic import writing
 from harness_ext.errors import BadOptionError, did_you_mean, shortened
 from harness_ext.report.abilities import classify
-from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods
+from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
 from harness_ext.report.reading import read
+from harness_ext.report.tables import csv_text
 from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit, share_chances
-from harness_ext.statistics import MethodDifference, holm
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
 DENSE = "0"
-COLUMNS = (
-    "first", "second", "first_sparsity", "second_sparsity", "seeds", "kind", "name", "tasks", "items", "first_score", "second_score",
-    "difference", "low", "high", "level", "seed", "mcnemar_p", "mcnemar_p_holm", "only_first_right", "only_second_right", "method",
-    "caveat",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,57 +143,9 @@ def write(compared: Compared, json_file: Path | None, csv_file: Path | None) -> 
         with writing(json_file):
             json_file.write_text(json.dumps(compared.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if csv_file is not None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(pair_rows(compared.pairs))
+        text = csv_text("methods", pair_rows(compared.pairs))
         with writing(csv_file):
-            csv_file.write_text(text.getvalue(), encoding="utf-8", newline="")
-
-
-def corrected(pairs: Sequence[MethodPair]) -> list[tuple[MethodPair, list[tuple[MethodDifference, list[float]]]]]:
-    """Each pair with its differences on tasks and abilities, and for each of these the p-values of its tests after Holm's correction.
-
-    The correction is for all tests of all pairs.
-    """
-    differences = [(pair, [*pair.tasks, *pair.abilities]) for pair in pairs]
-    p_values = iter(holm([test.p_value for _, of_pair in differences for compared in of_pair for test in compared.mcnemar]))
-    return [
-        (pair, [(compared, list(itertools.islice(p_values, len(compared.mcnemar)))) for compared in of_pair])
-        for pair, of_pair in differences
-    ]
-
-
-def pair_rows(pairs: Sequence[MethodPair]) -> list[dict[str, Any]]:
-    """The rows of the CSV file: one for each task and ability. With several seeds, there is also one row for the test of each seed."""
-    return [
-        row
-        for pair, tests in corrected(pairs)
-        for index, (compared, p_holm) in enumerate(tests)
-        for row in _rows(pair, "task" if index < len(pair.tasks) else "ability", compared, p_holm)
-    ]
-
-
-def _rows(pair: MethodPair, kind: str, compared: MethodDifference, p_holm: Sequence[float]) -> list[dict[str, Any]]:
-    estimate = compared.difference
-    row = {
-        "first": pair.first, "second": pair.second, "first_sparsity": pair.sparsities[0], "second_sparsity": pair.sparsities[1],
-        "seeds": " ".join(map(str, pair.seeds)), "kind": kind, "name": compared.name, "tasks": " ".join(compared.tasks),
-        "items": compared.items, "first_score": compared.first, "second_score": compared.second, "difference": estimate.value,
-        "low": estimate.low, "high": estimate.high, "level": estimate.level, "method": estimate.method, "caveat": estimate.caveat,
-        "seed": None, "mcnemar_p": None, "mcnemar_p_holm": None, "only_first_right": None, "only_second_right": None,
-    }  # fmt: skip
-    seeds = pair.seeds or (None,)
-    tests = [
-        {
-            "seed": seed, "mcnemar_p": test.p_value, "mcnemar_p_holm": p, "only_first_right": test.right_to_wrong,
-            "only_second_right": test.wrong_to_right,
-        }
-        for seed, test, p in zip(seeds, compared.mcnemar, p_holm, strict=bool(compared.mcnemar))
-    ]  # fmt: skip
-    if len(tests) < 2:
-        return [row | (tests[0] if tests else {})]
-    return [row] + [row | {"kind": f"{kind}, one seed"} | test for test in tests]
+            csv_file.write_text(text, encoding="utf-8", newline="")
 
 
 def _chosen(side: Side, trials: Sequence[LoadedTrial]) -> list[LoadedTrial]:

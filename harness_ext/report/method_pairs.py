@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from harness_ext.report.abilities import ABILITIES, NAMES, TaskClass
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import LoadedTrial, ReportError, TaskScore, check_same
-from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, task_difference
+from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, holm, task_difference
 
 By = dict["int | None", LoadedTrial]  # the trials of one setting and sparsity, by calibration seed
 FAR_APART = 0.01  # a difference of achieved sparsities that is reported
@@ -114,6 +115,51 @@ def every_pair(analysis: Analysis, resamples: int = 2000) -> tuple[list[MethodPa
         pairs.append(compared)
         gaps += [f"{first} and {second} at {sparsity}: {note}" for note in compared.notes]
     return pairs, gaps
+
+
+def corrected(pairs: Sequence[MethodPair]) -> list[tuple[MethodPair, list[tuple[MethodDifference, list[float]]]]]:
+    """Each pair with its differences on tasks and abilities, and for each of these the p-values of its tests after Holm's correction.
+
+    The correction is for all tests of all pairs.
+    """
+    differences = [(pair, [*pair.tasks, *pair.abilities]) for pair in pairs]
+    p_values = iter(holm([test.p_value for _, of_pair in differences for compared in of_pair for test in compared.mcnemar]))
+    return [
+        (pair, [(compared, list(itertools.islice(p_values, len(compared.mcnemar)))) for compared in of_pair])
+        for pair, of_pair in differences
+    ]
+
+
+def pair_rows(pairs: Sequence[MethodPair]) -> list[dict[str, Any]]:
+    """Rows of the table ``methods``: one for each task and ability, and with several seeds also one for the test of each seed."""
+    return [
+        row
+        for pair, tests in corrected(pairs)
+        for index, (compared, p_holm) in enumerate(tests)
+        for row in _rows(pair, "task" if index < len(pair.tasks) else "ability", compared, p_holm)
+    ]
+
+
+def _rows(pair: MethodPair, kind: str, compared: MethodDifference, p_holm: Sequence[float]) -> list[dict[str, Any]]:
+    estimate = compared.difference
+    row = {
+        "first": pair.first, "second": pair.second, "first_sparsity": pair.sparsities[0], "second_sparsity": pair.sparsities[1],
+        "seeds": " ".join(map(str, pair.seeds)), "kind": kind, "name": compared.name, "tasks": " ".join(compared.tasks),
+        "items": compared.items, "first_score": compared.first, "second_score": compared.second, "difference": estimate.value,
+        "low": estimate.low, "high": estimate.high, "level": estimate.level, "method": estimate.method, "caveat": estimate.caveat,
+        "seed": None, "mcnemar_p": None, "mcnemar_p_holm": None, "only_first_right": None, "only_second_right": None,
+    }  # fmt: skip
+    seeds = pair.seeds or (None,)
+    tests = [
+        {
+            "seed": seed, "mcnemar_p": test.p_value, "mcnemar_p_holm": p, "only_first_right": test.right_to_wrong,
+            "only_second_right": test.wrong_to_right,
+        }
+        for seed, test, p in zip(seeds, compared.mcnemar, p_holm, strict=bool(compared.mcnemar))
+    ]  # fmt: skip
+    if len(tests) < 2:
+        return [row | (tests[0] if tests else {})]
+    return [row] + [row | {"kind": f"{kind}, one seed"} | test for test in tests]
 
 
 def by_sparsity(trials: Sequence[LoadedTrial]) -> dict[str, By]:

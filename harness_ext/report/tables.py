@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.compare import pair_rows
-from harness_ext.report.method_pairs import MethodPair
+from harness_ext.report.method_pairs import MethodPair, pair_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
@@ -82,16 +81,21 @@ def write(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
 
     names = []
     for name, columns in COLUMNS.items():
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows[name])
-        (folder / f"{name}.csv").write_text(text.getvalue(), encoding="utf-8", newline="")
+        (folder / f"{name}.csv").write_text(csv_text(name, rows[name]), encoding="utf-8", newline="")
         types = {TEXT: pyarrow.string(), REAL: pyarrow.float64(), WHOLE: pyarrow.int64(), TRUTH: pyarrow.bool_()}
         schema = pyarrow.schema([(column, types[of]) for column, of in columns.items()])
         parquet.write_table(pyarrow.Table.from_pylist(list(rows[name]), schema=schema), folder / f"{name}.parquet")
         names += [f"{name}.csv", f"{name}.parquet"]
     return names
+
+
+def csv_text(table: str, rows: Sequence[Row]) -> str:
+    """The rows of a table in ``COLUMNS`` as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS[table]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _series_labels(analysis: Analysis) -> dict[int, str]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import (
     Array,
@@ -19,7 +18,7 @@ from harness_ext.statistics.checks import (
     scores_array,
 )
 from harness_ext.statistics.families import family_weights
-from harness_ext.statistics.pairs import McNemar
+from harness_ext.statistics.pairs import McNemar, mcnemar_of
 from harness_ext.statistics.resampling import linear_interval, method
 from harness_ext.statistics.results import Estimate, Result, caveat_of_two
 from harness_ext.statistics.weighting import Sample, Table
@@ -147,8 +146,4 @@ def _tests(tasks: Sequence[PairedScores], sample: Sample) -> tuple[McNemar, ...]
     both = np.concatenate([task.both for task in tasks], axis=2)
     if sample.items < both.shape[2] or not np.isin(both, (0.0, 1.0)).all():
         return ()
-    tests = []
-    for first, second in both == 1:
-        lost, won = int((first & ~second).sum()), int((~first & second).sum())
-        tests.append(McNemar(lost, won, float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0))
-    return tuple(tests)
+    return tuple(mcnemar_of(first, second) for first, second in both == 1)

@@ -180,8 +180,12 @@ def mcnemar(dense: Scores, pruned: Scores) -> McNemar:
     Raises:
         StatisticsError: graded scores or other items.
     """
-    right, kept = _both_binary(dense, pruned, "McNemar's test")
-    lost, won = int((right & ~kept).sum()), int((~right & kept).sum())
+    return mcnemar_of(*_both_binary(dense, pruned, "McNemar's test"))
+
+
+def mcnemar_of(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
+    """The same test for two arrays [items] that tell which answers are right."""
+    lost, won = int((first & ~second).sum()), int((~first & second).sum())
     return McNemar(lost, won, float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0)
 
 
