@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -169,33 +170,30 @@ def _analyse_series(work: _Curves, series: Series, drops: Sequence[float], resam
             analysis.curves[series.label, ability] = ability_curve(
                 task_curves[ability], corrected=True, families=families, resamples=resamples
             )
-            for drop in drops:
-                for corrected in (True, False):
-                    analysis.critical[series.label, ability, drop, corrected] = ability_critical(
-                        task_curves[ability], drop=drop, corrected=corrected, families=families, resamples=resamples
-                    )
+            for drop, corrected in itertools.product(drops, (True, False)):
+                analysis.critical[series.label, ability, drop, corrected] = ability_critical(
+                    task_curves[ability], drop=drop, corrected=corrected, families=families, resamples=resamples
+                )
         except StatisticsError as error:
             analysis.gaps.append(f"{series.label}: no curve of {NAMES[ability]}: {error}")
     if lacking := [NAMES[ability] for ability in ABILITIES if not task_curves[ability]]:
         analysis.gaps.append(f"{series.label}: no disparity, there is no curve of {' or of '.join(lacking)}")
         return
-    for drop in drops:
-        for corrected in (True, False):
-            try:
-                analysis.disparities[series.label, drop, corrected] = disparity(
-                    task_curves[RECALL], task_curves[IN_CONTEXT], drop=drop, corrected=corrected, families=families, resamples=resamples
-                )
-            except StatisticsError as error:
-                analysis.gaps.append(f"{series.label}: no disparity: {error}")
+    for drop, corrected in itertools.product(drops, (True, False)):
+        try:
+            analysis.disparities[series.label, drop, corrected] = disparity(
+                task_curves[RECALL], task_curves[IN_CONTEXT], drop=drop, corrected=corrected, families=families, resamples=resamples
+            )
+        except StatisticsError as error:
+            analysis.gaps.append(f"{series.label}: no disparity: {error}")
 
 
 def _over_models(analysis: Analysis, method: Replicates, drops: Sequence[float], resamples: int) -> None:
-    for drop in drops:
-        for corrected in (True, False):
-            try:
-                analysis.over_models[method.label, drop, corrected] = method.disparity(drop, corrected, analysis.families, resamples)
-            except StatisticsError as error:
-                analysis.gaps.append(f"{method.label}: no disparity: {error}")
+    for drop, corrected in itertools.product(drops, (True, False)):
+        try:
+            analysis.over_models[method.label, drop, corrected] = method.disparity(drop, corrected, analysis.families, resamples)
+        except StatisticsError as error:
+            analysis.gaps.append(f"{method.label}: no disparity: {error}")
 
 
 def _claims(work: _Curves, methods: Sequence[Replicates], drops: Sequence[float], resamples: int) -> None:

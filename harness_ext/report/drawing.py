@@ -119,34 +119,25 @@ def band(axes: Axes, curve: AbilityCurve, x: Sequence[float], colour: str) -> No
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def draw(folder: Path, name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
-    """Makes a figure, and writes it as ``NAME.svg`` and ``NAME.png``."""
+def draw(folder: Path | None, name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
+    """Makes a figure for the page. The same figure gives the same bytes.
+
+    Args:
+        folder: where ``NAME.svg`` and ``NAME.png`` are written; None for no files.
+        make: draws the figure.
+    """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        hover = Hover()
+        hover, text = Hover(), io.StringIO()
         figure = make(hover)
-        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None, "Title": title, "Description": alt})
-        figure.set_layout_engine("none")  # reuses the layout of the PNG; computing it takes longer than drawing
-        text = svg_of(figure, title, alt)
-    (folder / f"{name}.svg").write_text(text, encoding="utf-8")
-    return Drawn(name, title, caption, alt, inline(text, name, alt, hover))
-
-
-def sketch(name: str, title: str, caption: str, alt: str, make: Callable[[Hover], Figure]) -> Drawn:
-    """Makes a figure for the page, without files."""
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        hover = Hover()
-        return Drawn(name, title, caption, alt, inline(svg_of(make(hover), title, alt), name, alt, hover))
-
-
-def svg_of(figure: Figure, title: str, alt: str) -> str:
-    """The figure as an SVG file. The same figure gives the same text."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
-    return text.getvalue()
+        if folder is not None:
+            figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None, "Title": title, "Description": alt})
+            figure.set_layout_engine("none")  # reuses the layout of the PNG; computing it takes longer than drawing
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title, "Description": alt})
+    if folder is not None:
+        (folder / f"{name}.svg").write_text(text.getvalue(), encoding="utf-8")
+    return Drawn(name, title, caption, alt, inline(text.getvalue(), name, alt, hover))
 
 
 def inline(svg: str, name: str, alt: str, hover: Hover | None = None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import SPARSITY, Axis
-from harness_ext.report.drawing import COLOURS, LINES, MARKERS, Drawn, Hover, band, draw, marker, sketch
+from harness_ext.report.drawing import COLOURS, LINES, MARKERS, Drawn, Hover, band, draw, marker
 from harness_ext.report.series import Series
 from harness_ext.report.words import critical_of, name_of, of_curves
 
@@ -40,7 +40,7 @@ def hero(analysis: Analysis, axis: Axis, drop: float, label: str | None, folder:
     title = f"Abilities against {axis_name}"
     return [
         draw(folder, "abilities", title, caption, alt, lambda hover: _figure(analysis, axis, drop, label, drawn, WIDE, hover)),
-        sketch("abilities-narrow", title, caption, alt, lambda _: _figure(analysis, axis, drop, label, drawn, NARROW, Hover(off=True))),
+        draw(None, "abilities-narrow", title, caption, alt, lambda _: _figure(analysis, axis, drop, label, drawn, NARROW, Hover(off=True))),
     ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import SPARSITY, Axis
-from harness_ext.report.drawing import GLYPHS, Drawn, Hover, marker, sketch, style
+from harness_ext.report.drawing import GLYPHS, Drawn, Hover, draw, marker, style
 from harness_ext.report.series import Series
 from harness_ext.report.words import name_of, tasks_by_ability
 
@@ -28,7 +28,7 @@ def multiples(analysis: Analysis, axis: Axis, abilities: Sequence[str | None]) -
             name = f"task-{re.sub(r'[^A-Za-z0-9_-]', '-', task)}"
             alt = f"The score of {task} against {axis.label}, one line for each method. The table of scores has its values."
             make = functools.partial(_figure, analysis, axis, task, ends)
-            drawn.append(sketch(name, task, "" if ability is None else name_of(ability), alt, make))
+            drawn.append(draw(None, name, task, "" if ability is None else name_of(ability), alt, make))
     return drawn
 
 

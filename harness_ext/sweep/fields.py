@@ -14,7 +14,7 @@ from harness_ext.engine.perplexity import BOS, Protocol
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
 from harness_ext.engine.selection import SEPARATOR, parse_modules
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
-from harness_ext.host.arguments import parse_mapping, parse_options
+from harness_ext.host.arguments import parse_device, parse_mapping, parse_options
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.sweep.sparsities import parse_sparsities, refuse_twice
 
@@ -138,12 +138,7 @@ def _batch_size(value: Any, info: ValidationInfo) -> str:
 
 
 def _device(value: Any, info: ValidationInfo) -> str:
-    import torch
-
-    try:
-        torch.device(value)
-    except (RuntimeError, TypeError) as error:
-        raise BadOptionError(f"--device {shortened(value)}: want a device such as cpu, cuda or cuda:1") from error
+    parse_device(str(value), f"--device {shortened(value)}")
     return str(value)
 
 

@@ -13,64 +13,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness_ext.testing.built import Built, NeedsDownloadError
-    from harness_ext.testing.contracts.allocation import AllocationContract
-    from harness_ext.testing.contracts.calibration import CalibrationContract
-    from harness_ext.testing.contracts.pruner import PrunerContract
-    from harness_ext.testing.contracts.tasks import TaskFolderContract
-    from harness_ext.testing.documents import check_documents
-    from harness_ext.testing.findings import Finding, NotCheckedError
-    from harness_ext.testing.models import OracleLM, RandomLM, make_tiny_lm
-    from harness_ext.testing.pipeline import check_oracle, check_random
-    from harness_ext.testing.plugin import oracle_lm, random_lm, tiny_lm
-    from harness_ext.testing.static import check_static, names_below
+    from harness_ext.testing.built import Built as Built
+    from harness_ext.testing.built import NeedsDownloadError as NeedsDownloadError
+    from harness_ext.testing.contracts.allocation import AllocationContract as AllocationContract
+    from harness_ext.testing.contracts.calibration import CalibrationContract as CalibrationContract
+    from harness_ext.testing.contracts.pruner import PrunerContract as PrunerContract
+    from harness_ext.testing.contracts.tasks import TaskFolderContract as TaskFolderContract
+    from harness_ext.testing.documents import check_documents as check_documents
+    from harness_ext.testing.findings import Finding as Finding
+    from harness_ext.testing.findings import NotCheckedError as NotCheckedError
+    from harness_ext.testing.models import OracleLM as OracleLM
+    from harness_ext.testing.models import RandomLM as RandomLM
+    from harness_ext.testing.models import make_tiny_lm as make_tiny_lm
+    from harness_ext.testing.pipeline import check_oracle as check_oracle
+    from harness_ext.testing.pipeline import check_random as check_random
+    from harness_ext.testing.plugin import oracle_lm as oracle_lm
+    from harness_ext.testing.plugin import random_lm as random_lm
+    from harness_ext.testing.plugin import tiny_lm as tiny_lm
+    from harness_ext.testing.static import check_static as check_static
+    from harness_ext.testing.static import names_below as names_below
 
-_HOME = {
-    "AllocationContract": "contracts.allocation",
-    "CalibrationContract": "contracts.calibration",
-    "PrunerContract": "contracts.pruner",
-    "TaskFolderContract": "contracts.tasks",
-    "Finding": "findings",
-    "check_static": "static",
-    "names_below": "static",
-    "NotCheckedError": "findings",
-    "Built": "built",
-    "NeedsDownloadError": "built",
-    "check_documents": "documents",
-    "check_oracle": "pipeline",
-    "check_random": "pipeline",
-    "OracleLM": "models",
-    "RandomLM": "models",
-    "make_tiny_lm": "models",
-    "tiny_lm": "plugin",
-    "oracle_lm": "plugin",
-    "random_lm": "plugin",
+_HOMES = {
+    "built": ("Built", "NeedsDownloadError"),
+    "contracts.allocation": ("AllocationContract",),
+    "contracts.calibration": ("CalibrationContract",),
+    "contracts.pruner": ("PrunerContract",),
+    "contracts.tasks": ("TaskFolderContract",),
+    "documents": ("check_documents",),
+    "findings": ("Finding", "NotCheckedError"),
+    "models": ("OracleLM", "RandomLM", "make_tiny_lm"),
+    "pipeline": ("check_oracle", "check_random"),
+    "plugin": ("oracle_lm", "random_lm", "tiny_lm"),
+    "static": ("check_static", "names_below"),
 }
-
-__all__ = [
-    "AllocationContract",
-    "Built",
-    "CalibrationContract",
-    "Finding",
-    "NeedsDownloadError",
-    "NotCheckedError",
-    "OracleLM",
-    "PrunerContract",
-    "RandomLM",
-    "TaskFolderContract",
-    "check_documents",
-    "check_oracle",
-    "check_random",
-    "check_static",
-    "make_tiny_lm",
-    "names_below",
-    "oracle_lm",
-    "random_lm",
-    "tiny_lm",
-]
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605 - a literal list would say it twice
 
 
 def __getattr__(name: str) -> Any:  # lazy: lm-eval takes seconds to import, and pytest imports this package in every run
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
