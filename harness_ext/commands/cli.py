@@ -10,41 +10,12 @@ from typer.core import TyperCommand
 
 from harness_ext.commands import cache as cache_command
 from harness_ext.commands import compare, methods, plugin_list
+from harness_ext.commands import options as shared
 from harness_ext.commands import perplexity as perplexity_command
 from harness_ext.commands.errors import errors_in_one_line, listed
 from harness_ext.commands.examples import add_examples
 from harness_ext.commands.group import Commands
-from harness_ext.commands.options import (
-    Allocation,
-    Calibration,
-    DenseLimit,
-    Device,
-    Dtype,
-    Experts,
-    File,
-    GgufFile,
-    InContext,
-    Limit,
-    Metrics,
-    MinExpertTokens,
-    Modules,
-    NoCalibrationCache,
-    PluginOptions,
-    Precision,
-    Pretrained,
-    Pruner,
-    Recall,
-    Resamples,
-    Resume,
-    Revision,
-    Strict,
-    Text,
-    Texts,
-    TrueSequential,
-    TrustRemoteCode,
-    Whole,
-    plan_arguments,
-)  # fmt: skip
+from harness_ext.commands.options import File, Text, Texts, Whole
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, help="Pruned-model experiments with lm-evaluation-harness.")
 
@@ -96,36 +67,36 @@ def known_facts(
 def prune(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     sparsity: Annotated[str, typer.Option(help="Share of weights to remove, such as 0.5, or a pattern such as 2:4.")],
-    pretrained: Pretrained = "lab-m",
-    pruner: Pruner = None,
-    modules: Modules = None,
-    allocation: Allocation = None,
-    calibration: Calibration = None,
-    precision: Precision = None,
-    option: PluginOptions = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
+    pretrained: shared.Pretrained = "lab-m",
+    pruner: shared.Pruner = None,
+    modules: shared.Modules = None,
+    allocation: shared.Allocation = None,
+    calibration: shared.Calibration = None,
+    precision: shared.Precision = None,
+    option: shared.PluginOptions = None,
+    dtype: shared.Dtype = "auto",
+    device: shared.Device = None,
     masks_only: Annotated[bool, typer.Option("--masks-only", help="Write only masks, one bit per weight, for pruner=stored.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Hold one decoder block in memory at a time, for models larger than memory.")
     ] = False,
-    true_sequential: TrueSequential = False,
-    experts: Experts = None,
-    min_expert_tokens: MinExpertTokens = None,
-    strict: Strict = False,
-    dense_limit: DenseLimit = None,
-    resume: Resume = None,
-    no_calibration_cache: NoCalibrationCache = False,
+    true_sequential: shared.TrueSequential = False,
+    experts: shared.Experts = None,
+    min_expert_tokens: shared.MinExpertTokens = None,
+    strict: shared.Strict = False,
+    dense_limit: shared.DenseLimit = None,
+    resume: shared.Resume = None,
+    no_calibration_cache: shared.NoCalibrationCache = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the folder if this command wrote it.")] = False,
-    revision: Revision = None,
-    gguf_file: GgufFile = None,
-    trust_remote_code: TrustRemoteCode = False,
+    revision: shared.Revision = None,
+    gguf_file: shared.GgufFile = None,
+    trust_remote_code: shared.TrustRemoteCode = False,
 ) -> None:
     """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
     from harness_ext.commands import prune as prune_command
 
     with errors_in_one_line():
-        arguments = plan_arguments(
+        arguments = shared.plan_arguments(
             option, pruner=pruner, sparsity=sparsity, modules=modules, allocation=allocation, calibration=calibration,
             precision=precision, true_sequential=true_sequential, experts=experts, min_expert_tokens=min_expert_tokens, strict=strict,
             dense_limit=dense_limit, resume=resume, no_calibration_cache=no_calibration_cache,
@@ -169,7 +140,7 @@ def sweep(
     options: Annotated[
         Texts, typer.Option("--option", "-o", help="Option, such as pruner.block_size=64, for the methods that take it. Repeatable.")
     ] = None,
-    precision: Precision = None,
+    precision: shared.Precision = None,
     true_sequential: Annotated[
         bool,
         typer.Option(
@@ -179,14 +150,16 @@ def sweep(
         ),
     ] = False,
     model_args: Annotated[
-        Texts, typer.Option("--model_args", "--model-args", help="Other model arguments, as for lm_eval, such as add_bos_token=True.")
+        Texts,
+        typer.Option("--model_args", "--model-args", help="Other model arguments, as for lm_eval, such as add_bos_token=True."),
     ] = None,
     tasks: Annotated[Texts, typer.Option(help="Tasks, as for lm_eval. Repeatable, or with commas.")] = None,
     metadata: Annotated[Texts, typer.Option(help="Task options, as for lm_eval: a JSON object, or NAME=VALUE.")] = None,
     include_path: Annotated[Texts, typer.Option("--include_path", "--include-path", help="Another folder of tasks. Repeatable.")] = None,
     limit: Annotated[Text, typer.Option(help="Items per task, or a share of them if below 1. Default: all.")] = None,
     num_fewshot: Annotated[
-        Text, typer.Option("--num_fewshot", "--num-fewshot", help="Examples in each prompt, as for lm_eval. Default: what the task says.")
+        Text,
+        typer.Option("--num_fewshot", "--num-fewshot", help="Examples in each prompt, as for lm_eval. Default: what the task says."),
     ] = None,
     apply_chat_template: Annotated[
         Text,
@@ -207,16 +180,19 @@ def sweep(
         ),
     ] = None,
     system_instruction: Annotated[
-        Text, typer.Option("--system_instruction", "--system-instruction", help="System instruction before each prompt, as for lm_eval.")
+        Text,
+        typer.Option("--system_instruction", "--system-instruction", help="System instruction before each prompt, as for lm_eval."),
     ] = None,
     gen_kwargs: Annotated[
         Texts, typer.Option("--gen_kwargs", "--gen-kwargs", help="Generation arguments, as for lm_eval, such as temperature=0.")
     ] = None,
     perplexity: Annotated[
-        Text, typer.Option(help="Text file, or wikitext2 or c4 from the hub: also measure the perplexity on it, as harness-ext perplexity.")
+        Text,
+        typer.Option(help="Text file, or wikitext2 or c4 from the hub: also measure the perplexity on it, as harness-ext perplexity."),
     ] = None,
     perplexity_window: Annotated[
-        Text, typer.Option("--perplexity_window", "--perplexity-window", help="Tokens in a window. Default: 2048, or what the model takes.")
+        Text,
+        typer.Option("--perplexity_window", "--perplexity-window", help="Tokens in a window. Default: 2048, or what the model takes."),
     ] = None,
     perplexity_bos: Annotated[
         Text, typer.Option("--perplexity_bos", "--perplexity-bos", help="BOS tokens: text, window or none. Default: text.")
@@ -225,7 +201,7 @@ def sweep(
         Text,
         typer.Option("--batch_size", "--batch-size", help="Batch size: a number or auto. Default: chosen by the size of the model."),
     ] = None,
-    device: Device = None,
+    device: shared.Device = None,
     dtype: Annotated[Text, typer.Option(help="Dtype of the model: auto, float32, bfloat16 or float16.")] = None,
     revision: Annotated[Text, typer.Option(help="Revision of the models on the hub.")] = None,
     trust_remote_code: Annotated[
@@ -277,17 +253,17 @@ def report(
             "--out", "-o", help="Folder to write, or a page NAME.html with its files in NAME. Default: report in the first folder."
         ),
     ] = None,
-    recall: Recall = None,
-    in_context: InContext = None,
-    metric: Metrics = None,
-    limit: Limit = None,
+    recall: shared.Recall = None,
+    in_context: shared.InContext = None,
+    metric: shared.Metrics = None,
+    limit: shared.Limit = None,
     axis: Annotated[
         str, typer.Option(help="Draw against sparsity, size (parameters that are not zero) or bytes (of these parameters).")
     ] = "sparsity",
     replicates: Annotated[
         Texts, typer.Option(help="Models that were trained alike with different seeds, with commas. Repeatable, for other groups.")
     ] = None,
-    resamples: Resamples = 2000,
+    resamples: shared.Resamples = 2000,
 ) -> None:
     """Write one page with figures, tables, and what was shown and not shown."""
     from harness_ext.extras import require_extra

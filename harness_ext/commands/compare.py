@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness_ext.commands import options as shared
 from harness_ext.commands.errors import errors_in_one_line, listed
-from harness_ext.commands.options import File, InContext, Limit, Metrics, Recall, Resamples
+from harness_ext.commands.options import File
 
 if TYPE_CHECKING:
     from harness_ext.report.compare import Compared
@@ -23,11 +24,11 @@ WIDTH = 200  # of tables in a file or a pipe
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="Folder of results, or one setting in it: FOLDER:pruner=wanda,sparsity=0.5.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The other folder or setting. Differences are B - A.")],
-    recall: Recall = None,
-    in_context: InContext = None,
-    metric: Metrics = None,
-    limit: Limit = None,
-    resamples: Resamples = 2000,
+    recall: shared.Recall = None,
+    in_context: shared.InContext = None,
+    metric: shared.Metrics = None,
+    limit: shared.Limit = None,
+    resamples: shared.Resamples = 2000,
     json: Annotated[File, typer.Option("--json", help="Also write a JSON file.")] = None,
     csv: Annotated[File, typer.Option("--csv", help="Also write a CSV file.")] = None,
 ) -> None:

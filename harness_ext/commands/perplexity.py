@@ -6,30 +6,9 @@ from typing import Annotated
 
 import typer
 
+from harness_ext.commands import options as shared
 from harness_ext.commands.errors import errors_in_one_line
-from harness_ext.commands.options import (
-    Allocation,
-    Calibration,
-    DenseLimit,
-    Device,
-    Dtype,
-    Experts,
-    GgufFile,
-    MinExpertTokens,
-    Modules,
-    NoCalibrationCache,
-    PluginOptions,
-    Precision,
-    Pretrained,
-    Pruner,
-    Resume,
-    Revision,
-    Strict,
-    TrueSequential,
-    TrustRemoteCode,
-    Whole,
-    plan_arguments,
-)  # fmt: skip
+from harness_ext.commands.options import Whole
 
 
 def perplexity(
@@ -41,32 +20,32 @@ def perplexity(
     ] = "text",
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", help="Windows in a forward pass.", min=1)] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with the loss of each window and the pruning record.")] = False,
-    pretrained: Pretrained = "lab-m",
+    pretrained: shared.Pretrained = "lab-m",
     sparsity: Annotated[str, typer.Option(help="Share of weights to remove first, such as 0.5, or a pattern such as 2:4.")] = "0",
-    pruner: Pruner = None,
-    modules: Modules = None,
-    allocation: Allocation = None,
-    calibration: Calibration = None,
-    precision: Precision = None,
-    option: PluginOptions = None,
-    dtype: Dtype = "auto",
-    device: Device = None,
-    true_sequential: TrueSequential = False,
-    experts: Experts = None,
-    min_expert_tokens: MinExpertTokens = None,
-    strict: Strict = False,
-    dense_limit: DenseLimit = None,
-    resume: Resume = None,
-    no_calibration_cache: NoCalibrationCache = False,
-    revision: Revision = None,
-    gguf_file: GgufFile = None,
-    trust_remote_code: TrustRemoteCode = False,
+    pruner: shared.Pruner = None,
+    modules: shared.Modules = None,
+    allocation: shared.Allocation = None,
+    calibration: shared.Calibration = None,
+    precision: shared.Precision = None,
+    option: shared.PluginOptions = None,
+    dtype: shared.Dtype = "auto",
+    device: shared.Device = None,
+    true_sequential: shared.TrueSequential = False,
+    experts: shared.Experts = None,
+    min_expert_tokens: shared.MinExpertTokens = None,
+    strict: shared.Strict = False,
+    dense_limit: shared.DenseLimit = None,
+    resume: shared.Resume = None,
+    no_calibration_cache: shared.NoCalibrationCache = False,
+    revision: shared.Revision = None,
+    gguf_file: shared.GgufFile = None,
+    trust_remote_code: shared.TrustRemoteCode = False,
 ) -> None:
     """Measure the perplexity of a model on a text, in the protocol of the pruning papers. With --sparsity, prune the model first."""
     from harness_ext.commands.measure import MeasureJob, run, summary
 
     with errors_in_one_line():
-        arguments = plan_arguments(
+        arguments = shared.plan_arguments(
             option, pruner=pruner, sparsity=sparsity, modules=modules, allocation=allocation, calibration=calibration,
             precision=precision, true_sequential=true_sequential, experts=experts, min_expert_tokens=min_expert_tokens, strict=strict,
             dense_limit=dense_limit, resume=resume, no_calibration_cache=no_calibration_cache,
