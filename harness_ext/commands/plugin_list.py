@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from harness_ext.plugins import Origin, Plugins
 
 KINDS = ("pruners", "calibrations", "allocations")
 
@@ -22,20 +25,14 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
             "plugin": origin.entry_point,
             "distribution": origin.distribution,
             "version": origin.version,
-            "pruners": [name for name, (_, of) in found.pruners.items.items() if of == origin and name not in absent["pruners"]],
-            "calibrations": [
-                name for name, (_, of) in found.calibrations.items.items() if of == origin and name not in absent["calibrations"]
-            ],
-            "allocations": [
-                name for name, (_, of) in found.allocations.items.items() if of == origin and name not in absent["allocations"]
-            ],
-            "models": [name for name, (_, of) in found.models.items.items() if of == origin],
+            **{kind: [name for name in _names(found, kind, origin) if name not in absent[kind]] for kind in KINDS},
+            "models": _names(found, "models", origin),
             "tasks": [str(folder) for folder, of in found.task_folders if of == origin],
             "not installed": {
                 name: command
-                for kind, names in absent.items()
-                for name, command in names.items()
-                if getattr(found, kind).items[name][1] == origin
+                for kind, commands in absent.items()
+                for name, command in commands.items()
+                if name in _names(found, kind, origin)
             },
         }
         for origin in found.origins.values()
@@ -72,6 +69,11 @@ def models() -> None:
     for name, (path, origin) in plugins.models.items.items():
         missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
         typer.echo(f"{name}\t{path}\t({origin}){missing}")
+
+
+def _names(plugins: Plugins, kind: str, origin: Origin) -> list[str]:
+    """The names of a kind that one plugin registers."""
+    return [name for name, (_, owner) in getattr(plugins, kind).items.items() if owner == origin]
 
 
 def _registers(row: dict[str, Any]) -> str:

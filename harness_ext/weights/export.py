@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.atomic import RECORD, WriteError, check_out, whole_folder, writing
+from harness_ext.atomic import RECORD, whole_folder, writing
 from harness_ext.weights.model_card import model_card
 from harness_ext.weights.remote_code import copy_code
-
-__all__ = ["WriteError", "check_out", "save"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

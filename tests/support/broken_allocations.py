@@ -105,7 +105,7 @@ class Alone(Even):
 
 BROKEN_ALLOCATIONS = [
     ("test_its_statistic_can_be_measured_by_several_processes", Alone, "NotNamed names nothing additive"),
-    ("test_it_has_a_name_and_a_docstring_and_overrides_spread", NoDocstring, "want a docstring"),
+    ("test_it_has_a_name_and_a_docstring_and_overrides_a_method", NoDocstring, "want a docstring"),
     ("test_its_options_are_checked_and_come_back", AcceptsAnything, "an option 'slope_' was accepted"),
     ("test_the_layers_add_up_to_what_was_asked_for", TooLittle, r"allocation 'even': the layers add up to \d+ weights to remove, \d+ were"),
     ("test_it_spreads_patterns_or_refuses_them", AllPatternsAlike, "the layers add up to"),

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from harness_ext.engine.checks import tensors_of, untouched
-from harness_ext.engine.global_state import kept_generators
 from harness_ext.engine.layers import find_blocks
 from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.method.allocation import Allocation, LayerShape, Measured
@@ -17,9 +16,10 @@ from harness_ext.method.sparsity import Sparsity
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.additivity import check_additive
 from harness_ext.testing.contracts.given import fail, told_in_one_line
+from harness_ext.testing.contracts.plugin import PluginContract
 
 
-class AllocationContract(degenerate.DegenerateCases):
+class AllocationContract(PluginContract, degenerate.DegenerateCases):
     """Tests of an allocation. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(AllocationContract):
@@ -30,8 +30,6 @@ class AllocationContract(degenerate.DegenerateCases):
 
     allocation: Any = None
     """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
-    options: Mapping[str, Any] = {}
-    """Options of the allocation, for a class or a name."""
     pruner: Any = "magnitude"
     """A pruner to combine with the allocation."""
     ratios: tuple[float, ...] = (0.1, 0.5, 0.9)
@@ -44,15 +42,6 @@ class AllocationContract(degenerate.DegenerateCases):
         return given.make(Allocation, given.plugins().allocations, self.allocation, self.options)
 
     # --- the rules
-
-    def test_it_has_a_name_and_a_docstring_and_overrides_spread(self) -> None:
-        allocation = self._allocation()
-        with told_in_one_line():
-            allocation.check_class()
-        given.check_description(allocation)
-
-    def test_its_options_are_checked_and_come_back(self) -> None:
-        given.check_options(self._allocation())
 
     def test_its_statistic_can_be_measured_by_several_processes(self) -> None:
         if self.several_processes:
@@ -96,11 +85,8 @@ class AllocationContract(degenerate.DegenerateCases):
     def test_it_gives_the_same_sparsities_twice(self) -> None:
         sparsities = []
         for seed in (1, 2):
-            with kept_generators(seed), told_in_one_line():
-                states = given.generator_states()
+            with self._own_generators(seed):
                 sparsities.append(self._asked(self._prune(given.small_model(), 0.5)))
-                if given.generator_states() != states:
-                    fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
         if name := next((name for name in sparsities[0] if sparsities[0][name] != sparsities[1][name]), None):
             fail(f"{self._who()}: {name} gets {sparsities[0][name]}, and {sparsities[1][name]} when it is done again")
 
@@ -112,8 +98,8 @@ class AllocationContract(degenerate.DegenerateCases):
     def _pruner(self) -> PruningMethod:
         return given.make(PruningMethod, given.plugins().pruners, self.pruner, {})
 
-    def _who(self) -> str:
-        return f"allocation {self._allocation().name!r}"
+    def _plugin(self) -> Allocation:
+        return self._allocation()
 
     def _prune(self, model: Any, sparsity: float | str, ids: torch.Tensor | None = None, modules: str = "all") -> Mapping[str, Any]:
         allocation = self.allocation_for(model, Sparsity.parse(sparsity))

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from harness_ext.engine.global_state import kept_generators
 from harness_ext.errors import BadOptionError, HarnessExtError
 from harness_ext.method.calibration import Calibration, check_ids, digest
 from harness_ext.method.lengths import longest
 from harness_ext.testing.contracts import given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
+from harness_ext.testing.contracts.plugin import PluginContract
 
 SAMPLES, LENGTH = 5, 8
 
 
-class CalibrationContract:
+class CalibrationContract(PluginContract):
     """Tests of a calibration source. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(CalibrationContract):
@@ -29,21 +28,10 @@ class CalibrationContract:
 
     calibration: Any = None
     """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
-    options: Mapping[str, Any] = {}
-    """Options of the source, for a class or a name."""
     seeded: bool = True
     """Whether another seed must give other tokens. False for a source that always gives the same tokens."""
 
     # --- the rules
-
-    def test_it_has_a_name_and_a_docstring_and_overrides_a_method(self) -> None:
-        source = self._source()
-        with told_in_one_line():
-            source.check_class()
-        given.check_description(source)
-
-    def test_its_options_are_checked_and_come_back(self) -> None:
-        given.check_options(self._source())
 
     def test_it_refuses_no_samples_too_short_ones_and_seeds_out_of_range(self) -> None:
         for wrong in ({"samples": 0}, {"length": 1}, {"seed": -1}):
@@ -83,11 +71,8 @@ class CalibrationContract:
     def test_it_gives_the_same_tokens_twice_and_others_for_another_seed(self) -> None:
         found = []
         for seed, state in ((0, 1), (0, 2), (1, 1)):
-            with kept_generators(state), told_in_one_line():
-                before = given.generator_states()
+            with self._own_generators(state):
                 found.append(self._source(seed=seed).input_ids(given.lab_model(), given.lab_tokenizer()).cpu())
-                if given.generator_states() != before:
-                    fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
         if not torch.equal(found[0], found[1]):
             fail(f"{self._who()}: the tokens are not the same when they are asked for again")
         if self.seeded and torch.equal(found[0], found[2]):
@@ -118,8 +103,8 @@ class CalibrationContract:
         source = given.make(Calibration, given.plugins().calibrations, self.calibration, self.options)
         return dataclasses.replace(source, **{"samples": SAMPLES, "length": LENGTH} | changes)
 
-    def _who(self) -> str:
-        return f"calibration {self._source().name!r}"
+    def _plugin(self) -> Calibration:
+        return self._source()
 
 
 def _state(model: Any, tokenizer: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from harness_ext.method.statistic import Hessian
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.additivity import check_additive
 from harness_ext.testing.contracts.given import fail, told_in_one_line
+from harness_ext.testing.contracts.plugin import PluginContract
 
 Record = Mapping[str, Any]
 
@@ -37,7 +38,7 @@ class FirstLayerDense(Allocation):
         return {layer.name: removed / rest if layer is not layers[0] else Sparsity(0.0) for layer in layers}
 
 
-class PrunerContract(degenerate.DegenerateCases):
+class PrunerContract(PluginContract, degenerate.DegenerateCases):
     """Tests of a pruner. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(PrunerContract):
@@ -48,8 +49,6 @@ class PrunerContract(degenerate.DegenerateCases):
 
     pruner: Any = None
     """The class, its registered name (which also tests the entry point), or a method that returns an instance."""
-    options: Mapping[str, Any] = {}
-    """Options of the pruner, for a class or a name."""
     ratios: tuple[float, ...] = (0.29, 0.5, 0.99)
     patterns: tuple[str, ...] = ("1:4", "2:4", "3:4")
     quality_sparsity: float = 0.5
@@ -62,15 +61,6 @@ class PrunerContract(degenerate.DegenerateCases):
         return given.make(PruningMethod, given.plugins().pruners, self.pruner, self.options)
 
     # --- the rules
-
-    def test_it_has_a_name_and_a_docstring_and_overrides_a_method(self) -> None:
-        pruner = self._pruner()
-        with told_in_one_line():
-            pruner.check_class()
-        given.check_description(pruner)
-
-    def test_its_options_are_checked_and_come_back(self) -> None:
-        given.check_options(self._pruner())
 
     def test_its_statistic_can_be_measured_by_several_processes(self) -> None:
         if self.several_processes:
@@ -140,8 +130,7 @@ class PrunerContract(degenerate.DegenerateCases):
             self._prune(model, 0.5, calibration=ids)
         if not ids.equal(tokens):
             fail(f"{self._who()}: it wrote into the calibration tokens")
-        if given.generator_states() != states:
-            fail(f"{self._who()}: it used or seeded a global random generator: make a torch.Generator of your own")
+        self._check_generators(states)
         for name, module in model.named_modules():
             if module._forward_hooks or module._forward_pre_hooks:
                 fail(f"{self._who()}: it left a hook on {name or 'the model'}")
@@ -200,8 +189,8 @@ class PrunerContract(degenerate.DegenerateCases):
     def _pruner(self, sparsity: float | str = 0.5) -> PruningMethod:
         return self.pruner_for(given.small_model(), Sparsity.parse(sparsity))
 
-    def _who(self) -> str:
-        return f"pruner {self._pruner().name!r}"
+    def _plugin(self) -> PruningMethod:
+        return self._pruner()
 
     def _whole_model(self) -> bool:
         return isinstance(self._pruner(), ModelPruner)
