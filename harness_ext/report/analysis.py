@@ -11,7 +11,7 @@ from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, MIXED, NAMES, RE
 from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_lose, tasks_at_chance
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
 from harness_ext.report.curves import curves
-from harness_ext.report.ladder import Rung, ladder
+from harness_ext.report.ladder import SizedScore, ladder
 from harness_ext.report.replicates import Replicates, check_replicates, replicates
 from harness_ext.report.rows import Row, rows
 from harness_ext.report.series import Series, collect, dense_trials
@@ -29,8 +29,6 @@ from harness_ext.statistics import (
     ability_curve,
     disparity,
 )
-
-__all__ = ["Analysis", "Row", "Rung", "analyse"]
 
 
 @dataclass
@@ -66,7 +64,7 @@ class Analysis:
     over_models: dict[tuple[str, float, bool], ModelsDisparity] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     spreads: list[SeedSpread] = field(default_factory=list)
-    rungs: list[Rung] = field(default_factory=list)
+    sized_scores: list[SizedScore] = field(default_factory=list)
     ladder_tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
@@ -120,7 +118,7 @@ def analyse(
         _over_models(analysis, method, drops, resamples)
     _claims(work, methods, drops, resamples)
     dense_ladder = ladder(trials, series, abilities, families)
-    analysis.rungs, analysis.ladder_tasks = dense_ladder.rungs, dense_ladder.tasks
+    analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks
     analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps]))
     return analysis
 

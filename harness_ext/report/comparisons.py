@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
@@ -32,7 +32,7 @@ def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: 
         drawn.append(_critical(analysis, drops, folder))
     else:
         gaps.append("no figure of critical sparsities: there is none")
-    if analysis.rungs and axis is SPARSITY:  # with another axis, the first figure shows the same
+    if analysis.sized_scores and axis is SPARSITY:  # with another axis, the first figure shows the same
         drawn.append(_ladder(analysis, folder))
     if pairs := module_pairs(analysis):
         drawn.append(_modules(analysis, pairs, folder))
@@ -115,19 +115,18 @@ def _critical(analysis: Analysis, drops: Sequence[float], folder: Path) -> Drawn
 
 
 def _ladder(analysis: Analysis, folder: Path) -> Drawn:
-    shown = list(dict.fromkeys(rung.ability for rung in analysis.rungs))
+    shown = list(dict.fromkeys(entry.ability for entry in analysis.sized_scores))
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
         for panel, ability in zip(axes, shown, strict=True):
-            rungs = [rung for rung in analysis.rungs if rung.ability == ability]
-            dense = sorted((rung for rung in rungs if rung.series is None), key=lambda rung: rung.nonzero)
-            panel.plot(
-                [rung.nonzero for rung in dense], [rung.score for rung in dense], color="black", marker="*", markersize=10, label="dense"
-            )
-            for index, label in enumerate(dict.fromkeys(rung.series for rung in rungs if rung.series)):
-                points = sorted((rung for rung in rungs if rung.series == label), key=lambda rung: rung.nonzero)
-                panel.plot([rung.nonzero for rung in points], [rung.score for rung in points], label=label, **style(index))
+            sizes = [entry for entry in analysis.sized_scores if entry.ability == ability]
+            dense = sorted((entry for entry in sizes if entry.series is None), key=lambda entry: entry.nonzero)
+            star: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 10}
+            panel.plot([entry.nonzero for entry in dense], [entry.score for entry in dense], label="dense", **star)
+            for index, label in enumerate(dict.fromkeys(entry.series for entry in sizes if entry.series)):
+                points = sorted((entry for entry in sizes if entry.series == label), key=lambda entry: entry.nonzero)
+                panel.plot([entry.nonzero for entry in points], [entry.score for entry in points], label=label, **style(index))
             panel.set_xscale("log")
             panel.set_title(name_of(ability), fontsize=10)
             panel.set_xlabel("parameters that are not zero")
@@ -137,8 +136,8 @@ def _ladder(analysis: Analysis, folder: Path) -> Drawn:
         return figure
 
     summary = "; ".join(
-        f"{name_of(rung.ability)} of dense {rung.pretrained} with {rung.nonzero:.3g} parameters: {rung.score:.2f}"
-        for rung in analysis.rungs if rung.series is None
+        f"{name_of(entry.ability)} of dense {entry.pretrained} with {entry.nonzero:.3g} parameters: {entry.score:.2f}"
+        for entry in analysis.sized_scores if entry.series is None
     )  # fmt: skip
     return draw(
         folder, "ladder", "Smaller dense models beside pruned ones",

@@ -45,7 +45,7 @@ def hero(analysis: Analysis, axis: Axis, drop: float, label: str | None, folder:
 
 
 def _others(analysis: Analysis, axis: Axis) -> str:
-    if axis is SPARSITY or not any(rung.series is None for rung in analysis.rungs):
+    if axis is SPARSITY or not any(entry.series is None for entry in analysis.sized_scores):
         return ""
     return " Stars are models from which nothing was removed, on the tasks that all of them have."
 
@@ -114,20 +114,21 @@ def _points(axes: Axes, analysis: Analysis, axis: Axis, hover: Hover) -> None:
     """Draws the dense models as stars, with their names."""
     trials = {trial.pretrained: trial for trial in analysis.trials if trial.is_dense}
     for ability in of_curves(analysis):
-        rungs = [rung for rung in analysis.rungs if rung.series is None and rung.ability == ability]
-        if not rungs:
+        sized_scores = [entry for entry in analysis.sized_scores if entry.series is None and entry.ability == ability]
+        if not sized_scores:
             continue
-        x, y = [axis.of(trials[rung.pretrained]) for rung in rungs], [rung.score for rung in rungs]
+        x, y = [axis.of(trials[entry.pretrained]) for entry in sized_scores], [entry.score for entry in sized_scores]
         axes.plot(x, y, linestyle="none", marker="*", markersize=12, color=_colour(analysis, ability), markeredgecolor="#000000", zorder=4)
         texts = [
-            f"{rung.pretrained}, nothing removed, {name_of(ability)}: {rung.score:.4g} at {at:.4g}"
-            for rung, at in zip(rungs, x, strict=True)
+            f"{entry.pretrained}, nothing removed, {name_of(ability)}: {entry.score:.4g} at {at:.4g}"
+            for entry, at in zip(sized_scores, x, strict=True)
         ]
         hover.points(axes, x, y, texts)
-    names = {rung.pretrained for rung in analysis.rungs if rung.series is None}
+    dense_scores = [entry for entry in analysis.sized_scores if entry.series is None]
+    names = {entry.pretrained for entry in dense_scores}
     before, line = 0.0, 0
     for name in sorted(names, key=lambda name: axis.of(trials[name])):
-        at, low = axis.of(trials[name]), min(rung.score for rung in analysis.rungs if rung.series is None and rung.pretrained == name)
+        at, low = axis.of(trials[name]), min(entry.score for entry in dense_scores if entry.pretrained == name)
         short = textwrap.shorten(name.rsplit("/", 1)[-1], 28, placeholder=" ...")
         line, before = (line + 1 if at < 1.3 * before else 0), at  # stack the names of models of similar size
         place: dict[str, Any] = {"xytext": (0, -9 - 9 * line), "textcoords": "offset points", "ha": "center", "va": "top"}
@@ -172,6 +173,6 @@ def _keys(figure: Figure, analysis: Analysis, drawn: list[Series], label: str | 
             Line2D([], [], color="#555555", marker=MARKERS[marker(analysis.series.index(series))], linestyle="none", label=series.label)
             for series in drawn
         ]
-    if axis is not SPARSITY and any(rung.series is None for rung in analysis.rungs):
+    if axis is not SPARSITY and any(entry.series is None for entry in analysis.sized_scores):
         handles.append(Line2D([], [], color="#555555", marker="*", markersize=10, linestyle="none", label="nothing removed"))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=9)

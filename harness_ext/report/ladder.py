@@ -14,7 +14,7 @@ from harness_ext.statistics import family_mean
 
 
 @dataclass
-class Rung:
+class SizedScore:
     """The mean chance-corrected score of an ability, for a dense model or for a series at one sparsity.
 
     Args:
@@ -35,9 +35,9 @@ class Rung:
 
 @dataclass
 class Ladder:
-    """The rungs, the tasks behind them by ability, and what could not be computed."""
+    """The scores, the tasks behind them by ability, and what could not be computed."""
 
-    rungs: list[Rung] = field(default_factory=list)
+    sized_scores: list[SizedScore] = field(default_factory=list)
     tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
@@ -63,8 +63,8 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
             continue
         result.tasks[ability] = tasks
         steps = [(float(trial.nonzero or 0), _mean([trial], tasks, families)) for trial in dense]
-        result.rungs += [
-            Rung(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
+        result.sized_scores += [
+            SizedScore(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
         ]
         for each in series:
             for sparsity, by_seed in sorted(each.points.items()):
@@ -74,7 +74,7 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
                     continue
                 nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
                 score, equal = _mean(pruned, tasks, families), _between(nonzero, steps)
-                result.rungs.append(Rung(each.pretrained, each.label, sparsity, ability, nonzero, score, equal))
+                result.sized_scores.append(SizedScore(each.pretrained, each.label, sparsity, ability, nonzero, score, equal))
     return result
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness_ext.report.analysis import Analysis, Row
+from harness_ext.report.analysis import Analysis
+from harness_ext.report.rows import Row
 from harness_ext.report.trials import LoadedTrial
 from harness_ext.report.words import name_of, tasks_by_ability
 

@@ -230,9 +230,9 @@ def _spread(name: str, spread: Spread | None) -> Row:
 def _ladder(analysis: Analysis) -> list[Row]:
     return [
         {
-            "model": rung.pretrained, "series": rung.series, "sparsity": rung.sparsity, "ability": rung.ability,
-            "tasks": " ".join(analysis.ladder_tasks[rung.ability]), "nonzero": rung.nonzero, "corrected_score": rung.score,
-            "dense_at_equal_nonzero": rung.dense_at_equal,
+            "model": entry.pretrained, "series": entry.series, "sparsity": entry.sparsity, "ability": entry.ability,
+            "tasks": " ".join(analysis.ladder_tasks[entry.ability]), "nonzero": entry.nonzero, "corrected_score": entry.score,
+            "dense_at_equal_nonzero": entry.dense_at_equal,
         }
-        for rung in analysis.rungs
+        for entry in analysis.sized_scores
     ]  # fmt: skip
