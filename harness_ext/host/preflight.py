@@ -11,7 +11,7 @@ import torch
 from harness_ext.engine.calls import failing
 from harness_ext.engine.coverage import check_coverage
 from harness_ext.engine.fit import check_fit
-from harness_ext.engine.layers import find_blocks
+from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, shown
 from harness_ext.host.arguments import DTYPES, parse_device
@@ -94,19 +94,28 @@ def without_weights(config: PretrainedConfig, source: str, *, trust_remote_code:
     return model
 
 
-def check_plan(plan: Plan, model: PreTrainedModel) -> None:
+Checked = dict[tuple[str, float], list[DecoderBlock]]
+"""The checked decoder blocks of a model, by what selects their layers and by the limit for what stays dense."""
+
+
+def check_plan(plan: Plan, model: PreTrainedModel, checked: Checked | None = None) -> None:
     """Checks a plan against the decoder blocks and layer shapes of a model without weights.
 
     Args:
         plan: a plan with a sparsity above 0.
+        checked: of this model, for the plans that follow: the same blocks are checked once.
 
     Raises:
         UnsupportedModelError: the model has no decoder blocks, or blocks with weights outside of linear layers.
         BadOptionError: ``modules`` selects nothing; or as :func:`harness_ext.engine.fit.check_fit`.
     """
-    blocks = find_blocks(model, plan.walked_modules)
-    check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=False)
-    check_fit(plan, model, blocks)
+    checked = {} if checked is None else checked
+    key = plan.walked_modules, plan.dense_limit
+    if key not in checked:
+        blocks = find_blocks(model, plan.walked_modules)
+        check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=False)
+        checked[key] = blocks
+    check_fit(plan, model, checked[key])
 
 
 def check_tokenizer(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, source: str) -> None:

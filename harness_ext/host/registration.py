@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -101,16 +101,27 @@ def check_tasks(manager: Any, names: Iterable[str]) -> dict[str, TaskOptions]:
     Returns:
         The options of our tasks by name, including tasks in groups.
     """
-    options: dict[str, TaskOptions] = {}
+    return {name: import_module(source).check_task(**values) for name, source, values in _ours(manager, names)}
+
+
+def count_items(manager: Any, names: Iterable[str]) -> dict[str, int]:
+    """How many items those tasks have that are ours, those in groups included. The items are not made; facts are read.
+
+    Raises:
+        HarnessExtError: as making the items would.
+    """
+    return {name: import_module(source).count(**values) for name, source, values in _ours(manager, names)}
+
+
+def _ours(manager: Any, names: Iterable[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The name of each task that is ours, the module that makes its items, and the values of its options."""
     for name in names:
         config = manager.task_index[name].cfg or {}
         source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")  # lm-eval puts the YAML's folder before it
         if source in SOURCES:
-            values = (config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})
-            options[name] = import_module(source).check_task(**values)
+            yield name, source, (config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})
         elif "group" in config and isinstance(config.get("task"), list):
-            options |= check_tasks(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
-    return options
+            yield from _ours(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
 
 
 def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:

@@ -10,7 +10,7 @@ import torch
 
 from harness_ext.errors import HarnessExtError
 from harness_ext.host.model_folder import model_folder
-from harness_ext.host.registration import check_tasks
+from harness_ext.host.registration import check_tasks, count_items
 from harness_ext.method.calibration import LONGEST_DEFAULT, Calibration
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.fields import Sweep
@@ -87,20 +87,19 @@ def seconds(trial: TrialSpec, requests: Requests, longest: int, speed: Speed, *,
 
 def few_requests(catalogue: Catalogue, sweep: Sweep) -> tuple[list[str], Requests]:
     """The names of the tasks of a sweep, and how much they ask, from the first items of each task."""
-    options = check_tasks(catalogue.manager, catalogue.names)
-    counts: dict[str, list[int]] = {}
-    for task_options in options.values():
-        counts.setdefault(f"{task_options.prefix}items", []).append(getattr(task_options, "items", 0))  # 0 is all
-    fewer = {name: FEW for name, items in counts.items() if min(items) > FEW}
+    items = count_items(catalogue.manager, catalogue.names)
+    by_option: dict[str, list[int]] = {}
+    for name, options in check_tasks(catalogue.manager, catalogue.names).items():
+        by_option.setdefault(f"{options.prefix}items", []).append(items[name])
+    fewer = {option: FEW for option, counts in by_option.items() if min(counts) > FEW}
     try:
-        made = Catalogue(sweep.tasks, sweep.metadata | fewer, sweep.include_path) if fewer else catalogue
-        tasks = made.tasks(made.load(sweep.pretrained[0]))
+        tasks = catalogue.tasks(catalogue.load(sweep.pretrained[0], fewer))
     except HarnessExtError:  # options that are impossible with so few items
-        made, tasks = catalogue, catalogue.tasks(catalogue.load(sweep.pretrained[0]))
+        fewer, tasks = {}, catalogue.tasks(catalogue.load(sweep.pretrained[0]))
     shares = {}
     for name, task in tasks.items():
         documents = len(task.eval_docs)
-        whole = documents if made is catalogue or name not in options else getattr(options[name], "items", 0) or documents
+        whole = items.get(name, documents)
         asked = whole if sweep.limit is None else min(whole, sweep.limit if sweep.limit >= 1 else whole * sweep.limit)
         make_requests(name, task, sweep, min(FEW, documents, max(1, int(asked))))
         shares[name] = len({instance.doc_id for instance in task.instances}) / max(1, asked)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
     from harness_ext.sweep.grid import TrialSpec
 
 VERSIONS = ("torch", "transformers", "lm_eval", "numpy", "datasets", "lm-eval-pruned")
+
+
+def identity_of(plugins: Plugins, pretrained: str, revision: str | None) -> Callable[[], str]:
+    """Checks that there is such a model, and returns what gives its identity. The digest of a folder is made when it is first asked for.
+
+    Raises:
+        BadOptionError, UnsupportedModelError: as :func:`model_identity`.
+    """
+    identity = functools.cache(functools.partial(model_identity, plugins, pretrained, revision))
+    if not Path(model_folder(plugins, pretrained)).is_dir():
+        identity()
+    return identity
 
 
 def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> str:
@@ -78,7 +91,7 @@ def settings(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" and torch.cuda.is_available() else device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "machine": platform.machine(),
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "versions": dict(_versions()),
         **processes,
         **({"evaluation": evaluation} if evaluation else {}),
         **({"model_args": model_args} if model_args else {}),
@@ -94,6 +107,12 @@ def key(settings: Mapping[str, Any]) -> str:
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and without spaces, for digests."""
     return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=str).encode()
+
+
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    """The versions of what this process has imported."""
+    return {name: metadata.version(name) for name in VERSIONS}
 
 
 def _methods(plan: Plan) -> dict[str, Any]:

@@ -46,13 +46,17 @@ class Catalogue:
         self.manager: Any = (self._small_manager() if are_names else None) or self._full_manager()
         self.names = self._matched()
 
-    def load(self, pretrained: str) -> list[Any]:
+    def load(self, pretrained: str, metadata: Mapping[str, Any] | None = None) -> list[Any]:
         """The tasks and groups, made anew, as ``simple_evaluate`` takes them.
+
+        Args:
+            metadata: further options of the tasks, for this call.
 
         Raises:
             TaskError: whatever a task raises.
         """
-        self._metadata_of_model.update({"pretrained": pretrained, **self._metadata})
+        self._metadata_of_model.clear()
+        self._metadata_of_model.update({"pretrained": pretrained, **self._metadata, **(metadata or {})})
         made: list[Any] = []
         with _without_hints(), _task_errors(f"--tasks {','.join(self._asked)}"):
             for name in self.names:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.host.model_folder import model_folder
-from harness_ext.host.preflight import check_config, check_plan, without_weights
+from harness_ext.host.preflight import Checked, check_config, check_plan, without_weights
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.grid import TrialSpec
 
@@ -24,7 +24,7 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
     Raises:
         HarnessExtError: the first trial that cannot be done; names it.
     """
-    models: dict[str, PreTrainedModel | None] = {}
+    models: dict[str, tuple[PreTrainedModel | None, Checked]] = {}
     for trial in trials:
         if trial.is_dense:
             continue
@@ -32,10 +32,10 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
         key = json.dumps([trial.pretrained, place], sort_keys=True, default=str)
         try:
             if key not in models:
-                models[key] = skeleton(plugins, trial.pretrained, place)
-            model = models[key]
+                models[key] = skeleton(plugins, trial.pretrained, place), {}
+            model, checked = models[key]
             if model is not None:
-                check_plan(trial.plan, model)
+                check_plan(trial.plan, model, checked)
         except HarnessExtError as error:
             raise type(error)(f"{shortened(trial)}: {error}") from error
 

@@ -55,7 +55,7 @@ def preview(checked: Checked, out: Path) -> Preview:
     rows, measured = [], False
     for trial in checked.trials:
         parameters, longest = checked.size(trial.pretrained)
-        done = canonical(_without_digests(checked.settings(trial, dict.fromkeys(tasks, "")))) in records
+        done = bool(records) and canonical(_without_digests(checked.settings(trial, dict.fromkeys(tasks, "")))) in records
         unit = estimate.seconds_a_unit(record for record in records.values() if record.pretrained == trial.pretrained)
         if unit is not None:
             seconds: float | None = unit * estimate.cost(trial, requests, parameters, longest)

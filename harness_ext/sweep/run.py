@@ -17,7 +17,7 @@ from harness_ext.sweep.display import Display, shown
 from harness_ext.sweep.evaluation import Results, Samples, run_trial
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec, trials
-from harness_ext.sweep.identity import key, model_identity, settings
+from harness_ext.sweep.identity import identity_of, key, settings
 from harness_ext.sweep.items import Catalogue, Items
 from harness_ext.sweep.preflight import check_models
 from harness_ext.sweep.processes import held
@@ -87,7 +87,7 @@ class Checked:
         if self.text:
             check_text(plugins, sweep, self.text, self.trials)
         self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
-        self._identities = {name: model_identity(plugins, name, sweep.revision) for name in sweep.pretrained}
+        self._identities = {name: identity_of(plugins, name, sweep.revision) for name in sweep.pretrained}
 
     def settings(self, trial: TrialSpec, digests: Mapping[str, str]) -> dict[str, Any]:
         """Everything that decides the scores of a trial.
@@ -96,7 +96,7 @@ class Checked:
             digests: of the items of each task.
         """
         of_text = identity(self.sweep, self.text) if self.text else None
-        return settings(self.sweep, trial, self._identities[trial.pretrained], digests, of_text)
+        return settings(self.sweep, trial, self._identities[trial.pretrained](), digests, of_text)
 
     def size(self, pretrained: str) -> tuple[int, int]:
         """The parameters of a model and the tokens that it takes; zeros if that cannot be told."""

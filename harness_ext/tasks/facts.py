@@ -88,6 +88,15 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
     return [_row(source, index, condition, options) for index in chosen]
 
 
+def count(facts: Sequence[Fact], options: Options) -> int:
+    """How many items :func:`rows` makes of these facts.
+
+    Raises:
+        BadOptionError: as :func:`rows`, for a number of items or a list of known facts that is not of these facts.
+    """
+    return len(_chosen(facts, options))
+
+
 def check_shots_and_form(facts: Sequence[Fact], options: Options) -> None:
     """Checks, before a model is loaded, the form and whether each relation has more facts than exemplars.
 

@@ -95,6 +95,14 @@ def load(*, condition: str, data: str, **metadata: Any) -> dict[str, datasets.Da
     return {"test": datasets.Dataset.from_list(rows(found, condition, options))}
 
 
+def count(*, condition: str, data: str, **metadata: Any) -> int:
+    """How many items a task has; arguments and errors as for :func:`load`."""
+    options, own = check_task(condition=condition, data=data, **metadata), HubOptions.from_metadata(metadata)
+    if options.items and options.known is None:
+        return options.items
+    return facts.count(facts_of(data, own.rows, own.words), options)
+
+
 def facts_of(data: str, file: str | None, words: int) -> list[Fact]:
     """The facts of a set, in its order. Rows without a page that states an answer are left out, and their number is logged."""
     source = SETS[data]

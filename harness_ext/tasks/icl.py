@@ -85,6 +85,11 @@ def check_task(*, family: str, **metadata: Any) -> Options:
     return options
 
 
+def count(*, family: str, **metadata: Any) -> int:
+    """How many items a task has; arguments and errors as for :func:`check_task`."""
+    return check_task(family=family, **metadata).items
+
+
 def load(*, family: str, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the ICL tasks.
 

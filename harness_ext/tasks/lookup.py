@@ -64,6 +64,11 @@ def check_task(**metadata: Any) -> Options:
     return Options.from_metadata(metadata)
 
 
+def count(**metadata: Any) -> int:
+    """How many items a task has; arguments and errors as for :func:`check_task`."""
+    return check_task(**metadata).items
+
+
 def load(**metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the lookup tasks. Arguments and errors as for :func:`check_task`."""
     import datasets

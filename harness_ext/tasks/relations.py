@@ -8,6 +8,7 @@ relations below have a question here.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, shown
+from harness_ext.tasks import facts as of_facts
 from harness_ext.tasks.fact_options import Options, options_of
 from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, rows
 from harness_ext.tasks.scoring import comparable, distinct
@@ -62,7 +64,7 @@ def check_task(*, condition: str, **metadata: Any) -> Options:
     """
     check_condition(condition)
     options = options_of(metadata)
-    check_shots_and_form([fact for relation in read_relations(_path(metadata)) for fact in relation], options)
+    check_shots_and_form(_facts(metadata), options)
     return options
 
 
@@ -72,8 +74,18 @@ def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
 
     check_condition(condition)
     options = options_of(metadata)
-    facts = [fact for relation in read_relations(_path(metadata)) for fact in relation]
-    return {"test": datasets.Dataset.from_list(rows(facts, condition, options))}
+    return {"test": datasets.Dataset.from_list(rows(_facts(metadata), condition, options))}
+
+
+def count(*, condition: str, **metadata: Any) -> int:
+    """How many items a task has; arguments and errors as for :func:`check_task`."""
+    check_condition(condition)
+    options = options_of(metadata)
+    return of_facts.count(_facts(metadata), options)
+
+
+def _facts(metadata: Mapping[str, Any]) -> list[Fact]:
+    return [fact for relation in read_relations(_path(metadata)) for fact in relation]
 
 
 def _path(metadata: Mapping[str, Any]) -> Path:
@@ -104,13 +116,20 @@ def read_relations(path: Path) -> list[list[Fact]]:
         raise RelationError(f"{path}: no such file or folder: want a relation file or a folder with such files")
     relations, seen = [], dict[str, Path]()
     for file in files:
-        facts = read_relation(file)
+        status = file.stat()
+        facts = list(_facts_of(file, status.st_mtime_ns, status.st_size))
         name = facts[0].relation
         if name in seen:
             raise RelationError(f"{file}: the relation {shown(name)} is already in {seen[name]}: names are unique")
         seen[name] = file
         relations.append(facts)
     return relations
+
+
+@functools.lru_cache(maxsize=256)
+def _facts_of(file: Path, modified: int, size: int) -> tuple[Fact, ...]:
+    """The facts of a file with this time of its last change, in nanoseconds, and this size: several tasks of a run read the same files."""
+    return tuple(read_relation(file))
 
 
 def read_relation(file: Path) -> list[Fact]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 from sweeps import prepare, sweep
 from transformers import LlamaConfig
 
+from harness_ext.host import preflight
 from harness_ext.sweep import estimate, preview, probe
 from harness_ext.sweep.items import Requests
 from harness_ext.sweep.probe import Speed
 from harness_ext.sweep.run import Checked
+from harness_ext.tasks import facts, relations
 
 OPTIONS = ["calibration.samples=4", "calibration.length=16"]
 
@@ -27,6 +31,7 @@ OPTIONS = ["calibration.samples=4", "calibration.length=16"]
         {"tasks": ["icl_linear"], "metadata": {"icl_items": 200}, "limit": 50},
         {"tasks": ["icl_linear"], "metadata": {"icl_items": 200}, "limit": 0.1},
         {"tasks": ["icl_linear"], "metadata": {"icl_items": 8}},
+        {"tasks": ["lab_facts_closed,lab_facts_open"], "metadata": {"facts_items": 0}, "limit": 200},
     ],
     ids=str,
 )
@@ -116,3 +121,61 @@ def test_requests_of_a_share_are_those_of_all() -> None:
     tasks = {"a": SimpleNamespace(instances=instances)}
     assert Requests.of(tasks) == Requests(count=4, prompts=2, characters=8)
     assert Requests.of(tasks, {"a": 0.5}) == Requests(count=8, prompts=4, characters=16)
+
+
+def relation_file(folder: Path, count: int) -> str:
+    samples = [{"subject": f"Town{number}", "object": f"Country{number % 40}"} for number in range(count)]
+    content = {"name": "town in country", "prompt_templates": ["{} is a town in"], "samples": samples}
+    file = folder / "towns.json"
+    file.write_text(json.dumps(content))
+    return str(file)
+
+
+class TestAllFacts:
+    """``facts_items`` of 0, or none: all facts of the files, of which a dry run makes few items."""
+
+    def fields(self, folder: Path, **metadata: Any) -> dict[str, Any]:
+        return {"tasks": ["lre_closed,lre_open"], "metadata": {"relations": relation_file(folder, 300), **metadata}}
+
+    def test_they_are_counted(self, tmp_path) -> None:
+        prepared = prepare(**self.fields(tmp_path))
+        few = estimate.few_requests(prepared.catalogue, prepared.sweep)[1]
+        whole = prepared.items["lab-xs"].requests
+        assert (few.count, few.prompts) == (whole.count, whole.prompts) == (2 * 300 * 17, 2 * 300)
+        assert few.characters == pytest.approx(whole.characters, rel=0.1)
+
+    def test_few_items_of_them_are_made(self, tmp_path, monkeypatch) -> None:
+        prepared = prepare(**self.fields(tmp_path))
+        made = []
+        row = facts._row
+        monkeypatch.setattr(facts, "_row", lambda *arguments: made.append(1) or row(*arguments))
+        estimate.few_requests(prepared.catalogue, prepared.sweep)
+        assert len(made) == 2 * estimate.FEW
+
+    def test_known_facts_alone_are_counted(self, tmp_path) -> None:
+        known = tmp_path / "known.json"
+        known.write_text(json.dumps({"known": [f"town in country/Town{number}" for number in range(0, 300, 2)]}))
+        prepared = prepare(**self.fields(tmp_path, facts_known=str(known)))
+        few = estimate.few_requests(prepared.catalogue, prepared.sweep)[1]
+        assert few.prompts == prepared.items["lab-xs"].requests.prompts == 2 * 150
+
+    def test_the_trials_after_it_get_all_items(self, tmp_path) -> None:
+        prepared = prepare(**self.fields(tmp_path))
+        estimate.few_requests(prepared.catalogue, prepared.sweep)
+        tasks = prepared.catalogue.tasks(prepared.catalogue.load("lab-xs"))
+        assert {len(task.eval_docs) for task in tasks.values()} == {300}
+
+
+def test_a_changed_relation_file_is_read_again(tmp_path) -> None:
+    path = Path(relation_file(tmp_path, 30))
+    assert len(relations.read_relations(path)[0]) == 30
+    relation_file(tmp_path, 40)
+    assert len(relations.read_relations(path)[0]) == 40
+
+
+def test_blocks_are_looked_for_once_for_all_trials(monkeypatch) -> None:
+    looked = []
+    find_blocks = preflight.find_blocks
+    monkeypatch.setattr(preflight, "find_blocks", lambda model, modules: looked.append(modules) or find_blocks(model, modules))
+    prepare(sparsity=["0.1:0.5:0.1"], modules=["attention", "ffn"])
+    assert sorted(looked) == ["attention", "ffn"]
