@@ -74,14 +74,19 @@ def _seconds_a_token(model: Any, batch: int, length: int, device: torch.device) 
 
 
 def _seconds(model: Any, shape: tuple[int, int], device: torch.device) -> float:
-    """The shorter of the times of two forward passes: the first of a shape is slower."""
+    """The shorter of the times of two forward passes: the first of a shape is slower.
+
+    On a CPU that other processes use as well, waiting for it does not count: a short pass that was interrupted tells nothing of a long one.
+    """
     ids = torch.zeros(shape, dtype=torch.int64, device=device)
     times = []
     with torch.no_grad():
         for _ in range(2):
-            began = time.perf_counter()
+            began, computed = time.perf_counter(), time.process_time()
             model(ids)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - began)
+            if device.type == "cpu":
+                times.append(time.process_time() - computed)  # of all threads together
     return min(times)

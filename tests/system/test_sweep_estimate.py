@@ -179,3 +179,10 @@ def test_blocks_are_looked_for_once_for_all_trials(monkeypatch) -> None:
     monkeypatch.setattr(preflight, "find_blocks", lambda model, modules: looked.append(modules) or find_blocks(model, modules))
     prepare(sparsity=["0.1:0.5:0.1"], modules=["attention", "ffn"])
     assert sorted(looked) == ["attention", "ffn"]
+
+
+def test_waiting_for_a_busy_cpu_is_not_measured() -> None:
+    def model(ids: torch.Tensor) -> None:
+        time.sleep(0.3)
+
+    assert probe._seconds(model, (1, 1), torch.device("cpu")) < 0.1
