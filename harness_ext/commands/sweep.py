@@ -132,7 +132,8 @@ def _print_preview(console: Console, checked: Checked, out: Path) -> None:
         seconds = "" if row.done else "?" if row.seconds is None else f"{row.seconds:.0f}" if row.seconds >= 1 else "<1"
         table.add_row(str(row.trial), options, seconds, "yes" if row.done else "")
     console.print(table)
-    console.print(f"About {plan.requests.count} requests in each trial.")
+    texts = [f"{count} windows of {length} tokens" for count, length in dict.fromkeys(checked.windows.values())]
+    console.print(" and ".join([f"About {plan.requests.count} requests", *texts]) + " in each trial.")
     left = [row for row in plan.rows if not row.done]
     known = [row.seconds for row in left if row.seconds is not None]
     if not left:

@@ -60,10 +60,19 @@ def calibration_tokens(trial: TrialSpec, longest: int) -> int:
     return source.samples * (source.length or min(longest, LONGEST_DEFAULT))
 
 
-def cost(trial: TrialSpec, requests: Requests, parameters: int, longest: int) -> float:
-    """Parameters x tokens, in units of 10^12: of the different prompts, and of three passes over the calibration text."""
-    tokens = requests.characters / CHARACTERS_A_TOKEN + PASSES * calibration_tokens(trial, longest)
-    return parameters * tokens / 1e12
+def evaluation_tokens(requests: Requests, windows: tuple[int, int] | None = None) -> float:
+    """Tokens of the different prompts, and of the text for the perplexity.
+
+    Args:
+        windows: their number, and the tokens in each; None if no perplexity is measured.
+    """
+    count, length = windows or (0, 0)
+    return requests.characters / CHARACTERS_A_TOKEN + count * length
+
+
+def cost(trial: TrialSpec, requests: Requests, parameters: int, longest: int, windows: tuple[int, int] | None = None) -> float:
+    """Parameters x tokens, in units of 10^12: of all that is evaluated, and of three passes over the calibration text."""
+    return parameters * (evaluation_tokens(requests, windows) + PASSES * calibration_tokens(trial, longest)) / 1e12
 
 
 def seconds_a_unit(records: Iterable[TrialRecord]) -> float | None:
@@ -73,14 +82,17 @@ def seconds_a_unit(records: Iterable[TrialRecord]) -> float | None:
     return sum(seconds for seconds, _ in measured) / units if units else None
 
 
-def seconds(trial: TrialSpec, requests: Requests, longest: int, speed: Speed, *, writes_text: bool) -> float:
+def seconds(
+    trial: TrialSpec, requests: Requests, longest: int, speed: Speed, *, writes_text: bool, windows: tuple[int, int] | None = None
+) -> float:
     """The time of a trial by the measured speed of the model.
 
     Args:
+        windows: as for :func:`evaluation_tokens`.
         writes_text: the trial is the first that needs a calibration text that the model writes.
     """
     text = calibration_tokens(trial, longest)
-    tokens = requests.characters / CHARACTERS_A_TOKEN + PASSES * text
+    tokens = evaluation_tokens(requests, windows) + PASSES * text
     writing = text / GENERATED_TOGETHER * speed.step if writes_text else 0.0
     return tokens * speed.token + writing + requests.count * SECONDS_A_REQUEST
 

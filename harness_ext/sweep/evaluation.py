@@ -14,6 +14,7 @@ from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.items import Items
+from harness_ext.sweep.no_tasks import results_without_tasks
 from harness_ext.sweep.text import TASK, add, measure
 
 Results = dict[str, Any]
@@ -37,7 +38,9 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
     arguments = dict(trial.arguments)
     with tempfile.TemporaryDirectory() as folder, environment_asked_once():
         tracker = EvaluationTracker(output_path=folder)
-        results: Results | None = simple_evaluate(
+        results: Results | None = results_without_tasks(
+            model.lm, tracker, arguments, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
+        ) if not sweep.tasks else simple_evaluate(
             model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=items.catalogue.manager,
             num_fewshot=sweep.num_fewshot, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
             evaluation_tracker=tracker, system_instruction=sweep.system_instruction, apply_chat_template=sweep.apply_chat_template,
@@ -64,9 +67,10 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
 
 def command(sweep: Sweep, trial: TrialSpec) -> str:
     """The ``lm_eval`` command that gives the same numbers."""
+    lacks = () if sweep.tasks else ("tasks: only perplexity was measured, see harness-ext perplexity",)
     names = ("tasks", "include_path", "metadata", "limit", "batch_size", "device")
     arguments = {name: getattr(sweep, name) for name in names} | sweep.evaluation()
-    return str(lm_eval_command({"model_args": trial.arguments, **arguments}, processes=ranks.count()))
+    return str(lm_eval_command({"model_args": trial.arguments, **arguments}, processes=ranks.count(), lacks=lacks))
 
 
 def _describe(results: Results, sweep: Sweep, trial: TrialSpec) -> None:

@@ -182,7 +182,7 @@ class Sweep(BaseModel):
     precision: Text = PRECISION
     model_args: Values = {}
     """Other arguments of ``pruned-hf``, for every trial."""
-    tasks: Names
+    tasks: Names = ()
     metadata: Values = {}
     include_path: Annotated[tuple[str, ...], BeforeValidator(_folders)] = ()
     limit: Annotated[float, BeforeValidator(_limit)] | None = None
@@ -207,6 +207,8 @@ class Sweep(BaseModel):
 
     @model_validator(mode="after")
     def _together(self) -> Sweep:
+        if not self.tasks and self.perplexity is None:
+            raise BadOptionError("--tasks: nothing given: want it on the command line or in the file of --config, or --perplexity alone")
         if self.seeds and "calibration.seed" in self.options:
             raise BadOptionError("calibration.seed is given twice: by --seeds and as an option")
         if self.fewshot_as_multiturn and not self.apply_chat_template:

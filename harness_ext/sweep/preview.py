@@ -55,10 +55,11 @@ def preview(checked: Checked, out: Path) -> Preview:
     rows, measured = [], False
     for trial in checked.trials:
         parameters, longest = checked.size(trial.pretrained)
+        windows = checked.windows.get(trial.pretrained)
         done = bool(records) and canonical(_without_digests(checked.settings(trial, dict.fromkeys(tasks, "")))) in records
         unit = estimate.seconds_a_unit(record for record in records.values() if record.pretrained == trial.pretrained)
         if unit is not None:
-            seconds: float | None = unit * estimate.cost(trial, requests, parameters, longest)
+            seconds: float | None = unit * estimate.cost(trial, requests, parameters, longest, windows)
         else:
             measured = True
             if trial.pretrained not in speeds:
@@ -66,7 +67,7 @@ def preview(checked: Checked, out: Path) -> Preview:
             text = canonical([trial.pretrained, _text(trial)])
             speed = speeds[trial.pretrained]
             writes = _text(trial) is not None and text not in texts
-            seconds = estimate.seconds(trial, requests, longest, speed, writes_text=writes) if speed else None
+            seconds = estimate.seconds(trial, requests, longest, speed, writes_text=writes, windows=windows) if speed else None
             texts.add(text)
         rows.append(Row(trial, done, seconds))
     finished = f"the finished trials in {out}"
@@ -80,7 +81,9 @@ def _speed(checked: Checked, pretrained: str, requests: Requests) -> Speed | Non
         return None
     sweep = checked.sweep
     config = estimate.configuration(pretrained, sweep.revision, sweep.trust_remote_code)
-    length = requests.characters // (estimate.CHARACTERS_A_TOKEN * max(1, requests.prompts))
+    windows = checked.windows.get(pretrained)
+    passes = requests.prompts + (windows[0] if windows else 0)
+    length = int(estimate.evaluation_tokens(requests, windows)) // max(1, passes)
     return measure(sweep, config, parameters, max(1, min(length, longest)))
 
 

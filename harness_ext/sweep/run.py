@@ -84,8 +84,8 @@ class Checked:
         self.trials = trials(sweep, plugins)
         check_models(plugins, self.trials)
         self.text = text_of(sweep)
-        if self.text:
-            check_text(plugins, sweep, self.text, self.trials)
+        self.windows = check_text(plugins, sweep, self.text, self.trials) if self.text else {}
+        """How many windows of the text each model reads, and how many tokens are in a window."""
         self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
         self._identities = {name: identity_of(plugins, name, sweep.revision) for name in sweep.pretrained}
 
@@ -120,7 +120,12 @@ class Prepared(Checked):
         for trial in self.trials:
             items = self.items[trial.pretrained]
             decisive = self.settings(trial, items.digests)
-            job = Job(key(decisive), trial, decisive, estimate.cost(trial, items.requests, *self.size(trial.pretrained)))
+            job = Job(
+                key(decisive),
+                trial,
+                decisive,
+                estimate.cost(trial, items.requests, *self.size(trial.pretrained), self.windows.get(trial.pretrained)),
+            )
             if job.key in jobs:
                 raise BadOptionError(f"two trials are the same: {jobs[job.key].trial} and {trial}: leave one out")
             jobs[job.key] = job

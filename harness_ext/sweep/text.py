@@ -38,9 +38,12 @@ def identity(sweep: Sweep, text: Corpus) -> dict[str, Any]:
     return {"text": text.digest, "window": sweep.perplexity_window, "bos": sweep.perplexity_bos}
 
 
-def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[TrialSpec]) -> None:
+def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[TrialSpec]) -> dict[str, tuple[int, int]]:
     """Checks that the text fills a window of each model, before any weight is loaded. A model or tokenizer that cannot be made is left
     out: loading it says why.
+
+    Returns:
+        how many windows each model reads, and how many tokens are in a window.
 
     Raises:
         HarnessExtError: the text is too short, or the window longer than a model takes; names the model.
@@ -49,6 +52,7 @@ def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[Tr
 
     from harness_ext.host.model_folder import model_folder
 
+    shapes = {}
     for trial in {trial.pretrained: trial for trial in trials}.values():
         place = place_of(trial)
         try:
@@ -61,9 +65,11 @@ def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[Tr
         if model is None:
             continue
         try:
-            _cut(sweep, text, model, tokenizer)
+            cut, _ = _cut(sweep, text, model, tokenizer)
         except HarnessExtError as error:
             raise type(error)(f"--perplexity {shortened(text.name)}, {shortened(trial.pretrained)}: {error}") from error
+        shapes[trial.pretrained] = len(cut), cut.shape[1]
+    return shapes
 
 
 def measure(sweep: Sweep, text: Corpus, lm: Any) -> Perplexity:

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 from harness_ext import BadOptionError
 from harness_ext.commands.cli import app
 from harness_ext.engine.perplexity import ShortTextError
-from harness_ext.sweep import load
+from harness_ext.sweep import load, preview
 from harness_ext.sweep.fields import read, sweep_from
+from harness_ext.sweep.probe import Speed
+from harness_ext.sweep.run import Checked
 from harness_ext.sweep.scores import score
 from harness_ext.tasks.corpora import TextError
 
@@ -193,3 +195,70 @@ class TestSweep:
         result = CliRunner().invoke(app, ["sweep", *words, "--out", str(tmp_path / "out")])
         assert result.exit_code == 0, result.output
         assert "perplexity" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def alone(out: Path) -> Path:
+    folder = out.parent / "alone"
+    done = sweep(folder, tasks=None, metadata=None, perplexity=str(out.parent / "text.txt"), perplexity_window=32)
+    assert (done.done, done.failed) == (2, [])
+    return folder
+
+
+class TestWithoutTasks:
+    def test_perplexities_are_those_of_a_sweep_with_tasks(self, alone: Path, out: Path) -> None:
+        for without, with_tasks in zip(load(alone), load(out), strict=True):
+            assert score(without, "perplexity") == score(with_tasks, "perplexity")
+            assert without.fingerprint == with_tasks.fingerprint
+            assert without.items == {"perplexity": with_tasks.items["perplexity"]}
+            assert list(without.results["results"]) == ["perplexity"]
+
+    def test_records_have_what_those_with_tasks_have(self, alone: Path, out: Path) -> None:
+        for without, with_tasks in zip(load(alone), load(out), strict=True):
+            assert set(without.results) == set(with_tasks.results)
+            assert set(without.results["config"]) >= {"model", "model_args", "pruning", "command", "model_num_parameters"}
+            assert not without.tasks
+
+    def test_is_not_repeated(self, alone: Path, out: Path) -> None:
+        again = sweep(alone, tasks=None, metadata=None, perplexity=str(out.parent / "text.txt"), perplexity_window=32)
+        assert (again.done, again.before) == (0, 2)
+
+    def test_is_in_the_table(self, alone: Path) -> None:
+        assert (alone / "results.csv").read_text().count(",token_perplexity,") == 2
+
+    def test_neither_tasks_nor_a_text_is_an_error(self) -> None:
+        with raises_line(BadOptionError, "--tasks", "--perplexity"):
+            sweep_from({name: value for name, value in FIELDS.items() if name != "tasks"})
+
+    def test_the_command_takes_it(self, tmp_path: Path, text: Path) -> None:
+        words = ["--pretrained", "lab-xs", "--pruner", "magnitude", "--sparsity", "0.5", "--device", "cpu", "--perplexity", str(text)]
+        words += ["--perplexity_window", "16", "--out", str(tmp_path / "out")]
+        dry = CliRunner().invoke(app, ["sweep", *words, "--dry-run"])
+        assert dry.exit_code == 0, dry.output
+        assert "windows of 16 tokens" in dry.stdout
+        result = CliRunner().invoke(app, ["sweep", *words])
+        assert result.exit_code == 0, result.output
+
+
+class TestCost:
+    def test_a_text_costs_its_tokens(self, text: Path) -> None:
+        plain, measured = prepare(), prepare(perplexity=str(text), perplexity_window=32)
+        count, length = measured.windows["lab-xs"]
+        parameters, _ = measured.size("lab-xs")
+        assert length == 32
+        for without, with_text in zip(plain.jobs, measured.jobs, strict=True):
+            assert with_text.cost - without.cost == pytest.approx(parameters * count * length / 1e12)
+
+    def test_the_dry_run_counts_it(self, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preview, "measure", lambda *_: Speed(token=1.0, step=0.0))
+        plain = preview.preview(Checked(prepare().sweep), tmp_path / "none")
+        measured = Checked(prepare(perplexity=str(text), perplexity_window=32).sweep)
+        count, length = measured.windows["lab-xs"]
+        for without, with_text in zip(plain.rows, preview.preview(measured, tmp_path / "none").rows, strict=True):
+            assert with_text.seconds == pytest.approx(without.seconds + count * length)
+
+    def test_the_speed_without_tasks_is_that_of_windows(self, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lengths = []
+        monkeypatch.setattr(preview, "measure", lambda *arguments: lengths.append(arguments[-1]) or Speed(1.0, 0.0))
+        preview.preview(Checked(sweep_from(FIELDS | {"tasks": None, "perplexity": str(text), "perplexity_window": 32})), tmp_path / "none")
+        assert lengths == [32]
