@@ -32,6 +32,7 @@ Stock = Callable[[list[Request]], list[Answer]]
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
+CACHES = ("cache", "past_key_values")  # what transformers calls it since 5.24, and before
 HALF_TOLERANCE = 0.25  # of float16 and bfloat16, as two batch sizes of lm-eval may differ
 
 
@@ -130,7 +131,8 @@ class SharedPrompts:
             torch.no_grad(),
             torch.autocast(lm.device.type, lm.mixed_precision_dtype, lm.mixed_precision_dtype is not None),
         ):
-            cache = self._call(prompts, mask, keep_logits=1).past_key_values
+            output = self._call(prompts, mask, keep_logits=1)
+            cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
             answers: dict[int, Answer] = {}
             rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
             for start in range(0, len(rows), batch_size):
@@ -154,7 +156,7 @@ class SharedPrompts:
         if "position_ids" in takes:
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if cache is not None:
-            arguments["past_key_values"] = cache
+            arguments[next((name for name in CACHES if name in takes), CACHES[-1])] = cache
         if keep_logits and "logits_to_keep" in takes:
             arguments["logits_to_keep"] = keep_logits
         return model(**arguments)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -154,3 +156,34 @@ def test_answers_reach_the_cache_of_answers():
 def test_it_is_true_or_false(value):
     with pytest.raises(BadOptionError, match="share_prompts"):
         PrunedHFLM(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), share_prompts=value)
+
+
+@pytest.mark.filterwarnings("error:.*past_key_values:FutureWarning")
+def test_the_cache_has_the_name_that_transformers_gives_it(caplog):
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        lm, *_ = ask(PrunedHFLM, tiny.model(), requests())
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert lm._shared_prompts.works
+    assert "deprecated" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_either_name_of_the_cache_is_understood(name, monkeypatch):
+    """``cache`` since transformers 5.24, ``past_key_values`` before it and in code of others."""
+    model = tiny.model()
+    forward = model.forward
+    own = next(own for own in ("cache", "past_key_values") if own in inspect.signature(forward).parameters)
+
+    def renamed(input_ids, attention_mask=None, position_ids=None, use_cache=None, **kept):
+        output = forward(input_ids, attention_mask, position_ids=position_ids, use_cache=use_cache, **{own: kept.get(name)})
+        return SimpleNamespace(logits=output.logits, **{name: getattr(output, own)})
+
+    parameters = [inspect.Parameter(part, inspect.Parameter.KEYWORD_ONLY) for part in ("input_ids", "position_ids", name)]
+    renamed.__signature__ = inspect.Signature(parameters)
+    _, theirs, _ = ask(HFLM, model, requests())
+    monkeypatch.setattr(model, "forward", renamed)
+    lm, ours, _ = ask(PrunedHFLM, model, requests())
+    check(ours, theirs)
+    assert lm._shared_prompts.works
