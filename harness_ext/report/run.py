@@ -81,7 +81,10 @@ def report(
     trials = merge(trials)
     classes = classify(trials, recall, in_context)
     if not classes:
-        raise ReportError(f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}")
+        raise ReportError(
+            f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}. "
+            "A report compares shares of right answers; results.csv of a sweep has all scores"
+        )
     against = axis_named(axis)
     for trial in trials if against is not SPARSITY else []:
         against.of(trial)

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 from harness_ext import BadOptionError
 from harness_ext.commands.cli import app
 from harness_ext.engine.perplexity import ShortTextError
+from harness_ext.report.run import report as write_report
+from harness_ext.report.trials import ReportError
 from harness_ext.sweep import load, preview
 from harness_ext.sweep.fields import read, sweep_from
 from harness_ext.sweep.probe import Speed
@@ -238,6 +240,12 @@ class TestWithoutTasks:
         assert "windows of 16 tokens" in dry.stdout
         result = CliRunner().invoke(app, ["sweep", *words])
         assert result.exit_code == 0, result.output
+        assert "results.csv" in result.stdout
+        assert "harness-ext report" not in result.stdout
+
+    def test_a_report_of_it_is_one_line_that_says_where_the_scores_are(self, alone: Path, tmp_path: Path) -> None:
+        with raises_line(ReportError, "perplexity", "results.csv"):
+            write_report([alone], tmp_path / "report")
 
 
 class TestCost:
