@@ -71,10 +71,8 @@ def sweep(
             _print_scores(console, prepared, summary)
         console.print(str(summary), soft_wrap=True)
         if summary.records:
-            if prepared.sweep.tasks:
-                console.print(f"Next: {shlex.join(['harness-ext', 'report', str(out)])}", soft_wrap=True)
-            else:
-                console.print(f"The perplexities: {out / 'results.csv'}", soft_wrap=True)
+            report = f"Next: {shlex.join(['harness-ext', 'report', str(out)])}"
+            console.print(report if prepared.sweep.tasks else f"The perplexities: {out / 'results.csv'}", soft_wrap=True)
     return 1 if summary.failed else 0
 
 
