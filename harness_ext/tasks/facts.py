@@ -88,7 +88,7 @@ def rows(facts: Sequence[Fact], condition: str, options: Options) -> list[dict[s
     return [_row(source, index, condition, options) for index in chosen]
 
 
-def count(facts: Sequence[Fact], options: Options) -> int:
+def count_rows(facts: Sequence[Fact], options: Options) -> int:
     """How many items :func:`rows` makes of these facts.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, FactError, check_condition, check_shots_and_form, rows
+from harness_ext.tasks.facts import Fact, FactError, check_condition, check_shots_and_form, count_rows, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
 from harness_ext.tasks.options import TaskOptions, checked, whole
 
@@ -100,7 +100,7 @@ def count(*, condition: str, data: str, **metadata: Any) -> int:
     options, own = check_task(condition=condition, data=data, **metadata), HubOptions.from_metadata(metadata)
     if options.items and options.known is None:
         return options.items
-    return facts.count(facts_of(data, own.rows, own.words), options)
+    return count_rows(facts_of(data, own.rows, own.words), options)
 
 
 def facts_of(data: str, file: str | None, words: int) -> list[Fact]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
-from harness_ext.tasks import facts as of_facts
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, ask, check_condition, rows
+from harness_ext.tasks.facts import Fact, ask, check_condition, count_rows, rows
 from harness_ext.tasks.people import People, population
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.
 def count(*, condition: str, people: str, **metadata: Any) -> int:
     """How many items a task has; arguments and errors as for :func:`check_task`."""
     options = check_task(condition=condition, people=people, **metadata)
-    return of_facts.count(facts_of(population(0), people), options)
+    return count_rows(facts_of(population(0), people), options)
 
 
 @functools.lru_cache(maxsize=4)  # making the facts takes longer than making the items of a task

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, shown
-from harness_ext.tasks import facts as of_facts
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, rows
+from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, count_rows, rows
 from harness_ext.tasks.scoring import comparable, distinct
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def count(*, condition: str, **metadata: Any) -> int:
     """How many items a task has; arguments and errors as for :func:`check_task`."""
     check_condition(condition)
     options = options_of(metadata)
-    return of_facts.count(_facts(metadata), options)
+    return count_rows(_facts(metadata), options)
 
 
 def _facts(metadata: Mapping[str, Any]) -> list[Fact]:
