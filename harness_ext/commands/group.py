@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import typer
@@ -14,12 +15,26 @@ UsageError: Any = typer.BadParameter.__base__  # typer may bring its own click, 
 class Commands(TyperGroup):
     """As typer's, which draws a box of five lines around a mistake."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
-        """Runs a command. Alone, it exits with 2 after a mistake."""
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs a command. In standalone mode, it exits with 2 after a mistake."""
+
+        def run() -> Any:
+            return super(Commands, self).main(
+                args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra
+            )
+
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **options)
+            return run()
         try:
-            code = super().main(*args, standalone_mode=False, **options)
+            code = run()
         except UsageError as error:
             sys.exit(_tell(error))
         except typer.Abort:
