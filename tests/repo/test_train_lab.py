@@ -310,6 +310,7 @@ def test_a_smoke_run_logs_every_step_and_takes_less_than_a_minute(smoke):
     assert json.loads((out / "log.jsonl").read_text().splitlines()[-1])["seconds"] < 60
 
 
+@pytest.mark.slow
 def test_a_smoke_run_leaves_a_checkpoint_curves_and_a_model_that_loads_without_the_training_code(smoke):
     out, _ = smoke
     assert torch.load(out / "checkpoint.pt", weights_only=True)["counters"]["step"] == 12
@@ -332,6 +333,7 @@ def test_a_run_that_is_killed_goes_on_with_the_losses_of_an_uninterrupted_run(sm
     assert log_of(interrupted / "one") == uninterrupted
 
 
+@pytest.mark.slow
 def test_two_workers_that_are_killed_go_on_as_if_they_had_not_been(interrupted):
     uninterrupted = log_of(interrupted / "two")
     assert 4 <= len((interrupted / "two-killed" / "killed.jsonl").read_text().splitlines()) < len(uninterrupted)

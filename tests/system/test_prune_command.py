@@ -303,6 +303,7 @@ class TestOptions:
             parse_options([option])
 
 
+@pytest.mark.slow
 def test_the_command_works_from_a_shell(tmp_path: Path, dense: str) -> None:
     """Nothing but one line on standard output; on a standard error that is no terminal, lines that say how far it is."""
     command = [Path(sys.executable).parent / "harness-ext", "prune"]

@@ -163,6 +163,7 @@ def test_the_display_counts_down_and_holds_the_bars_of_others(monkeypatch, capsy
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_standard_error_has_the_log_alone_where_there_is_no_terminal_and_no_git(copy, tmp_path):
     code = "from harness_ext.commands.cli import app; app()"
     command = [sys.executable, "-c", code, "sweep", "--pretrained", "lab-xs", "--pruner", "magnitude", "--device", "cpu"]

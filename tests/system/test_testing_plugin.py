@@ -131,6 +131,7 @@ def test_the_static_part_builds_nothing():
     assert "unknown-key" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_the_option_a_yaml_is_nothing_to_pytest_and_with_it_only_yaml_files_are_collected(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\ntestpaths = ['tests']\n")
     for folder in ("tests", "tasks"):
