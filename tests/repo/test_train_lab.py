@@ -214,9 +214,6 @@ def test_every_name_and_value_is_one_token_and_they_are_all_different(tokenizer)
     assert len({ids[0] for ids in found}) == len(found)
 
 
-# --- runs
-
-
 def log_of(out):
     """The log of a run without the times."""
     lines = (out / "log.jsonl").read_text().splitlines()
