@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -112,7 +113,7 @@ def few_requests(catalogue: Catalogue, sweep: Sweep) -> tuple[list[str], Request
     for name, task in tasks.items():
         documents = len(task.eval_docs)
         whole = items.get(name, documents)
-        asked = whole if sweep.limit is None else min(whole, sweep.limit if sweep.limit >= 1 else whole * sweep.limit)
+        asked = whole if sweep.limit is None else min(whole, sweep.limit if sweep.limit >= 1 else math.ceil(whole * sweep.limit))
         make_requests(name, task, sweep, min(FEW, documents, max(1, int(asked))))
         shares[name] = len({instance.doc_id for instance in task.instances}) / max(1, asked)
     return list(tasks), Requests.of(tasks, shares)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,11 +13,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import torch
+
 from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
-from harness_ext.sweep.dense import random_state, set_random_state, set_seeds
+from harness_ext.sweep.dense import RandomState, random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
 from harness_ext.tasks.corpora import Corpus
+
+MOST_WORDS = 50_000  # lm-eval draws 16 for each time that it reads a name
 
 
 class TaskError(HarnessExtError):
@@ -141,30 +147,34 @@ class Items:
         self.catalogue, self._pretrained = catalogue, pretrained
         self._sweep, self.text = sweep, text
         set_seeds()
-        self._made, self.digests = self._make()
+        before = random_state()
+        self._made = catalogue.load(pretrained)
+        self._words = words_drawn(before, random_state())
+        self.digests = self._digests(self._made)
         tasks = catalogue.tasks(self._made)
         self.requests = Requests.of(tasks)
         self.depends_on_model = not all(_ignores_model(task) for task in tasks.values())
 
     @cached_property
     def draws(self) -> bool:
-        """Whether other seeds change what the tasks ask.
+        """Whether other seeds change what the tasks ask, or making them changes more than the place in Python's generator.
 
-        The states of the generators do not tell: lm-eval draws whenever it reads the name of a task.
+        That place alone does not tell: lm-eval draws whenever it reads the name of a task.
         """
+        if self._words is None:
+            return True
         before = random_state()
         set_seeds(plus=1)
-        _, digests = self._make()
+        digests = self._digests(self.catalogue.load(self._pretrained))
         set_random_state(before)
         return digests != self.digests
 
-    def _make(self) -> tuple[list[Any], dict[str, str]]:
-        """The tasks with their requests, and the digest of each."""
-        made = self.catalogue.load(self._pretrained)
+    def _digests(self, made: Sequence[Any]) -> dict[str, str]:
+        """Makes the requests of tasks, and their digests."""
         tasks = self.catalogue.tasks(made)
         for name, task in tasks.items():
             make_requests(name, task, self._sweep, self._sweep.limit)
-        return made, {name: digest(task, self._sweep.evaluation()) for name, task in tasks.items()}
+        return {name: digest(task, self._sweep.evaluation()) for name, task in tasks.items()}
 
     def for_trial(self) -> list[Any]:
         """The tasks and groups for one call of ``simple_evaluate``.
@@ -172,7 +182,11 @@ class Items:
         Raises:
             TaskError: a task cannot be made.
         """
-        return self.catalogue.load(self._pretrained) if self.draws else self._made
+        if self._words is None or self.draws:
+            return self.catalogue.load(self._pretrained)
+        for _ in range(self._words):  # the generator goes on from where making the tasks would leave it
+            random.getrandbits(32)
+        return self._made
 
     def digests_of(self, task_hashes: Mapping[str, str]) -> dict[str, str]:
         """The digests of what a trial asked.
@@ -198,6 +212,20 @@ def digest(task: Any, evaluation: Mapping[str, Any]) -> str:
         asked = [instance.request_type, instance.doc_id, instance.idx, instance.repeats, instance.args, instance.doc]
         sha.update(json.dumps(asked, sort_keys=True, default=str).encode())
     return sha.hexdigest()[:16]
+
+
+def words_drawn(before: RandomState, after: RandomState) -> int | None:
+    """How many 32-bit words were drawn from Python's generator; None if another generator, or more than the place in this one, changed."""
+    same = all(np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True)) and torch.equal(before[2], after[2])
+    if not same or not all(torch.equal(a, b) for a, b in zip(before[3], after[3], strict=True)):
+        return None
+    generator = random.Random()
+    generator.setstate(before[0])
+    for words in range(MOST_WORDS):
+        if generator.getstate() == after[0]:
+            return words
+        generator.getrandbits(32)
+    return None
 
 
 def make_requests(name: str, task: Any, sweep: Sweep, limit: float | None) -> None:

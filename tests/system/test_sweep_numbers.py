@@ -11,7 +11,7 @@ import torch
 from sweeps import COUNTS, TASK, TASK_FUNCTIONS, prepare, sweep
 
 from harness_ext.sweep import load
-from harness_ext.sweep.dense import DenseModel, random_state
+from harness_ext.sweep.dense import DenseModel, random_state, set_seeds
 from harness_ext.sweep.evaluation import run_trial
 
 
@@ -141,6 +141,21 @@ class TestNumbers:
         source = TASK_FUNCTIONS.replace("if WHEN:", "if False:").replace('"one"', f"str({question})")
         (tmp_path / "drawing.py").write_text("import random\nimport numpy\nimport torch\n" + source)
         items = prepare(tasks=["drawing"], include_path=[str(tmp_path)], metadata={}).items["lab-xs"]
-        before = random_state()
         assert (items.for_trial()[0] is items.for_trial()[0]) == shared
-        assert (before[0] == random_state()[0]) or not shared
+
+    def test_the_generators_are_left_as_making_the_tasks_would_leave_them(self, tmp_path):
+        """So that a task that draws when it scores draws what it does in a process of its own."""
+        items = prepare(tasks=["icl_linear", "kv_4"], metadata={"icl_items": 8, "lookup_items": 8}).items["lab-xs"]
+        states = []
+        for get in (items.for_trial, lambda: items.catalogue.load("lab-xs")):
+            set_seeds(plus=5)
+            get()
+            states.append(random_state())
+        assert not items.draws
+        assert states[0][0] == states[1][0]
+
+    def test_a_task_that_sets_a_seed_is_made_anew(self, tmp_path):
+        (tmp_path / "drawing.yaml").write_text(TASK.replace("raising", "drawing"))
+        source = TASK_FUNCTIONS.replace("if WHEN:", "if False:").replace("    return {", "    torch.manual_seed(7)\n    return {", 1)
+        (tmp_path / "drawing.py").write_text("import torch\n" + source)
+        assert prepare(tasks=["drawing"], include_path=[str(tmp_path)], metadata={}).items["lab-xs"].draws
