@@ -75,8 +75,9 @@ def prune(
         measure_error: record each layer's relative output error ``||WX - W'X||^2 / ||WX||^2`` on the calibration tokens.
 
     Returns:
-        the pruning record, of JSON values only. It has the plan, the plugin and its version, the asked and the achieved sparsity overall
-        and per layer, a digest of the calibration tokens, seconds, damping retries, and a fingerprint of all that decides the weights.
+        the pruning record, of JSON values only. It has the plan, the plugin and its version, and a digest of the calibration tokens. It has
+        the asked and the achieved sparsity, overall and per layer. It has seconds and damping retries. Its fingerprint covers all that
+        decides the weights.
 
     Raises:
         BadOptionError: a name, option or value is wrong; the model is untouched.
