@@ -81,7 +81,7 @@ def _seeds(value: Any, info: ValidationInfo) -> tuple[int, ...]:
 def _options(value: Any, info: ValidationInfo) -> dict[str, Any]:
     """From ``NAME=VALUE`` texts, a mapping of names that begin with pruner., calibration. or allocation., or a list of these."""
     if isinstance(value, Mapping):
-        parse_options([f"{name}=0" for name in value])
+        parse_options([f"{name}={part}" for name, part in value.items()])
         return dict(value)
     if _holds_sources(value):
         return {name: part for source in value for name, part in _options(source, info).items()}

@@ -36,18 +36,26 @@ class Catalogue:
         names: of tasks, groups or tags, or patterns of them, as ``lm_eval --tasks`` takes them.
         metadata: options of the tasks, as ``lm_eval --metadata`` takes them.
         include_path: further folders of tasks.
+        arguments: the model arguments of every trial, which lm-eval passes to functions that make data sets.
 
     Raises:
         UnknownNameError: no such task.
         HarnessExtError: an option that no task takes, or a wrong value.
     """
 
-    def __init__(self, names: Sequence[str], metadata: Mapping[str, Any], include_path: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        metadata: Mapping[str, Any],
+        include_path: Sequence[str] = (),
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         register()
         self._asked, self._include_path, self._metadata = list(names), list(include_path), dict(metadata)
+        self._arguments = dict(arguments or {})
         check_metadata(self._metadata)
-        # One dictionary for as long as the manager lives: ``pretrained``, which lm-eval adds from the model arguments, changes in it.
-        self._metadata_of_model: dict[str, Any] = {"pretrained": "", **self._metadata}
+        # One dictionary for as long as the manager lives: ``pretrained``, which is a model argument as well, changes in it.
+        self._metadata_of_model: dict[str, Any] = {"pretrained": "", **self._arguments, **self._metadata}
         are_names = not any(re.search(r"[*?\[]", name) for name in names)
         self.manager: Any = (self._small_manager() if are_names else None) or self._full_manager()
         self.names = self._matched()
@@ -62,7 +70,7 @@ class Catalogue:
             TaskError: whatever a task raises.
         """
         self._metadata_of_model.clear()
-        self._metadata_of_model.update({"pretrained": pretrained, **self._metadata, **(metadata or {})})
+        self._metadata_of_model.update({"pretrained": pretrained, **self._arguments, **self._metadata, **(metadata or {})})
         made: list[Any] = []
         with _without_hints(), _task_errors(f"--tasks {','.join(self._asked)}"):
             for name in self.names:

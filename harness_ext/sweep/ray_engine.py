@@ -104,7 +104,7 @@ def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:
     name = f"{pretrained} {sweep}"
     if name not in _last:
         _last.clear()
-        items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path), pretrained, sweep, text_of(sweep))
+        items = Items(Catalogue(sweep.tasks, sweep.metadata, sweep.include_path, sweep.of_model()), pretrained, sweep, text_of(sweep))
         _last[name] = DenseModel(sweep, pretrained), items, model_identity(Plugins(), pretrained, sweep.revision)
     return _last[name]
 

@@ -86,7 +86,7 @@ class Checked:
         self.text = text_of(sweep)
         self.windows = check_text(plugins, sweep, self.text, self.trials) if self.text else {}
         """How many windows of the text each model reads, and how many tokens are in a window."""
-        self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path)
+        self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path, sweep.of_model())
         self._identities = {name: identity_of(plugins, name, sweep.revision) for name in sweep.pretrained}
 
     def settings(self, trial: TrialSpec, digests: Mapping[str, str]) -> dict[str, Any]:

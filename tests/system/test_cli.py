@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from importlib import metadata
 
 import pytest
@@ -97,7 +98,8 @@ def test_each_command_explains_itself(command: str) -> None:
         (["compare"], "'A'"), (["compare", "a"], "'B'"), (["pruners", "nope"], "nope"), (["perplexity"], "--text"),
         (["sweep", "--taks", "x"], "--tasks"), (["prune", "--sparsity", "0.5"], "--out"), (["nope"], "nope"), (["--nope"], "--nope"),
         (["cache", "a", "b"], "a b"), (["sweep", "--cpus-per-trial", "many"], "--cpus-per-trial"),
-        (["sweep", "--gpus-per-trial", "-1"], "--gpus-per-trial"),
+        (["sweep", "--gpus-per-trial", "-1"], "--gpus-per-trial"), (["sweep", "--sparsity"], "harness-ext sweep --help"),
+        (["swep"], "'sweep'? See"),
     ],
 )  # fmt: skip
 def test_a_mistake_of_the_command_line_is_one_line(words, key):
@@ -112,3 +114,19 @@ def test_no_command_is_answered_with_help():
     result = CliRunner().invoke(app, [])
     assert "Usage:" in result.output
     assert "perplexity" in result.output
+
+
+@pytest.mark.parametrize("words", [["plugins"], ["models"], ["--help"], ["pruners"]])
+def test_an_output_that_cannot_be_written_is_one_line(words):
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(["harness-ext", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "No space left" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_ends_early_is_no_mistake():
+    process = subprocess.Popen(["harness-ext", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -159,3 +160,19 @@ class TestNumbers:
         source = TASK_FUNCTIONS.replace("if WHEN:", "if False:").replace("    return {", "    torch.manual_seed(7)\n    return {", 1)
         (tmp_path / "drawing.py").write_text("import torch\n" + source)
         assert prepare(tasks=["drawing"], include_path=[str(tmp_path)], metadata={}).items["lab-xs"].draws
+
+
+def test_tasks_get_the_model_arguments_as_from_lm_eval(tmp_path):
+    """lm-eval passes them to a function that makes a data set; ``--metadata`` has the last word."""
+    (tmp_path / "telling.yaml").write_text(TASK.replace("raising", "telling"))
+    source = TASK_FUNCTIONS.replace("**_", "**arguments").replace("if WHEN:", "if False:").replace('["one", "two"]', "[repr(arguments)]")
+    (tmp_path / "telling.py").write_text(source)
+    fields = {"tasks": ["telling"], "include_path": [str(tmp_path)], "metadata": {"max_length": 64}}
+    prepared = prepare(**fields, model_args={"add_bos_token": False, "max_length": 128}, dtype="float32")
+    job = prepared.jobs[1]
+    _, samples, _ = run_trial(prepared.sweep, job.trial, DenseModel(prepared.sweep, "lab-xs"), prepared.items["lab-xs"])
+    arguments = ast.literal_eval(samples["telling"][0]["doc"]["question"])
+    assert arguments["add_bos_token"] is False
+    assert arguments["dtype"] == "float32"
+    assert arguments["max_length"] == 64
+    assert arguments["pretrained"] == "lab-xs"
