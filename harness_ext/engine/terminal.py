@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +35,8 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         finally:
             bar.remove_task(task)
         return
-    from rich.console import Console
+    with _generator_kept():
+        from rich.console import Console
 
     console = Console(stderr=True)
     if console.is_terminal or console.is_jupyter:
@@ -47,6 +49,16 @@ def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
         return
     with _lines(title, total) as advance:
         yield advance
+
+
+@contextmanager
+def _generator_kept() -> Iterator[None]:
+    """Around the import of rich, which draws from Python's generator: tasks are to draw what they draw with other models."""
+    before = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(before)
 
 
 @contextmanager

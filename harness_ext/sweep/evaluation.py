@@ -13,7 +13,7 @@ from harness_ext.host.registration import MODEL
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
-from harness_ext.sweep.items import Items
+from harness_ext.sweep.items import Items, MadeTasks
 from harness_ext.sweep.no_tasks import results_without_tasks
 from harness_ext.sweep.text import TASK, add, measure
 
@@ -41,7 +41,7 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
         results: Results | None = results_without_tasks(
             model.lm, tracker, arguments, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
         ) if not sweep.tasks else simple_evaluate(
-            model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=items.catalogue.manager,
+            model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=MadeTasks(items.catalogue.manager),
             num_fewshot=sweep.num_fewshot, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
             evaluation_tracker=tracker, system_instruction=sweep.system_instruction, apply_chat_template=sweep.apply_chat_template,
             fewshot_as_multiturn=sweep.as_multiturn, gen_kwargs=dict(sweep.gen_kwargs),

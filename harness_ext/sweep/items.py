@@ -71,13 +71,12 @@ class Catalogue:
         """
         self._metadata_of_model.clear()
         self._metadata_of_model.update({"pretrained": pretrained, **self._arguments, **self._metadata, **(metadata or {})})
-        made: list[Any] = []
         with _without_hints(), _task_errors(f"--tasks {','.join(self._asked)}"):
-            for name in self.names:
-                part = self.manager.load([name])
-                made += [part["groups"][name]] if name in part["groups"] else part["tasks"].values()
-            self.manager.load(made)  # refuses a task that is asked for twice
-        return made
+            loaded = self.manager.load(list(self.names))  # in one call, as simple_evaluate: making a task may draw random numbers
+        groups = [loaded["groups"][name] for name in self.names if name in loaded["groups"]]
+        group_of = {id(task): group for group in groups for task in group.get_all_tasks()}
+        made = {id(part): part for part in (group_of.get(id(task), task) for task in loaded["tasks"].values())}
+        return list(made.values())
 
     def tasks(self, made: Sequence[Any]) -> dict[str, Any]:
         """The tasks in what :meth:`load` made, by name, without groups."""
@@ -109,6 +108,26 @@ class Catalogue:
                 )
             names |= dict.fromkeys(matches)
         return list(names)
+
+
+class MadeTasks:
+    """A task manager of lm-eval for tasks that are made already: to load them draws no random numbers.
+
+    lm-eval draws from Python's generator whenever it reads the name of a task. Here, scoring goes on from where making the tasks has left
+    the generator, as in a process of its own.
+    """
+
+    def __init__(self, manager: Any) -> None:
+        self._manager = manager
+
+    def load(self, tasks: Any) -> Any:
+        before = random.getstate()
+        loaded = self._manager.load(tasks)
+        random.setstate(before)
+        return loaded
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._manager, name)
 
 
 @dataclass(frozen=True)

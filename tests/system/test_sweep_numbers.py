@@ -11,14 +11,15 @@ import pytest
 import torch
 from sweeps import COUNTS, TASK, TASK_FUNCTIONS, prepare, sweep
 
+from harness_ext.plugins import Plugins
 from harness_ext.sweep import load
 from harness_ext.sweep.dense import DenseModel, random_state, set_seeds
 from harness_ext.sweep.evaluation import run_trial
 
 
-def stock(tmp_path, arguments, tasks, **options):
+def stock(tmp_path, arguments, tasks, model="pruned-hf", **options):
     """The results and the samples of an ``lm_eval`` process."""
-    command = [sys.executable, "-m", "lm_eval", "--model", "pruned-hf", "--model_args", arguments, "--tasks", tasks, "--log_samples"]
+    command = [sys.executable, "-m", "lm_eval", "--model", model, "--model_args", arguments, "--tasks", tasks, "--log_samples"]
     command += ["--output_path", str(tmp_path / "stock"), "--metadata", json.dumps(COUNTS), "--device", "cpu"]
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
@@ -71,6 +72,27 @@ class TestNumbers:
                 assert str(row["target"]) == expected["target"]
                 assert sanitize_list(row["resps"]) == expected["resps"]
                 assert sanitize_list(row["filtered_resps"]) == expected["filtered_resps"]
+
+    @pytest.mark.slow
+    def test_are_those_of_lm_eval_where_tasks_draw_when_they_are_made_and_when_they_score(self, tmp_path):
+        """Two tasks and a group: what is drawn hangs on everything that was drawn before. The dense model gets what ``hf`` gets."""
+        functions = TASK_FUNCTIONS.replace('    if WHEN:\n        raise RuntimeError("this task raises")\n', "").replace(
+            "1.0}", "random.random()}"
+        )
+        for name, question in (("making", "str(random.random())"), ("scoring", '"one"')):
+            (tmp_path / f"{name}.yaml").write_text(TASK.replace("raising", name))
+            (tmp_path / f"{name}.py").write_text("import random\n" + functions.replace('"one"', question))
+        tasks, options = "making,icl,scoring", {"limit": 4, "include_path": str(tmp_path)}
+        sweep(tmp_path / "out", tasks=[tasks], metadata=COUNTS, **options | {"include_path": [str(tmp_path)]})
+        records = {record.ratio: record for record in load(tmp_path / "out")}
+        folder = Plugins().models.get("lab-xs")[0]
+        for ratio, arguments, model in (
+            (0.5, "pretrained=lab-xs,pruner=magnitude,sparsity=0.5", "pruned-hf"), (0.0, f"pretrained={folder}", "hf"),
+        ):  # fmt: skip
+            results, samples = stock(tmp_path / model, arguments, tasks, model=model, **options)
+            assert records[ratio].results["results"] == results["results"]
+            assert records[ratio].results["group_subtasks"] == results["group_subtasks"]
+            assert records[ratio].samples("making")[0]["doc_hash"] == samples["making"][0]["doc_hash"]
 
     def test_do_not_depend_on_the_trials_before(self, tmp_path):
         """A structured trial, one that fails half-way, and others come before."""
