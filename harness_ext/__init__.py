@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from harness_ext.method.allocation import Measured as Measured
     from harness_ext.method.calibration import Calibration as Calibration
     from harness_ext.method.documents import Documents as Documents
+    from harness_ext.method.grid import Grid as Grid
     from harness_ext.method.linalg import InverseFactor as InverseFactor
     from harness_ext.method.linalg import inverse_factor as inverse_factor
     from harness_ext.method.pruner import ModelPruner as ModelPruner
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from harness_ext.method.pruner import Pruner as Pruner
     from harness_ext.method.pruner import PruningMethod as PruningMethod
     from harness_ext.method.pruner import StructuredPruner as StructuredPruner
+    from harness_ext.method.quantizer import Quantized as Quantized
+    from harness_ext.method.quantizer import Quantizer as Quantizer
     from harness_ext.method.sparsity import Sparsity as Sparsity
     from harness_ext.method.sparsity import lowest as lowest
     from harness_ext.method.sparsity import rounding_slack as rounding_slack
@@ -76,10 +79,12 @@ _HOMES = {
     "hookspecs": ("hookimpl",),
     "engine.calls": ("failing",),
     "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
+    "method.grid": ("Grid",),
     "method.linalg": ("InverseFactor", "inverse_factor"),
     "host.model": ("PrunedHFLM",),
     "weights.masks": ("load_masks",),
     "method.pruner": ("ModelPruner", "Pruned", "Pruner", "PruningMethod", "StructuredPruner"),
+    "method.quantizer": ("Quantized", "Quantizer"),
     "method.sparsity": ("Sparsity", "lowest", "rounding_slack"),
     "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "engine.terminal": ("progress",),

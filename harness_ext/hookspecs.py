@@ -33,8 +33,8 @@ hookimpl = pluggy.HookimplMarker(NAME)
 def register_pruners(register: Callable[[type[PruningMethod]], None]) -> None:
     """Registers pruning methods. Users choose one by ``pruner=<name>``.
 
-    :param register: Call this with each class. The class is a subclass of :class:`harness_ext.Pruner`, :class:`harness_ext.ModelPruner` or
-        :class:`harness_ext.StructuredPruner`. Its ``name`` is the name that users type.
+    :param register: Call this with each class. The class is a subclass of :class:`harness_ext.Pruner`, :class:`harness_ext.ModelPruner`,
+        :class:`harness_ext.StructuredPruner` or :class:`harness_ext.Quantizer`. Its ``name`` is the name that users type.
 
     .. code-block:: python
 

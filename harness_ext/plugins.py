@@ -22,7 +22,7 @@ from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.listing import missing
 from harness_ext.method.options import Configurable
-from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.pruner import BASES, PruningMethod
 from harness_ext.method.source_code import check_requires
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
 
 def base_names(base: type[Any]) -> str:
     """The public classes that a plugin may derive from where ``base`` is wanted, for errors."""
-    return "harness_ext.Pruner, ModelPruner or StructuredPruner" if base is PruningMethod else f"harness_ext.{base.__name__}"
+    return BASES if base is PruningMethod else f"harness_ext.{base.__name__}"
 
 
 def _folder(path: Any) -> Path:

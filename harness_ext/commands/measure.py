@@ -53,7 +53,7 @@ def run(job: MeasureJob) -> dict[str, Any]:
         check_config(config, job.called)
         skeleton = without_weights(config, job.called, trust_remote_code=job.trust_remote_code)
         window = protocol.window_for(skeleton)
-        if plan.sparsity.ratio > 0:
+        if plan.changes:
             check_plan(plan, skeleton)
         tokenizer = job.tokenizer(folder)
         check_tokenizer(plan, tokenizer, folder)

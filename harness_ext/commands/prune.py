@@ -62,7 +62,7 @@ def run(job: PruneJob) -> dict[str, Any]:
     weights = gguf.origin(gguf.find(folder, job.gguf_file, job.revision)) if job.gguf_file else {}
     with quiet():
         config = job.config(folder)
-        if plan.sparsity.ratio > 0:
+        if plan.changes:
             check_config(config, job.called)
             check_plan(plan, without_weights(config, job.called, trust_remote_code=job.trust_remote_code))
         tokenizer = job.tokenizer(folder)

@@ -29,7 +29,8 @@ def prune(
     model: PreTrainedModel,
     *,
     pruner: str | PruningMethod = PRUNER,
-    sparsity: Sparsity | float | str,
+    sparsity: Sparsity | float | str = 0,
+    bits: int | str | None = None,
     modules: str | Sequence[str] = "all",
     calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
@@ -48,12 +49,13 @@ def prune(
     allocation_options: Mapping[str, Any] | None = None,
     measure_error: bool = False,
 ) -> dict[str, Any]:
-    """Prunes the linear layers in the decoder blocks of ``model`` in place. Embeddings, norms and the LM head stay dense.
+    """Prunes or quantises the linear layers in the decoder blocks of ``model`` in place. Embeddings, norms and the LM head stay dense.
 
     Args:
         model: a causal language model of transformers, in float32, float16 or bfloat16.
-        pruner: the name of a registered pruner, or an instance.
+        pruner: the name of a registered pruner or quantizer, or an instance.
         sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``"2:4"``.
+        bits: of a weight, 2 to 8, for a quantizer such as ``gptq``. Quantisation is simulated: the weights stay in the model's dtype.
         modules: ``all``, ``attention``, ``ffn``, or a glob over full module names such as ``"*.q_proj"``; or a list of them, with
             exclusions that begin with ``!``: ``["all", "!model.layers.0.*"]``. The sparsity is that of the selected layers.
         calibration: int64 token ids [samples, length], a list of texts, the name of a registered source, a text file, or an instance.
@@ -114,7 +116,7 @@ def prune(
     """
     plugins = Plugins()
     plan = make_plan(
-        plugins, pruner=pruner, sparsity=sparsity, modules=modules, calibration=calibration,
+        plugins, pruner=pruner, sparsity=sparsity, bits=bits, modules=modules, calibration=calibration,
         allocation=allocation, precision=precision, true_sequential=true_sequential, resume=resume,
         experts=experts, min_expert_tokens=min_expert_tokens, strict=strict, dense_limit=dense_limit,
         calibration_cache=calibration_cache,

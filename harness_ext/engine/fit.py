@@ -13,6 +13,7 @@ from harness_ext.engine.plan import Plan
 from harness_ext.method.allocation import LayerShape
 from harness_ext.method.calibration import check_ids
 from harness_ext.method.pruner import Pruner, StructuredPruner
+from harness_ext.method.quantizer import Quantizer
 from harness_ext.method.sparsity import Sparsity
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def check_fit(plan: Plan, model: PreTrainedModel, blocks: Sequence[DecoderBlock]
     """Checks the parts of a plan against a model.
 
     Args:
-        plan: with a sparsity above 0.
+        plan: one that changes the model.
         blocks: all decoder blocks, with the selected layers.
 
     Returns:
@@ -49,9 +50,9 @@ def check_fit(plan: Plan, model: PreTrainedModel, blocks: Sequence[DecoderBlock]
         plan.allocation.check_layers(plan.sparsity, shapes)
         return None
     sparsities = allocate(plan.allocation, plan.pruner, plan.sparsity, shapes, {})
-    if isinstance(plan.pruner, Pruner):
+    if isinstance(plan.pruner, Pruner | Quantizer):
         for shape in shapes:
-            if sparsities[shape.name].ratio > 0:
+            if sparsities[shape.name].ratio > 0 or isinstance(plan.pruner, Quantizer):
                 plan.pruner.check_layer(shape, sparsities[shape.name])
     return sparsities
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from harness_ext.engine import checks, ranks, record
+from harness_ext.engine import checks, ranks
 from harness_ext.engine.calls import Route
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.listening import Stage
 from harness_ext.engine.memory import give_back
+from harness_ext.engine.new_weights import NewWeights, Pruning, Quantising
 from harness_ext.engine.placement import Placement
 from harness_ext.engine.plan import Plan
 from harness_ext.engine.resume import BlockCheckpoints
@@ -22,13 +23,14 @@ from harness_ext.engine.terminal import progress
 from harness_ext.engine.walk import Stages, Walk, batches_of, unmeasured
 from harness_ext.errors import CalibrationError, HarnessExtError, PluginError
 from harness_ext.method.pruner import Pruner
+from harness_ext.method.quantizer import Quantizer
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Hessian, Statistic
 
 
 def prune_blocks(
     plan: Plan,
-    pruner: Pruner,
+    pruner: Pruner | Quantizer,
     blocks: list[DecoderBlock],
     placement: Placement,
     stopwatch: Stopwatch,
@@ -39,7 +41,7 @@ def prune_blocks(
     *,
     measure_error: bool,
 ) -> dict[str, Any]:
-    """Prunes the selected layers in place and returns their entries for the record, by name.
+    """Prunes or quantises the selected layers in place and returns their entries for the record, by name.
 
     Args:
         pruner: that of the plan.
@@ -60,10 +62,11 @@ def prune_blocks(
         dtype: torch.dtype = getattr(torch, plan.precision)
         walk = Walk(placement, blocks, batches, dtype, stopwatch, route, every_token=plan.experts == "all")
     checkpoints = BlockCheckpoints(plan.resume, fingerprint) if plan.resume and ranks.is_first() else None
-    pruning = _Layerwise(plan, pruner, sparsities, stopwatch, measure_error)
+    new_weights = Quantising(pruner, plan.bits or 0) if isinstance(pruner, Quantizer) else Pruning(pruner)
+    pruning = _Layerwise(plan, new_weights, sparsities, stopwatch, measure_error)
     last = max(index for index, block in enumerate(blocks) if block.layers)
     try:
-        with progress(f"{pruner.name} {plan.sparsity}", last + 1) as advance:
+        with progress(f"{pruner.name} {plan.amount}", last + 1) as advance:
             for index, block in enumerate(blocks[: last + 1]):
                 if block.layers or walk:
                     with placement.loaded(block, write=bool(block.layers)):
@@ -82,7 +85,7 @@ def prune_blocks(
     return {layer.name: pruning.entries[layer.name] for block in blocks for layer in block.layers}
 
 
-def kinds_of(pruner: Pruner, *, measure_error: bool) -> list[type[Statistic]]:
+def kinds_of(pruner: Pruner | Quantizer, *, measure_error: bool) -> list[type[Statistic]]:
     """What is measured for a pruner, and for the output error."""
     kinds: list[type[Statistic]] = [kind for kind in [pruner.measures()] if kind]
     if measure_error and not any(issubclass(kind, Hessian) for kind in kinds):
@@ -107,10 +110,13 @@ def _restore(plan: Plan, index: int, block: DecoderBlock, checkpoints: BlockChec
 
 
 class _Layerwise:
-    """Has the pruner compute new weights, checks them, and writes them into the model."""
+    """Has the method compute new weights, checks them, and writes them into the model."""
 
-    def __init__(self, plan: Plan, pruner: Pruner, sparsities: dict[str, Sparsity], stopwatch: Stopwatch, measure_error: bool) -> None:
-        self.plan, self.pruner, self.sparsities, self.stopwatch, self.measure_error = plan, pruner, sparsities, stopwatch, measure_error
+    def __init__(
+        self, plan: Plan, new_weights: NewWeights, sparsities: dict[str, Sparsity], stopwatch: Stopwatch, measure_error: bool
+    ) -> None:
+        self.plan, self.new_weights, self.sparsities, self.stopwatch = plan, new_weights, sparsities, stopwatch
+        self.measure_error = measure_error
         self.dtype: torch.dtype = getattr(torch, plan.precision)
         self.entries: dict[str, Any] = {}
 
@@ -122,33 +128,32 @@ class _Layerwise:
                 raise CalibrationError(
                     f"{stage.layers[0].name}: no token is sent to this expert: want experts=all, or more calibration samples"
                 )
-            together = self.pruner.prunes_together() and not idle
+            together = self.new_weights.together and not idle
             for group in [stage.layers] if together else [[layer] for layer in stage.layers]:
                 self._replace(group, stage)
             stage.statistics.clear()
             give_back()
 
     def _replace(self, layers: list[LinearLayer], stage: Stage) -> None:
-        """Prunes layers that read the same inputs. Without any input, an expert is pruned by magnitude."""
+        """Prunes layers that read the same inputs. An expert without any input is pruned by its weights alone."""
         dense = [layer.weight.to(self.dtype).contiguous() for layer in layers]
         weights = [weight.clone() for weight in dense]
         sparsities = [self.sparsities[layer.name] for layer in layers]
-        statistic = stage.statistics[0] if stage.statistics and self.pruner.measures() else None
+        statistic = stage.statistics[0] if stage.statistics and self.plan.pruner.measures() else None
         began = time.perf_counter()
         with checks.untouched(checks.tensors_of(statistic), "the statistic that it was given", self._blame(layers[0])):
             if stage.tokens == 0:
-                results: Any = [weights[0].masked_fill(sparsities[0].mask(weights[0].abs(), self.pruner.group), 0)]
+                results: Any = [self.new_weights.without_inputs(weights[0], sparsities[0])]
             else:
                 results = self._results(layers, weights, sparsities, statistic)
         if not isinstance(results, Sequence) or len(results) != len(layers):
-            raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from prune_together")
+            raise PluginError(f"{self._blame(layers[0])}: want {len(layers)} weights from {self.new_weights.called}")
         seconds = round((time.perf_counter() - began) / len(layers), 4)
         for layer, weight, was, sparsity, result in zip(layers, weights, dense, sparsities, results, strict=True):
-            new, notes = checks.unpack(result, weight, was, layer.weight.dtype, self._blame(layer))
-            checks.check_zeros(new, sparsity, int((was == 0).sum()), self._blame(layer))
-            layer.write(new)
+            new = self.new_weights.checked(result, weight, was, layer.weight.dtype, sparsity, self._blame(layer))
+            layer.write(new.weight)
             ranks.broadcast_tensor(layer.weight)
-            entry = {**notes, "seconds": seconds, **record.counts(layer, sparsity)}
+            entry = {**new.notes, "seconds": seconds, **new.counts(layer)}
             if stage.tokens is not None and layer.expert:
                 entry["tokens"] = stage.tokens
             if self.measure_error and stage.tokens:
@@ -158,15 +163,13 @@ class _Layerwise:
             self.entries[layer.name] = entry
 
     def _results(self, layers: list[LinearLayer], weights: list[torch.Tensor], sparsities: list[Sparsity], statistic: Any) -> Any:
-        """The new weights; an error of the pruner names the layers."""
+        """What the method returns; an error of the method names the layers."""
         try:
             with self.stopwatch("pruning"):
-                if self.pruner.prunes_together():
-                    return self.pruner.prune_together(weights, sparsities, statistic)
-                return [self.pruner.prune(weights[0], sparsities[0], statistic)]
+                return self.new_weights.compute(weights, sparsities, statistic)
         except HarnessExtError as error:
             names = layers[0].name if len(layers) == 1 else f"{layers[0].name} to {layers[-1].name}"
-            raise type(error)(f"pruner {self.pruner.name!r} on {names}: {error}") from error
+            raise type(error)(f"pruner {self.plan.pruner.name!r} on {names}: {error}") from error
 
     def _blame(self, layer: LinearLayer) -> str:
         return f"{self.plan.who()} broke its contract on {layer.name}"

@@ -18,6 +18,7 @@ from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.documents import Texts
 from harness_ext.method.pruner import ModelPruner, PruningMethod, StructuredPruner
+from harness_ext.method.quantizer import Quantizer, parse_bits
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.plugins import Origin, Plugins, Registry
 
@@ -28,15 +29,15 @@ PRECISIONS = ("float32", "float64")
 EXPERTS = ("routed", "all")
 MIN_EXPERT_TOKENS = 256
 ARGUMENTS = (
-    "pruner", "sparsity", "modules", "calibration", "allocation", "precision", "true_sequential", "resume", "experts", "min_expert_tokens",
-    "strict", "dense_limit", "calibration_cache",
+    "pruner", "sparsity", "bits", "modules", "calibration", "allocation", "precision", "true_sequential", "resume", "experts",
+    "min_expert_tokens", "strict", "dense_limit", "calibration_cache",
 )  # fmt: skip
 PREFIXES = ("pruner.", "calibration.", "allocation.")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A pruner, how much it removes from which layers, and what it is calibrated on."""
+    """A pruner or quantizer, how much it removes from which layers or how many bits it leaves, and what it is calibrated on."""
 
     pruner: PruningMethod
     sparsity: Sparsity
@@ -62,11 +63,24 @@ class Plan:
     pruner_origin: Origin | None = None
     calibration_origin: Origin | None = None
     allocation_origin: Origin | None = None
+    bits: int | None = None
+    """The bits of a code, for a quantizer; None where weights are not quantised."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plan changes any weight; if not, the model stays dense."""
+        return self.sparsity.ratio > 0 or self.bits is not None
+
+    @property
+    def amount(self) -> str:
+        """How much is removed, in how many bits: ``0.5``, ``4 bits`` or ``4 bits, 0.5``."""
+        parts = [f"{self.bits} bits"] if self.bits is not None else []
+        return ", ".join(parts + ([str(self.sparsity)] if self.sparsity.ratio > 0 or not parts else []))
 
     @property
     def needs_calibration(self) -> bool:
         measured = self.allocation.measures(self.pruner) is not None
-        return self.sparsity.ratio > 0 and (measured or self.pruner.needs_calibration())
+        return self.changes and (measured or self.pruner.needs_calibration())
 
     @property
     def walked_modules(self) -> str:
@@ -93,6 +107,8 @@ class Plan:
             "allocation_options": self.allocation.options(),
             "precision": self.precision,
         }
+        if self.bits is not None:
+            description["bits"] = self.bits
         if self.true_sequential:
             description["true_sequential"] = True
         defaults = {"experts": EXPERTS[0], "min_expert_tokens": MIN_EXPERT_TOKENS, "strict": False, "dense_limit": DENSE_LIMIT}
@@ -110,6 +126,7 @@ def make_plan(
     *,
     pruner: str | PruningMethod = PRUNER,
     sparsity: Sparsity | float | str = 0,
+    bits: int | str | None = None,
     modules: str | Sequence[str] = "all",
     calibration: str | Path | Calibration | torch.Tensor | Sequence[Any] = CALIBRATION,
     allocation: str | Allocation = ALLOCATION,
@@ -131,7 +148,7 @@ def make_plan(
         BadOptionError: a name, an option or a value is wrong.
         PluginError: a pruner or a source, by name or as an instance, overrides nothing.
     """
-    parsed = Sparsity.parse(sparsity)
+    parsed, parsed_bits = Sparsity.parse(sparsity), parse_bits(bits)
     modules = parse_modules(modules)
     if precision not in PRECISIONS:
         raise BadOptionError(f"precision={shown(precision)}: want {' or '.join(PRECISIONS)}.{did_you_mean(str(precision), PRECISIONS)}")
@@ -140,6 +157,7 @@ def make_plan(
         allocation, allocation_options = "list", _with_path("allocation", allocation, allocation_options)
     allocation, allocation_origin = _made(Allocation, plugins.allocations, allocation, allocation_options)
     calibration, calibration_origin = _calibration(plugins, calibration, calibration_options)
+    _check_bits(plugins, pruner, parsed, parsed_bits)
     if modules != "all" and isinstance(pruner, ModelPruner) and not isinstance(pruner, StructuredPruner):
         raise BadOptionError(f"modules={shown(modules)}: pruner {pruner.name!r} treats the model as a whole and takes no choice of modules")
     if not isinstance(true_sequential, bool):
@@ -161,10 +179,35 @@ def make_plan(
     if parsed.ratio > 0:
         pruner.check_sparsity(parsed)
     check_allocation(allocation, pruner, parsed)
+    if parsed_bits is not None and not parsed.ratio and allocation.name != ALLOCATION:
+        raise BadOptionError(
+            f"allocation={shown(allocation.name)} with bits={parsed_bits}: every layer gets the same bits, and there is no sparsity to "
+            f"spread: want {ALLOCATION}, or a sparsity above 0"
+        )
     return Plan(
         pruner, parsed, modules, calibration, allocation, precision, true_sequential, Path(resume).expanduser() if resume else None,
         experts, min_expert_tokens, strict, float(dense_limit), calibration_cache, pruner_origin, calibration_origin, allocation_origin,
+        parsed_bits,
     )  # fmt: skip
+
+
+def _check_bits(plugins: Plugins, pruner: PruningMethod, sparsity: Sparsity, bits: int | None) -> None:
+    """Checks that bits go to a quantizer, and that a quantizer which is to do something gets them."""
+    quantizers = sorted(name for name, (known, _) in plugins.pruners.items.items() if issubclass(known, Quantizer))
+    if not isinstance(pruner, Quantizer):
+        if bits is not None:
+            raise BadOptionError(
+                f"bits={bits}: pruner {pruner.name!r} removes weights and does not quantise them: want one of {', '.join(quantizers)}, "
+                f"such as pruner={quantizers[0] if quantizers else 'gptq'},bits={bits}"
+            )
+        return
+    if bits is not None:
+        pruner.check_bits(bits)
+    elif sparsity.ratio > 0:
+        raise BadOptionError(
+            f"sparsity={sparsity} without bits: pruner {pruner.name!r} quantises weights: want bits=4,sparsity={sparsity}, or a pruner "
+            f"such as {PRUNER}"
+        )
 
 
 def _check_experts(experts: str, min_expert_tokens: int, strict: bool, dense_limit: float) -> None:

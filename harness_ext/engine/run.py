@@ -25,7 +25,8 @@ from harness_ext.engine.whole_model import prune_whole
 from harness_ext.engine.wrappers import check_unwrapped
 from harness_ext.errors import UnsupportedModelError
 from harness_ext.method.calibration import check_ids, describe
-from harness_ext.method.pruner import ModelPruner, Pruner, StructuredPruner
+from harness_ext.method.pruner import ModelPruner, Pruner, PruningMethod, StructuredPruner
+from harness_ext.method.quantizer import Quantizer
 from harness_ext.method.sparsity import Sparsity
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def apply(
     """
     placement = placement or Placement(model)
     blocks = _blocks(plan, model, in_memory=placement.in_memory)
-    removes = plan.sparsity.ratio > 0
-    fixed = check_fit(plan, model, blocks) if removes else None
+    changes = plan.changes
+    fixed = check_fit(plan, model, blocks) if changes else None
     entries: dict[str, Any] = {"plan": plan.describe(), **record.plugins_of(plan)}
     stopwatch = Stopwatch(placement.device)
     with stopwatch("digest"):
@@ -63,7 +64,7 @@ def apply(
         if not ranks.all_true(entries["dense_digest"] == ranks.broadcast(entries["dense_digest"])):
             raise UnsupportedModelError("the processes hold different dense models: load the same checkpoint in all of them")
     input_ids = None
-    if plan.needs_calibration or (measure_error and removes):
+    if plan.needs_calibration or (measure_error and changes):
         with stopwatch("calibration"):
             input_ids, cached = _input_ids(plan, model, tokenizer, entries["dense_digest"], placement.device)
         entries["calibration"] = describe(input_ids, tokenizer)
@@ -74,53 +75,58 @@ def apply(
     layers: dict[str, Any] = {}
     asked: dict[str, Sparsity] = {}
     pruner, structured = plan.pruner, isinstance(plan.pruner, StructuredPruner)
-    if removes and isinstance(pruner, StructuredPruner):
+    if changes and isinstance(pruner, StructuredPruner):
         entries |= reshape(plan, pruner, model, blocks, input_ids)
-    elif removes:
+    elif changes:
         entries["dense"] = dense_parts(blocks)
         with placement.session(), visible_products(model):
-            measured = plan.allocation.measures(pruner) or (isinstance(pruner, Pruner) and kinds_of(pruner, measure_error=measure_error))
+            measured = plan.allocation.measures(pruner) or _measured(pruner, measure_error)
             route = prove(placement, blocks, input_ids, stopwatch) if measured and input_ids is not None else None
             asked = ranks.broadcast(fixed) if fixed else choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)
             if isinstance(pruner, ModelPruner):
                 layers, notes = prune_whole(plan, pruner, model, blocks, input_ids)
                 entries |= {"notes": notes} if notes else {}
-            elif isinstance(pruner, Pruner):
+            elif isinstance(pruner, Pruner | Quantizer):
                 # The checkpoints of a run are named by its fingerprint, which has no notes yet.
                 fingerprint = record.fingerprint(plan, entries, asked)
                 layers = prune_blocks(
                     plan, pruner, blocks, placement, stopwatch, input_ids, asked, fingerprint, route, measure_error=measure_error
                 )
-                entries |= record.of_experts(plan, layers)
+                entries |= record.of_experts(plan, layers) | record.of_bits(plan, model, blocks, layers)
     entries["seconds_calibration"] = round(stopwatch.seconds.pop("calibration", 0.0), 3)
     entries["seconds_digest"] = round(stopwatch.seconds.pop("digest"), 3)
     entries["seconds_pruning"] = round(time.perf_counter() - began, 3)
     entries["seconds_parts"] = {part: round(seconds, 3) for part, seconds in stopwatch.seconds.items()}
-    if not (removes and structured):
+    if not (changes and structured):
         entries["achieved_sparsity"] = record.ratio(layers.values())
         entries["achieved_sparsity_of_model"] = sum(entry["zeros"] for entry in layers.values()) / max(1, parameters)
     entries["damping_retries"] = sum(entry.get("damping_retries", 0) for entry in layers.values())
     entries["layers"] = layers
     entries["fingerprint"] = record.fingerprint(plan, entries, asked)
-    if removes:
+    if changes:
         log.info(
-            "%s: sparsity %s asked, %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
-            pruner.name, plan.sparsity, entries["achieved_sparsity"], entries["seconds_calibration"], entries["seconds_pruning"],
+            "%s: %s asked, sparsity %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
+            pruner.name, plan.amount, entries["achieved_sparsity"], entries["seconds_calibration"], entries["seconds_pruning"],
             entries["fingerprint"],
         )  # fmt: skip
     return entries
 
 
+def _measured(pruner: PruningMethod, measure_error: bool) -> bool:
+    """Whether anything is measured for a method that goes layer by layer."""
+    return isinstance(pruner, Pruner | Quantizer) and bool(kinds_of(pruner, measure_error=measure_error))
+
+
 def _blocks(plan: Plan, model: PreTrainedModel, *, in_memory: bool) -> list[DecoderBlock]:
     """The blocks to be pruned; none for a dense model that could not be."""
-    removes = plan.sparsity.ratio > 0
+    changes = plan.changes
     try:
-        if removes:
+        if changes:
             check_unwrapped(model)
         blocks = find_blocks(model, plan.walked_modules)
         check_coverage(model, blocks, plan.walked_modules, dense_limit=plan.dense_limit, in_memory=in_memory)
     except UnsupportedModelError:
-        if removes:
+        if changes:
             raise
         return []
     return blocks

@@ -109,7 +109,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     @property
     def _prunes(self) -> bool:
-        return self._plan.sparsity.ratio > 0
+        return self._plan.changes
 
     def _get_config(self, pretrained: str, *, trust_remote_code: bool = False, **others: Any) -> None:
         """As in lm-eval, which loads the configuration first. Raises an error if the model does not exist or cannot be pruned."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from harness_ext.method.allocation import LayerShape
 
 
+BASES = "harness_ext.Pruner, ModelPruner, StructuredPruner or Quantizer"
+"""The public base classes of pruning methods, for errors."""
+
+
 class Pruned(NamedTuple):
     """A pruned weight, and notes about it for the pruning record."""
 
@@ -29,7 +33,7 @@ class Pruned(NamedTuple):
 
 
 class PruningMethod(Configurable):
-    """The base class of all pruning methods. Subclass ``Pruner``, ``ModelPruner`` or ``StructuredPruner``.
+    """The base class of all pruning methods. Subclass ``Pruner``, ``ModelPruner``, ``StructuredPruner`` or ``Quantizer``.
 
     Annotated class attributes are options: ``block_size: int = 128`` is set by ``pruner.block_size=64``. Raise ``ValueError`` in
     ``__post_init__`` for values that make no sense.
@@ -72,8 +76,10 @@ class PruningMethod(Configurable):
         Raises:
             PluginError: no method is overridden, or the statistic cannot be updated.
         """
-        if not issubclass(cls, Pruner | ModelPruner):
-            raise PluginError(f"{cls.__qualname__} wants harness_ext.Pruner, ModelPruner or StructuredPruner as its base class")
+        from harness_ext.method.quantizer import Quantizer
+
+        if not issubclass(cls, Pruner | ModelPruner | Quantizer):
+            raise PluginError(f"{cls.__qualname__} wants {BASES} as its base class")
         if cls.statistic is not None and inspect.isabstract(cls.statistic):
             raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
 

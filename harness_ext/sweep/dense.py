@@ -96,7 +96,7 @@ class DenseModel:
         """
         self._restore()
         set_random_state(self._random)
-        self._touched = plan.sparsity.ratio > 0
+        self._touched = plan.changes
         self._reshaped = self._touched and isinstance(plan.pruner, StructuredPruner)
         record = apply(self._with_remembered_text(plan), self.lm.model, self.lm.tokenizer)
         if record["dense_digest"] != self._digest:

@@ -33,7 +33,7 @@ class TrialSpec:
 
     @property
     def is_dense(self) -> bool:
-        return self.plan.sparsity.ratio == 0
+        return not self.plan.changes
 
     def __str__(self) -> str:
         if self.is_dense:
@@ -121,7 +121,7 @@ def trial_from(arguments: Mapping[str, Any], plugins: Plugins) -> TrialSpec:
         from harness_ext.host.preflight import check_arguments
 
         refuse_misspelt(of_model, plan)
-        if plan.sparsity.ratio > 0:
+        if plan.changes:
             check_arguments(of_model)
     return TrialSpec(dict(arguments), plan)
 
