@@ -66,7 +66,8 @@ def known_facts(
 @app.command()
 def prune(
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    sparsity: Annotated[str, typer.Option(help="Share of weights to remove, such as 0.5, or a pattern such as 2:4.")],
+    sparsity: Annotated[Text, typer.Option(help="Share of weights to remove, such as 0.5, or a pattern such as 2:4.")] = None,
+    bits: shared.Bits = None,
     pretrained: shared.Pretrained = "lab-m",
     pruner: shared.Pruner = None,
     modules: shared.Modules = None,
@@ -92,12 +93,14 @@ def prune(
     gguf_file: shared.GgufFile = None,
     trust_remote_code: shared.TrustRemoteCode = False,
 ) -> None:
-    """Prune a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
+    """Prune or quantise a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
     from harness_ext.commands import prune as prune_command
 
+    if sparsity is None and bits is None:
+        raise typer.BadParameter("want a share of weights such as 0.5, or --bits 4 with --pruner gptq", param_hint="'--sparsity'")
     with errors_in_one_line():
         arguments = shared.plan_arguments(
-            option, pruner=pruner, sparsity=sparsity, modules=modules, allocation=allocation, calibration=calibration,
+            option, pruner=pruner, sparsity=sparsity, bits=bits, modules=modules, allocation=allocation, calibration=calibration,
             precision=precision, true_sequential=true_sequential, experts=experts, min_expert_tokens=min_expert_tokens, strict=strict,
             dense_limit=dense_limit, resume=resume, no_calibration_cache=no_calibration_cache,
         )  # fmt: skip
@@ -131,6 +134,9 @@ def sweep(
     pretrained: Annotated[Texts, typer.Option(help="Model, as for prune. Repeatable.")] = None,
     pruner: Annotated[Texts, typer.Option(help="Pruning method. Repeatable. Default: sparsegpt.")] = None,
     sparsity: Annotated[Texts, typer.Option(help="Sparsities: 0.5, 2:4, or a range 0:0.9:0.1. Repeatable, or with commas.")] = None,
+    bits: Annotated[
+        Texts, typer.Option(help="Bits of a weight for quantizers, such as 2,3,4,8. Repeatable. The default of --sparsity is then 0.")
+    ] = None,
     allocation: Annotated[Texts, typer.Option(help="Allocation of the sparsity. Repeatable. Default: uniform.")] = None,
     modules: Annotated[
         Texts, typer.Option(help="Linear layers to prune, as for prune, such as 'all+!model.layers.0.*'. Repeatable. Default: all.")

@@ -75,8 +75,11 @@ def summary(measured: Mapping[str, Any]) -> str:
         measured: as :func:`run` returns it.
     """
     record, stderr = measured["pruning"], measured["stderr"]
-    pruned = float(record.get("achieved_sparsity", 0.0)) > 0 or record["plan"]["sparsity"] != "0"
-    model = f"{record['plan']['pruner']}, sparsity {record['plan']['sparsity']}" if pruned else "dense"
+    plan = record["plan"]
+    pruned = float(record.get("achieved_sparsity", 0.0)) > 0 or plan["sparsity"] != "0"
+    parts = [f"{plan['bits']} bits"] if "bits" in plan else []
+    parts += [f"sparsity {plan['sparsity']}"] if pruned else []
+    model = ", ".join([plan["pruner"], *parts]) if parts else "dense"
     spread = "" if stderr is None else f" ± {stderr:.4g}"
     return (
         f"{shortened(measured['pretrained'])} ({model}): perplexity {measured['token_perplexity']:.4f}{spread} on "

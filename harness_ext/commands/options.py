@@ -16,6 +16,7 @@ File = Optional[Path]  # noqa: UP045
 
 Pretrained = Annotated[str, typer.Option(help="Short model name, folder, or OWNER/NAME on the hub.")]
 Pruner = Annotated[Text, typer.Option(help="Pruning method. Default: sparsegpt.")]
+Bits = Annotated[Text, typer.Option(help="Bits of a weight, 2 to 8, for a quantizer such as gptq.")]
 Modules = Annotated[
     Text,
     typer.Option(

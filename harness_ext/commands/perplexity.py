@@ -22,6 +22,7 @@ def perplexity(
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with the loss of each window and the pruning record.")] = False,
     pretrained: shared.Pretrained = "lab-m",
     sparsity: Annotated[str, typer.Option(help="Share of weights to remove first, such as 0.5, or a pattern such as 2:4.")] = "0",
+    bits: shared.Bits = None,
     pruner: shared.Pruner = None,
     modules: shared.Modules = None,
     allocation: shared.Allocation = None,
@@ -41,12 +42,12 @@ def perplexity(
     gguf_file: shared.GgufFile = None,
     trust_remote_code: shared.TrustRemoteCode = False,
 ) -> None:
-    """Measure the perplexity of a model on a text, in the protocol of the pruning papers. With --sparsity, prune the model first."""
+    """Measure the perplexity of a model on a text, in the protocol of the pruning papers. With --sparsity or --bits, change it first."""
     from harness_ext.commands.measure import MeasureJob, run, summary
 
     with errors_in_one_line():
         arguments = shared.plan_arguments(
-            option, pruner=pruner, sparsity=sparsity, modules=modules, allocation=allocation, calibration=calibration,
+            option, pruner=pruner, sparsity=sparsity, bits=bits, modules=modules, allocation=allocation, calibration=calibration,
             precision=precision, true_sequential=true_sequential, experts=experts, min_expert_tokens=min_expert_tokens, strict=strict,
             dense_limit=dense_limit, resume=resume, no_calibration_cache=no_calibration_cache,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``harness-ext prune``: from a checkpoint to a pruned one, or to its masks."""
+"""``harness-ext prune``: from a checkpoint to a pruned or quantised one, or to its masks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,13 @@ def run(job: PruneJob) -> dict[str, Any]:
 
 def summary(record: Mapping[str, Any], out: Path) -> str:
     """One line on what was written."""
-    return f"{out}: {record['plan']['pruner']}, sparsity {record['achieved_sparsity']:.4f} achieved, fingerprint {record['fingerprint']}"
+    plan, achieved = record["plan"], record["achieved_sparsity"]
+    parts = [plan["pruner"]]
+    if quantisation := record.get("quantisation"):
+        parts.append(f"{plan['bits']} bits, {quantisation['bits_a_weight']:.2f} a weight with its grid (simulated)")
+    if achieved or not quantisation:
+        parts.append(f"sparsity {achieved:.4f} achieved")
+    return f"{out}: {', '.join(parts)}, fingerprint {record['fingerprint']}"
 
 
 def _check(job: PruneJob, plan: Plan) -> None:
@@ -89,6 +95,8 @@ def _check(job: PruneJob, plan: Plan) -> None:
         raise BadOptionError(
             f"--masks-only does not go with pruner {shown(name)}: it takes layers, heads or channels out and leaves no mask"
         )
+    if job.masks_only and plan.bits is not None:
+        raise BadOptionError(f"--masks-only does not go with --bits {plan.bits}: quantised weights are written as weights")
     if job.stream and job.gguf_file:
         raise BadOptionError("--stream does not go with --gguf-file: a GGUF file is unpacked as a whole")
     if job.stream and isinstance(plan.pruner, ModelPruner):

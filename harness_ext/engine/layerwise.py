@@ -66,7 +66,7 @@ def prune_blocks(
     pruning = _Layerwise(plan, new_weights, sparsities, stopwatch, measure_error)
     last = max(index for index, block in enumerate(blocks) if block.layers)
     try:
-        with progress(f"{pruner.name} {plan.amount}", last + 1) as advance:
+        with progress(f"{pruner.name} {plan.amount.removeprefix('sparsity ')}", last + 1) as advance:
             for index, block in enumerate(blocks[: last + 1]):
                 if block.layers or walk:
                     with placement.loaded(block, write=bool(block.layers)):

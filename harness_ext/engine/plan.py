@@ -73,9 +73,9 @@ class Plan:
 
     @property
     def amount(self) -> str:
-        """How much is removed, in how many bits: ``0.5``, ``4 bits`` or ``4 bits, 0.5``."""
+        """How much is removed, in how many bits: ``sparsity 0.5``, ``4 bits`` or ``4 bits, sparsity 0.5``."""
         parts = [f"{self.bits} bits"] if self.bits is not None else []
-        return ", ".join(parts + ([str(self.sparsity)] if self.sparsity.ratio > 0 or not parts else []))
+        return ", ".join(parts + ([f"sparsity {self.sparsity}"] if self.sparsity.ratio > 0 or not parts else []))
 
     @property
     def needs_calibration(self) -> bool:

@@ -105,7 +105,7 @@ def apply(
     entries["fingerprint"] = record.fingerprint(plan, entries, asked)
     if changes:
         log.info(
-            "%s: %s asked, sparsity %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
+            "%s: %s asked, %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
             pruner.name, plan.amount, entries["achieved_sparsity"], entries["seconds_calibration"], entries["seconds_pruning"],
             entries["fingerprint"],
         )  # fmt: skip

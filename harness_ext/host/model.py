@@ -40,8 +40,9 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     Args:
         pretrained: as in ``hf``, or the name of a registered model; by default the embedded model ``lab-m``.
         peft: as in ``hf``. For pruning, the adapter is first merged into the weights.
-        pruner: the name of a registered pruner (default ``sparsegpt``).
+        pruner: the name of a registered pruner (default ``sparsegpt``) or quantizer.
         sparsity: the share of weights to remove, in [0, 1), or a pattern such as ``2:4``; by default 0, the dense model.
+        bits: of a weight, 2 to 8, for a quantizer such as ``gptq``. Quantisation is simulated: the weights stay in the dtype of the model.
         modules: ``all``, ``attention``, ``ffn``, or a glob over module names; or several joined by ``+``, with exclusions:
             ``all+!model.layers.0.*``.
         calibration: ``self``, ``hub``, a text or JSONL file, or another registered source.

@@ -42,6 +42,8 @@ def save_masks(model: PreTrainedModel, record: Mapping[str, Any], out: Path, *, 
 
     from harness_ext.weights.export import describe
 
+    if record["plan"].get("bits") is not None:
+        raise BadOptionError(f"bits={record['plan']['bits']}: want the mask of a pruner; a quantised weight may be 0 without being removed")
     pruned = record.get("layers", {})
     everything = [layer for block in find_blocks(model) for layer in block.layers]
     layers = [layer for layer in everything if layer.name in pruned]

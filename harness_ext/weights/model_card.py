@@ -28,11 +28,12 @@ def model_card(record: Mapping[str, Any], base: str, folder: str, masks: str | N
     environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
     environment.filters |= {"cell": _cell, "python": repr, "shell": shlex.quote}
     template = environment.from_string(resources.files("harness_ext").joinpath("model_card.md.jinja").read_text(encoding="utf-8"))
-    kinds, blocks = _by_block(record.get("layers", {}))
+    kinds, blocks = _by_block(record.get("layers", {}) if record["plan"]["sparsity"] != "0" or "bits" not in record["plan"] else {})
     title = base if HUB_NAME.fullmatch(base) else Path(base).name
     return template.render(
         front_matter=_front_matter(record, base), title=title, base=base, folder=folder, masks=masks, plan=record["plan"],
-        facts=_facts(record, base), kinds=kinds, blocks=blocks, command=command(record, base, folder), versions=_versions(record),
+        heading=_heading(record["plan"]), facts=_facts(record, base), kinds=kinds, blocks=blocks,
+        command=command(record, base, folder), versions=_versions(record),
     )  # fmt: skip
 
 
@@ -44,7 +45,9 @@ def command(record: Mapping[str, Any], base: str, out: str) -> str:
         words += ["--revision", source["revision"]]
     if source.get("gguf_file"):
         words += ["--gguf-file", source["gguf_file"]]
-    words += ["--pruner", plan["pruner"], "--sparsity", plan["sparsity"], "--modules", plan["modules"]]
+    words += ["--pruner", plan["pruner"]]
+    words += ["--bits", str(plan["bits"])] if "bits" in plan else []
+    words += ["--sparsity", plan["sparsity"], "--modules", plan["modules"]]
     for option in ("allocation", "calibration", "precision", "experts", "min_expert_tokens", "dense_limit"):
         if plan.get(option) is not None:
             words += [f"--{option.replace('_', '-')}", str(plan[option])]
@@ -67,11 +70,21 @@ def _value(value: Any) -> str:
 
 
 def _front_matter(record: Mapping[str, Any], base: str) -> str:
-    tags = ["pruned", "sparse", record["plan"]["pruner"], "lm-eval-pruned"]
+    kinds = ["quantised"] if "bits" in record["plan"] else []
+    kinds += ["pruned", "sparse"] if record["plan"]["sparsity"] != "0" or not kinds else []
+    tags = [*kinds, record["plan"]["pruner"], "lm-eval-pruned"]
     matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": list(dict.fromkeys(tags))}
     if HUB_NAME.fullmatch(base):  # the hub refuses a card whose base model is a folder
         matter["base_model"] = base
     return "".join(f"{name}: {json.dumps(value)}\n" for name, value in matter.items())  # JSON is YAML
+
+
+def _heading(plan: Mapping[str, Any]) -> str:
+    """What was done to the model."""
+    if "bits" not in plan:
+        return f"pruned by {plan['pruner']} to {plan['sparsity']}"
+    removed = f", sparsity {plan['sparsity']}" if plan["sparsity"] != "0" else ""
+    return f"quantised by {plan['pruner']} to {plan['bits']} bits{removed}"
 
 
 def _facts(record: Mapping[str, Any], base: str) -> dict[str, str]:
@@ -81,6 +94,14 @@ def _facts(record: Mapping[str, Any], base: str) -> dict[str, str]:
         facts["weights"] = f"dequantised from {source['gguf_file']} ({source['quantisation']})"
     if plugin := record.get("plugin"):
         facts["plugin"] = f"{plugin['distribution']} {plugin['version']} ({plugin['module']})"
+    if quantisation := record.get("quantisation"):
+        facts["bits"] = (
+            f"{plan['bits']} a weight, {quantisation['bits_a_weight']:.4f} with scales and zero points, "
+            f"{quantisation['bits_a_parameter']:.4f} a parameter of the whole model"
+        )
+        facts["quantisation"] = (
+            f"simulated: the weights are stored in {quantisation['weights_in']}, with the values that the codes stand for"
+        )
     facts["asked sparsity"] = f"{plan['sparsity']} of the linear layers in the decoder blocks (modules: {plan['modules']})"
     if plan.get("allocation"):
         facts["allocation"] = _named(plan["allocation"], plan.get("allocation_options", {}))
