@@ -15,6 +15,7 @@ from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES
 from harness_ext.engine.selection import SEPARATOR, parse_modules
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
 from harness_ext.host.arguments import parse_device, parse_mapping, parse_options
+from harness_ext.method.quantizer import FEWEST_BITS, MOST_BITS, parse_bits
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.sweep.sparsities import parse_sparsities, refuse_twice
 
@@ -67,6 +68,22 @@ def _sparsities(value: Any, info: ValidationInfo) -> tuple[Sparsity, ...]:
     if not (values := _listed(value, info)):
         raise BadOptionError("--sparsity: nothing given, so that there is nothing to do: want for example 0:0.9:0.1")
     return parse_sparsities(values)
+
+
+def _bits(value: Any, info: ValidationInfo) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in split(_listed(value, info)):
+        try:
+            bits = parse_bits(part or "''")
+        except BadOptionError:
+            bits = None
+        if bits is None:
+            raise BadOptionError(f"--bits {shown(part)}: want whole numbers from {FEWEST_BITS} to {MOST_BITS}, such as 2,3,4,8")
+        numbers.append(bits)
+    if not numbers:
+        raise BadOptionError("--bits: nothing given, so that there is nothing to do: want for example 2,3,4,8")
+    refuse_twice("--bits", [str(bits) for bits in numbers])
+    return tuple(numbers)
 
 
 def _seeds(value: Any, info: ValidationInfo) -> tuple[int, ...]:
@@ -171,6 +188,8 @@ class Sweep(BaseModel):
 
     pretrained: Names
     sparsity: Annotated[tuple[Sparsity, ...], BeforeValidator(_sparsities)]
+    bits: Annotated[tuple[int, ...], BeforeValidator(_bits)] = ()
+    """For quantizers, each with each sparsity; other pruners have one trial for all."""
     pruner: Names = (PRUNER,)
     allocation: Names = (ALLOCATION,)
     modules: Annotated[tuple[str, ...], BeforeValidator(_modules)] = ("all",)
@@ -213,6 +232,8 @@ class Sweep(BaseModel):
             raise BadOptionError("calibration.seed is given twice: by --seeds and as an option")
         if self.fewshot_as_multiturn and not self.apply_chat_template:
             raise BadOptionError("--fewshot_as_multiturn true: goes with --apply_chat_template")
+        if self.refine is not None and self.bits:
+            raise BadOptionError(f"--refine {self.refine:g}: does not go with --bits: it looks for critical sparsities")
         for name in ("perplexity_window", "perplexity_bos"):
             if self.perplexity is None and getattr(self, name) != type(self).model_fields[name].default:
                 raise BadOptionError(f"--{name} {getattr(self, name)}: goes with --perplexity")
@@ -282,8 +303,11 @@ def sweep_from(fields: Mapping[str, Any]) -> Sweep:
     Raises:
         BadOptionError: the first that is wrong; a field that does not exist comes first.
     """
+    given = {name: value for name, value in fields.items() if value is not None}
+    if "bits" in given:
+        given.setdefault("sparsity", 0)
     try:
-        return Sweep.model_validate({name: value for name, value in fields.items() if value is not None})
+        return Sweep.model_validate(given)
     except ValidationError as error:
         raise _in_one_line(error) from None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness_ext.engine.plan import ALLOCATION, PRECISION, Plan, take_plan
 from harness_ext.errors import BadOptionError, did_you_mean, shortened
+from harness_ext.method.quantizer import Quantizer
 from harness_ext.plugins import Plugins, Registry
 from harness_ext.sweep.fields import MODEL_FIELDS, Sweep
 
@@ -17,7 +18,7 @@ DEFAULTS = {"modules": "all", "allocation": ALLOCATION, "precision": PRECISION, 
 
 @dataclass(frozen=True)
 class TrialSpec:
-    """One model, pruned in one way or dense.
+    """One model, pruned or quantised in one way, or dense.
 
     Args:
         arguments: the model arguments, as ``lm_eval --model pruned-hf --model_args`` takes them.
@@ -38,7 +39,7 @@ class TrialSpec:
     def __str__(self) -> str:
         if self.is_dense:
             return f"{self.pretrained} dense"
-        parts = [self.pretrained, self.plan.pruner.name, str(self.plan.sparsity)]
+        parts = [self.pretrained, self.plan.pruner.name, self.plan.amount.removeprefix("sparsity ")]
         parts += [str(self.arguments[name]) for name in ("allocation", "modules", "calibration") if name in self.arguments]
         parts += [f"seed {self.arguments['calibration.seed']}"] if "calibration.seed" in self.arguments else []
         parts += ["true_sequential"] if self.plan.true_sequential else []
@@ -49,12 +50,14 @@ def trials(sweep: Sweep, plugins: Plugins) -> list[TrialSpec]:
     """The trials in a fixed order, each checked in full. The dense trial of each model comes first.
 
     A pruner that reads no calibration text has one trial for all calibration sources and seeds. A pruner that measures no layer has one
-    trial with and without ``true_sequential``.
+    trial with and without ``true_sequential``. A pruner that is not a quantizer has one trial for all bits. Where nothing is removed,
+    there is one trial for all allocations.
 
     Raises:
         BadOptionError: an option that no method takes, or a combination that is impossible.
     """
     _check_options(sweep, plugins)
+    _check_bits(sweep, plugins)
     by_arguments: dict[str, TrialSpec] = {}
     for pretrained in sweep.pretrained:
         for arguments in [{"sparsity": 0}, *_pruned(sweep, plugins)]:
@@ -72,14 +75,15 @@ def _pruned(sweep: Sweep, plugins: Plugins) -> list[dict[str, Any]]:
         {
             "pruner": pruner,
             "sparsity": str(sparsity) if sparsity.pattern else sparsity.ratio,
+            **({} if bits is None else {"bits": bits}),
             "modules": modules,
-            "allocation": allocation,
+            "allocation": allocation if sparsity.ratio > 0 else ALLOCATION,
             "calibration": calibration,
             "precision": sweep.precision,
             "true_sequential": true_sequential,
         }
         | _options("pruner", plugins.pruners, pruner, sweep.options)
-        | _options("allocation", plugins.allocations, allocation, sweep.options)
+        | (_options("allocation", plugins.allocations, allocation, sweep.options) if sparsity.ratio > 0 else {})
         | _options("calibration", plugins.calibrations, calibration, sweep.options)
         | ({"calibration.seed": seed} if seed is not None else {})
         for pruner in sweep.pruner
@@ -88,9 +92,33 @@ def _pruned(sweep: Sweep, plugins: Plugins) -> list[dict[str, Any]]:
         for calibration in sweep.calibration
         for seed in (sweep.seeds or (None,))
         for true_sequential in sweep.true_sequential
+        for bits in (sweep.bits if is_quantizer(plugins, pruner) else (None,))
         for sparsity in sweep.sparsity
-        if sparsity.ratio > 0
+        if sparsity.ratio > 0 or bits is not None
     ]
+
+
+def is_quantizer(plugins: Plugins, name: str) -> bool:
+    """Whether a pruner takes bits."""
+    entry = plugins.pruners.items.get(name)
+    return entry is not None and issubclass(entry[0], Quantizer)
+
+
+def _check_bits(sweep: Sweep, plugins: Plugins) -> None:
+    """Bits and quantizers go together.
+
+    Raises:
+        BadOptionError: one of them is there, and the other is not.
+    """
+    quantizers = [name for name in sweep.pruner if is_quantizer(plugins, name)]
+    if sweep.bits and not quantizers:
+        known = ", ".join(sorted(name for name in plugins.pruners.items if is_quantizer(plugins, name)))
+        raise BadOptionError(
+            f"--bits {','.join(map(str, sweep.bits))}: no pruner of this sweep ({', '.join(sweep.pruner)}) quantises weights: want --pruner with "
+            f"one of {known}"
+        )
+    if quantizers and not sweep.bits:
+        raise BadOptionError(f"--pruner {quantizers[0]}: quantises weights: want --bits, such as --bits 2,3,4,8")
 
 
 def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> TrialSpec:

@@ -61,7 +61,13 @@ class TrialRecord:
 
     @property
     def is_dense(self) -> bool:
-        return self.ratio == 0
+        return self.ratio == 0 and self.bits is None
+
+    @property
+    def bits(self) -> int | None:
+        """The bits of a weight; None where weights are not quantised."""
+        bits = self.pruning["plan"].get("bits")
+        return None if bits is None else int(bits)
 
     @property
     def pretrained(self) -> str:
@@ -212,9 +218,9 @@ def checksum(described: Mapping[str, Any]) -> str:
 
 def order(record: TrialRecord) -> tuple[Any, ...]:
     """Sorts records in canonical order."""
-    plan = record.pruning["plan"]
+    plan, bits = record.pruning["plan"], record.bits or 0
     names = [record.pretrained, record.pruner, record.allocation, record.modules, record.calibration]
     return (
-        *(name or "" for name in names), -1 if record.seed is None else record.seed, record.ratio, record.sparsity,
+        *(name or "" for name in names), -1 if record.seed is None else record.seed, record.ratio, record.sparsity, bits,
         json.dumps(plan, sort_keys=True, default=str), record.key,
     )  # fmt: skip
