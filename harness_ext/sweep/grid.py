@@ -114,8 +114,8 @@ def _check_bits(sweep: Sweep, plugins: Plugins) -> None:
     if sweep.bits and not quantizers:
         known = ", ".join(sorted(name for name in plugins.pruners.items if is_quantizer(plugins, name)))
         raise BadOptionError(
-            f"--bits {','.join(map(str, sweep.bits))}: no pruner of this sweep ({', '.join(sweep.pruner)}) quantises weights: want --pruner with "
-            f"one of {known}"
+            f"--bits {','.join(map(str, sweep.bits))}: no pruner of this sweep ({', '.join(sweep.pruner)}) quantises weights: want one of "
+            f"{known}"
         )
     if quantizers and not sweep.bits:
         raise BadOptionError(f"--pruner {quantizers[0]}: quantises weights: want --bits, such as --bits 2,3,4,8")

@@ -4,7 +4,8 @@
 YAML; ``check_documents``, ``check_oracle`` and ``check_random`` build the task. The package also provides the pytest fixtures ``tiny_lm``,
 ``oracle_lm`` and ``random_lm``.
 
-``PrunerContract``, ``AllocationContract``, ``CalibrationContract`` and ``TaskFolderContract`` are classes of tests that plugins inherit.
+``PrunerContract``, ``QuantizerContract``, ``AllocationContract``, ``CalibrationContract`` and ``TaskFolderContract`` are classes of tests
+that plugins inherit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness_ext.testing.contracts.allocation import AllocationContract as AllocationContract
     from harness_ext.testing.contracts.calibration import CalibrationContract as CalibrationContract
     from harness_ext.testing.contracts.pruner import PrunerContract as PrunerContract
+    from harness_ext.testing.contracts.quantizer import QuantizerContract as QuantizerContract
     from harness_ext.testing.contracts.tasks import TaskFolderContract as TaskFolderContract
     from harness_ext.testing.documents import check_documents as check_documents
     from harness_ext.testing.findings import Finding as Finding
@@ -38,6 +40,7 @@ _HOMES = {
     "contracts.allocation": ("AllocationContract",),
     "contracts.calibration": ("CalibrationContract",),
     "contracts.pruner": ("PrunerContract",),
+    "contracts.quantizer": ("QuantizerContract",),
     "contracts.tasks": ("TaskFolderContract",),
     "documents": ("check_documents",),
     "findings": ("Finding", "NotCheckedError"),

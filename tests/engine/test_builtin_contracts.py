@@ -13,11 +13,16 @@ from harness_ext_pruners.stored import Stored
 
 from harness_ext import prune
 from harness_ext.plugins import Plugins
-from harness_ext.testing import AllocationContract, CalibrationContract, PrunerContract
+from harness_ext.testing import AllocationContract, CalibrationContract, PrunerContract, QuantizerContract
 from harness_ext.testing.contracts import given
 from harness_ext.weights.masks import save_masks
 
-OWN = ("harness_ext_pruners", "harness_ext_allocations", "harness_ext_calibrations")  # adapters of other libraries have tests of their own
+OWN = (
+    "harness_ext_pruners",
+    "harness_ext_quantizers",
+    "harness_ext_allocations",
+    "harness_ext_calibrations",
+)  # adapters of other libraries have tests of their own
 plugins = Plugins()
 
 
@@ -91,6 +96,25 @@ class TestStored(PrunerContract):
         return Stored(path=str(masks))
 
 
+class TestRTN(QuantizerContract):
+    quantizer = "rtn"
+
+
+class TestGPTQ(QuantizerContract):
+    quantizer = "gptq"
+
+
+class TestGPTQInOrderOfTheHessian(QuantizerContract):
+    quantizer = "gptq"
+    options: ClassVar = {"act_order": True}
+    patterns = ()
+
+
+class TestGPTQWithStaticGroups(QuantizerContract):
+    quantizer = "gptq"
+    options: ClassVar = {"static_groups": True, "symmetric": True}
+
+
 class TestUniform(AllocationContract):
     allocation = "uniform"
 
@@ -141,7 +165,7 @@ class TestHub(CalibrationContract):
 
 def test_every_built_in_plugin_is_tested_here():
     classes = [value for value in globals().values() if isinstance(value, type)]
-    named = {getattr(cls, kind) for cls in classes for kind in ("pruner", "allocation", "calibration") if hasattr(cls, kind)}
+    named = {getattr(cls, kind) for cls in classes for kind in ("pruner", "quantizer", "allocation", "calibration") if hasattr(cls, kind)}
     missing = built_in(plugins.pruners) | built_in(plugins.allocations) | built_in(plugins.calibrations)
     given_by_methods = {TestALPS().pruner().name, TestFile().calibration().name}
     assert missing == {name for name in named if isinstance(name, str)} | given_by_methods

@@ -12,12 +12,13 @@ import torch
 from broken_allocations import BROKEN_ALLOCATIONS, Even
 from broken_calibrations import BROKEN_CALIBRATIONS, Fixed
 from broken_pruners import BROKEN_PRUNERS, Good, Whole
+from broken_quantizers import BROKEN_QUANTIZERS
 from broken_statistics import BROKEN_STATISTICS
 from refusals import raises_line
 
 from harness_ext import PluginError
 from harness_ext.engine.checks import check_marks, check_modules, marks, untouched
-from harness_ext.testing import AllocationContract, CalibrationContract, PrunerContract, TaskFolderContract
+from harness_ext.testing import AllocationContract, CalibrationContract, PrunerContract, QuantizerContract, TaskFolderContract
 from harness_ext.testing.contracts import given
 
 TASKS = Path(__file__).parents[1] / "support" / "broken_tasks"
@@ -47,6 +48,11 @@ def test_a_pruner_that_breaks_a_rule_is_told_which(name, pruner, message):
     assert re.search(message, told(PrunerContract, name, pruner=pruner))
 
 
+@pytest.mark.parametrize(("name", "quantizer", "message"), BROKEN_QUANTIZERS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_quantizer_that_breaks_a_rule_is_told_which(name, quantizer, message):
+    assert re.search(message, told(QuantizerContract, name, quantizer=quantizer))
+
+
 @pytest.mark.parametrize(("name", "allocation", "message"), BROKEN_ALLOCATIONS, ids=lambda value: getattr(value, "__name__", None))
 def test_an_allocation_that_breaks_a_rule_is_told_which(name, allocation, message):
     assert re.search(message, told(AllocationContract, name, allocation=allocation))
@@ -68,6 +74,7 @@ def test_a_task_folder_that_breaks_a_rule_is_told_which(name, task, message, tmp
     ("contract", "broken"),
     [
         (PrunerContract, BROKEN_PRUNERS),
+        (QuantizerContract, BROKEN_QUANTIZERS),
         (AllocationContract, BROKEN_ALLOCATIONS),
         (CalibrationContract, BROKEN_CALIBRATIONS),
         (TaskFolderContract, BROKEN_TASKS),

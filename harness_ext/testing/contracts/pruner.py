@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
 from harness_ext.engine.checks import tensors_of, untouched
 from harness_ext.engine.global_state import kept_generators
-from harness_ext.engine.layerwise import output_error
 from harness_ext.errors import BadOptionError, HarnessExtError, PluginError
-from harness_ext.method.allocation import Allocation
 from harness_ext.method.pruner import ModelPruner, Pruned, Pruner, PruningMethod, StructuredPruner
 from harness_ext.method.sparsity import Sparsity
-from harness_ext.method.statistic import Hessian
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.additivity import check_additive
 from harness_ext.testing.contracts.given import fail, told_in_one_line
+from harness_ext.testing.contracts.layerwise import DTYPES, FirstLayerDense, devices, inputs, layer_error
 from harness_ext.testing.contracts.plugin import PluginContract
 
 Record = Mapping[str, Any]
 
-DEVICES = ("cuda", "xpu", "mps", "npu", "hpu")
-DTYPES = ((torch.float32, "float64"), (torch.bfloat16, "float32"), (torch.float16, "float32"))  # model and arithmetic
 RANDOM_SEEDS = (0, 1, 2)
-
-
-class FirstLayerDense(Allocation):
-    """Leaves the first layer dense, and spreads the sparsity evenly over the others."""
-
-    name: ClassVar[str] = "first-layer-dense"
-
-    def spread(self, sparsity: Any, layers: Any, measured: Any) -> Mapping[str, float | Sparsity]:
-        removed, rest = sum(sparsity.removed_of(layer.size) for layer in layers), sum(layer.size for layer in layers[1:])
-        return {layer.name: removed / rest if layer is not layers[0] else Sparsity(0.0) for layer in layers}
 
 
 class PrunerContract(PluginContract, degenerate.DegenerateCases):
@@ -116,7 +101,7 @@ class PrunerContract(PluginContract, degenerate.DegenerateCases):
         what = f"sparsity=2:7 of {given.WIDTH} inputs"
         pruner, weight = self._pruner("2:7"), given.layers_of(model)[0].weight
         try:
-            _call(pruner, weight, Sparsity.parse("2:7"), degenerate.measured(pruner, _inputs()))
+            _call(pruner, weight, Sparsity.parse("2:7"), degenerate.measured(pruner, inputs()))
         except HarnessExtError:
             return
         except Exception as error:
@@ -158,7 +143,7 @@ class PrunerContract(PluginContract, degenerate.DegenerateCases):
             self._check_output(model, f"in {dtype} with precision={precision}")
 
     def test_it_works_where_the_model_is(self) -> None:
-        for device in ["cpu", *(name for name in DEVICES if _available(name))]:
+        for device in devices():
             model = given.small_model().to(device)
             with told_in_one_line(f"on {device}"):
                 self._prune(model, 0.5, calibration=given.token_ids().to(device))
@@ -166,7 +151,7 @@ class PrunerContract(PluginContract, degenerate.DegenerateCases):
                 fail(f"{self._who()}: {other} was on {device} and is not any more")
             if not self._whole_model():
                 pruner, weight = self._pruner(), given.layers_of(model)[0].weight
-                new = _call(pruner, weight, Sparsity(0.5), degenerate.measured(pruner, _inputs().to(device)))
+                new = _call(pruner, weight, Sparsity(0.5), degenerate.measured(pruner, inputs().to(device)))
                 if new.device != weight.device or new.dtype != weight.dtype:
                     fail(f"{self._who()}: a weight in {weight.dtype} on {weight.device} came back in {new.dtype} on {new.device}")
 
@@ -175,7 +160,7 @@ class PrunerContract(PluginContract, degenerate.DegenerateCases):
         model = given.lab_model()
         with told_in_one_line(f"on {given.LAB}"):
             self._prune(model, self.quality_sparsity, calibration=ids)
-        measure = _loss if isinstance(self._pruner(), StructuredPruner) else _layer_error
+        measure = _loss if isinstance(self._pruner(), StructuredPruner) else layer_error
         mine, floor = (
             measure(model, text),
             sum(_of_random(self.quality_sparsity, seed, measure) for seed in RANDOM_SEEDS) / len(RANDOM_SEEDS),
@@ -254,15 +239,11 @@ class PrunerContract(PluginContract, degenerate.DegenerateCases):
     def _check_arguments(self) -> None:
         """Checks that the pruner does not change the weight and the statistic that it is given."""
         pruner, weight = self._pruner(), given.layers_of(given.small_model())[0].weight.clone()
-        statistic = degenerate.measured(pruner, _inputs())
+        statistic = degenerate.measured(pruner, inputs())
         with told_in_one_line():
             for what, tensors in (("weight", [weight]), ("statistic", tensors_of(statistic))):
                 with untouched(tensors, f"the {what} that it was given", self._who()):
                     _call(pruner, weight, Sparsity(0.5), statistic)
-
-
-def _inputs() -> torch.Tensor:
-    return torch.randn(64, given.WIDTH, generator=torch.Generator().manual_seed(3))
 
 
 def _call(pruner: PruningMethod, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> torch.Tensor:
@@ -279,41 +260,10 @@ def _call(pruner: PruningMethod, weight: torch.Tensor, sparsity: Sparsity, stati
     return new
 
 
-def _available(device: str) -> bool:
-    backend = getattr(torch, device, None) or getattr(torch.backends, device, None)
-    return backend is not None and hasattr(backend, "is_available") and bool(backend.is_available())
-
-
 def _loss(model: Any, ids: torch.Tensor) -> float:
     """The mean negative log-likelihood of a token, in nats."""
     with torch.no_grad():
         return float(model(input_ids=ids, labels=ids).loss)
-
-
-def _layer_error(model: Any, ids: torch.Tensor) -> float:
-    """The mean over the linear layers of ``||WX - W'X||^2 / ||WX||^2``, where X are the layer's inputs in the dense model."""
-    dense = given.lab_model()
-    layers = given.layers_of(dense)
-    with _listening(layers) as hessians, torch.no_grad():
-        dense(input_ids=ids)
-    pairs = zip(layers, given.layers_of(model), strict=True)
-    errors = [output_error(old.weight, new.weight.float(), hessians[old.name].matrix) for old, new in pairs]
-    return sum(errors) / len(errors)
-
-
-@contextmanager
-def _listening(layers: Any) -> Any:
-    hessians = {layer.name: Hessian(layer.in_features, layer.weight.device) for layer in layers}
-
-    def hook(name: str) -> Callable[..., None]:
-        return lambda _, args: hessians[name].update(args[0].reshape(-1, args[0].shape[-1]))
-
-    handles = [layer.module.register_forward_pre_hook(hook(layer.name)) for layer in layers]
-    try:
-        yield hessians
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _of_random(sparsity: float, seed: int, measure: Callable[[Any, torch.Tensor], float]) -> float:
