@@ -44,12 +44,13 @@ def test_every_argument_is_on_its_page_with_its_default(argument: str) -> None:
     assert shown.split(",")[0] == ("none" if default is None else f"`{default}`")
 
 
-@pytest.mark.parametrize("kind", ["pruners", "allocations", "calibrations"])
+@pytest.mark.parametrize("kind", ["pruners", "quantizers", "allocations", "calibrations"])
 def test_every_option_of_a_built_in_is_on_the_page_with_its_default(kind: str) -> None:
-    singular = kind[:-1]
+    singular, registry = ("pruner", "pruners") if kind == "quantizers" else (kind[:-1], kind)
     found: dict[str, dict[str, str]] = {}
     names: list[str] = []
-    section = ARGUMENTS_PAGE[ARGUMENTS_PAGE.index(f"| `{singular}=` |") :].split("\n\n", 1)[0]
+    heading = "| quantizer |" if kind == "quantizers" else f"| `{singular}=` |"
+    section = ARGUMENTS_PAGE[ARGUMENTS_PAGE.index(heading) :].split("\n\n", 1)[0]
     for first, option, default, *_ in rows(section)[2:]:
         names = re.findall(r"`([\w-]+)`", first) or ([first] if first else names)
         for name in names:
@@ -57,7 +58,7 @@ def test_every_option_of_a_built_in_is_on_the_page_with_its_default(kind: str) -
             if option != "none":
                 found[name][option.strip("`")] = default.strip("`")
     shared = found.pop("all", {})
-    ours = {name: plugin for name, (plugin, origin) in getattr(Plugins(), kind).items.items() if origin.entry_point == kind}
+    ours = {name: plugin for name, (plugin, origin) in getattr(Plugins(), registry).items.items() if origin.entry_point == kind}
     assert found.keys() == ours.keys()
     for name, plugin in ours.items():
         assert found[name] | shared == {f"{singular}.{option}": shown(value) for option, value in defaults(plugin).items()}, name
