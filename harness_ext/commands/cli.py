@@ -264,7 +264,8 @@ def report(
     metric: shared.Metrics = None,
     limit: shared.Limit = None,
     axis: Annotated[
-        str, typer.Option(help="Draw against sparsity, size (parameters that are not zero) or bytes (of these parameters).")
+        str,
+        typer.Option(help="Draw against sparsity, size (parameters that are not zero), bytes (of these) or bits (of the model)."),
     ] = "sparsity",
     replicates: Annotated[
         Texts, typer.Option(help="Models that were trained alike with different seeds, with commas. Repeatable, for other groups.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+
+N = TypeVar("N", int, float)
 
 SCALE_BITS = 16
 """What a scale counts in the size of a model."""
@@ -61,7 +63,7 @@ class Grid(NamedTuple):
         return (codes - self.zero_points) * self.scales
 
 
-def stored_bits(size: int, zeros: int, bits: int) -> int:
+def stored_bits(size: int, zeros: int, bits: N) -> N:
     """The bits that ``size`` numbers of ``bits`` bits take, of which ``zeros`` were removed.
 
     The cheaper of two forms: all numbers, or those that are left and one bit a number that says which they are.

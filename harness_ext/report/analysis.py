@@ -55,6 +55,7 @@ class Analysis:
     classes: Mapping[str, TaskClass]
     abilities: Mapping[str, str]
     families: Mapping[str, str]
+    quantised: list[Series] = field(default_factory=list)
     nothing_to_lose: list[NothingToLose] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     used: dict[tuple[str, str], list[str]] = field(default_factory=dict)
@@ -92,10 +93,10 @@ def analyse(
         ReportError: the results cannot be put side by side, or a group is wrong.
     """
     check_replicates(groups, trials)
-    series, missing = collect(trials)
+    series, quantised, missing = collect(trials)
     abilities = {task: known.ability for task, known in classes.items() if known.ability is not None}
     families = {task: known.family for task, known in classes.items()}
-    analysis = Analysis(list(trials), series, classes, abilities, families, gaps=[*gaps, *missing])
+    analysis = Analysis(list(trials), series, classes, abilities, families, quantised=quantised, gaps=[*gaps, *missing])
     dense = dense_trials(trials)
     _list_special_tasks(analysis, classes)
     analysis.rows, missing = rows(trials, abilities, UNCLASSIFIED, resamples)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness_ext.errors import did_you_mean, shown
+from harness_ext.method.grid import stored_bits
 from harness_ext.report.series import Series
 from harness_ext.report.trials import LoadedTrial, ReportError
 
@@ -31,7 +32,7 @@ class Axis:
     size: Callable[[LoadedTrial], float | None] | None = None
 
     def place(self, series: Series, sparsity: float) -> float:
-        """The position of the trials of a series at one sparsity. Sparsity 0 is the dense model."""
+        """The position of the trials of a series at one sparsity, or number of bits. 0 is the dense model."""
         if self.size is None:
             return sparsity
         trials = [series.dense] if sparsity == 0 and series.dense else list(series.points[sparsity].values())
@@ -68,7 +69,25 @@ class Axis:
 
 
 def _bytes(trial: LoadedTrial) -> float | None:
+    if trial.weight_bits is not None:
+        bits = bits_of_model(trial)
+        return None if bits is None else bits / 8
     return None if trial.nonzero is None or trial.bits is None else trial.nonzero * trial.bits / 8
+
+
+def bits_of_model(trial: LoadedTrial) -> float | None:
+    """The bits of the whole model; None if the results do not tell.
+
+    A quantised layer counts what its record says. A pruned layer counts the cheaper of two forms: all weights, or those that are left and
+    a mask of one bit a weight. All else counts the bits of its dtype.
+    """
+    if quantisation := trial.pruning.get("quantisation"):
+        return float(quantisation["bits_of_model"])
+    if trial.parameters is None or trial.bits is None:
+        return None
+    layers = [entry for entry in trial.pruning.get("layers", {}).values() if entry.get("weights") and "zeros" in entry]
+    rest = trial.parameters - sum(entry["weights"] for entry in layers)
+    return float(rest) * trial.bits + sum(stored_bits(entry["weights"], entry["zeros"], trial.bits) for entry in layers)
 
 
 SPARSITY = Axis("sparsity", "sparsity of the pruned layers")
@@ -78,6 +97,7 @@ AXES = {
         SPARSITY,
         Axis("size", "parameters that are not zero", lambda trial: trial.nonzero),
         Axis("bytes", "bytes of the parameters that are not zero", _bytes),
+        Axis("bits", "bits of the whole model", bits_of_model),
     )
 }
 

@@ -232,13 +232,14 @@ def _names(sides: Sequence[Side], chosen: Sequence[Sequence[LoadedTrial]]) -> tu
         names = ["dense" if side[0].is_dense else side[0].settings.get("pruner", "pruned") for side in chosen]
     else:
         descriptions = [_described(side[0]) for side in chosen]
-        names = [
-            ", ".join(values[name] if "." not in name else f"{name}={values[name]}" for name in differing if name in values)
-            for values in descriptions
-        ]
+        names = [", ".join(_in_words(name, values[name]) for name in differing if name in values) for values in descriptions]
     if names[0] == names[1] or not all(names):
         names = [shortened(side.typed) for side in sides]
     return names[0], names[1]
+
+
+def _in_words(name: str, value: str) -> str:
+    return f"{value} bits" if name == "bits" else value if "." not in name else f"{name}={value}"
 
 
 def _advice(path: Path) -> str:

@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass
 class Group:
-    """The rows of one method. Each row has a name, which is the sparsity, and a cell or None for each task."""
+    """The rows of one method. Each row has a name, which is the sparsity or the bits, and a cell or None for each task."""
 
     title: str
     rows: list[tuple[str, list[Cell | None]]] = field(default_factory=list)
@@ -55,7 +55,7 @@ def matrix(analysis: Analysis) -> Matrix:
     by_ability = tasks_by_ability(analysis)
     tasks = [task for group in by_ability.values() for task in group]
     rows = {(id(row.trial), row.score.task): row for row in analysis.rows}
-    labels = {id(trial): series.label for series in analysis.series for trial in series.trials}
+    labels = {id(trial): series.label for series in [*analysis.series, *analysis.quantised] for trial in series.trials}
     several = len({trial.pretrained for trial in analysis.trials}) > 1
     groups: dict[str, Group] = {}
     together: dict[tuple[str, str], list[LoadedTrial]] = {}
@@ -66,6 +66,7 @@ def matrix(analysis: Analysis) -> Matrix:
             method = f"{trial.pretrained}, {trial.plan['pruner']}" if several else str(trial.plan["pruner"])
             title = labels.get(id(trial), f"{method} (in no curve)")
             name = trial.sparsity if trial.pattern else f"{round(trial.achieved, 3):g}"
+            name = name if trial.weight_bits is None else f"{trial.weight_bits} bits"
         together.setdefault((title, name), []).append(trial)
     for title, name in sorted(together, key=lambda key: _order(key, analysis)):
         cells = [_cell([rows[id(trial), task] for trial in together[title, name] if (id(trial), task) in rows]) for task in tasks]
@@ -74,11 +75,11 @@ def matrix(analysis: Analysis) -> Matrix:
 
 
 def _order(key: tuple[str, str], analysis: Analysis) -> tuple[int, float]:
-    """Sort key: dense models, then methods in the order of the series, then trials in no curve; sparsities rise."""
+    """Sort key: dense models, then methods in the order of the series, then trials in no curve; sparsities and bits rise."""
     title, name = key
-    labels = [series.label for series in analysis.series]
+    labels = [series.label for series in [*analysis.series, *analysis.quantised]]
     place = -1 if title == "nothing removed" else labels.index(title) if title in labels else len(labels)
-    return place, float(name) if place >= 0 and ":" not in name else 0.0
+    return place, float(name.removesuffix(" bits")) if place >= 0 and ":" not in name else 0.0
 
 
 def _cell(rows: Sequence[Row]) -> Cell | None:

@@ -32,9 +32,14 @@ def multiples(analysis: Analysis, axis: Axis, abilities: Sequence[str | None]) -
     return drawn
 
 
-def keys(analysis: Analysis) -> list[tuple[str, str, str]]:
+def keys(analysis: Analysis, axis: Axis) -> list[tuple[str, str, str]]:
     """Colour, marker (as a character) and name of each method."""
-    return [(str(style(number)["color"]), GLYPHS[marker(number)], series.label) for number, series in enumerate(analysis.series)]
+    return [(str(style(number)["color"]), GLYPHS[marker(number)], series.label) for number, series in enumerate(_shown(analysis, axis))]
+
+
+def _shown(analysis: Analysis, axis: Axis) -> list[Series]:
+    """The methods with a line. Bits have no place on an axis of sparsities."""
+    return analysis.series if axis is SPARSITY else [*analysis.series, *analysis.quantised]
 
 
 def scores(series: Series, task: str) -> Mapping[float, list[float]]:
@@ -46,9 +51,17 @@ def scores(series: Series, task: str) -> Mapping[float, list[float]]:
     return scores_by_sparsity
 
 
+def _at(series: Series, place: float) -> str:
+    """The sparsity or the bits of a point, for its text."""
+    if series.quantised:
+        return f"with {place:g} bits" if place else "nothing removed"
+    return f"at sparsity {place:g}"
+
+
 def _ends(analysis: Analysis, axis: Axis) -> tuple[float, float]:
     """The ends of the horizontal axis, the same for all tasks."""
-    places = [axis.place(series, sparsity) for series in analysis.series for sparsity in [*([0.0] if series.dense else []), *series.points]]
+    shown = _shown(analysis, axis)
+    places = [axis.place(series, point) for series in shown for point in [*([0.0] if series.dense else []), *series.points]]
     if axis is not SPARSITY:
         places += [axis.of(trial) for trial in analysis.trials if trial.is_dense]
         return min(places) / 1.15, max(places) * 1.15
@@ -61,14 +74,15 @@ def _figure(analysis: Analysis, axis: Axis, task: str, ends: tuple[float, float]
 
     figure = Figure(figsize=(3.3, 2.3), layout="constrained")
     axes = figure.subplots()
-    for number, series in enumerate(analysis.series):
+    for number, series in enumerate(_shown(analysis, axis)):
         by_sparsity = scores(series, task)
         if not by_sparsity:
             continue
         x, y = axis.places(series, list(by_sparsity)), [float(np.mean(values)) for values in by_sparsity.values()]
-        axes.plot(x, y, **style(number), linewidth=1.5)
+        line = sorted(zip(x, y, strict=True)) if series.quantised else list(zip(x, y, strict=True))
+        axes.plot(*zip(*line, strict=True), **style(number), linewidth=1.5)
         texts = [
-            f"{series.label}, {task}: {mean:.4g} at sparsity {sparsity:g}{f' (mean of {len(values)} seeds)' if len(values) > 1 else ''}"
+            f"{series.label}, {task}: {mean:.4g} {_at(series, sparsity)}{f' (mean of {len(values)} seeds)' if len(values) > 1 else ''}"
             for (sparsity, values), mean in zip(by_sparsity.items(), y, strict=True)
         ]
         hover.points(axes, x, y, texts)
@@ -78,7 +92,7 @@ def _figure(analysis: Analysis, axis: Axis, task: str, ends: tuple[float, float]
         axes.plot(x, y, linestyle="none", marker="*", markersize=10, color="black", zorder=4)
         hover.points(axes, x, y, [f"{trial.pretrained}, {task}: {trial.tasks[task].value:.4g}, nothing removed" for trial in dense])
         axis.scale(axes)
-    elif not analysis.series:
+    elif not analysis.series and not analysis.quantised:
         hover.points(axes, [0.0] * len(dense), [trial.tasks[task].value for trial in dense], [trial.pretrained for trial in dense])
     axes.axhline(
         next(trial.tasks[task].chance for trial in analysis.trials if task in trial.tasks), color="#555555", linewidth=1, linestyle="--"

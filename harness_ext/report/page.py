@@ -49,7 +49,7 @@ def render(
             sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claim_sentences.get(id(result), result.sentence())
     caveats = _caveats(analysis)
     return template.render(
-        analysis=analysis, headline=headline, figures=drawn, title=title(analysis), matrix=matrix(analysis), keys=keys(analysis),
+        analysis=analysis, headline=headline, figures=drawn, title=title(analysis), matrix=matrix(analysis), keys=keys(analysis, axis),
         lost=lost(analysis, main), tables=details(analysis, rows, caveats), axis=axis, main=main, files=files, beside=beside,
         command=command, resamples=resamples, sentences=sentences, other=OTHER,
         version=metadata.version("lm-eval-pruned"), versions=_versions(analysis),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
+from harness_ext.report.trials import amount
 from harness_ext.report.words import critical_of, first_lost, name_of, of_curves
 from harness_ext.statistics.multiplicity import p_text
 
@@ -120,7 +121,8 @@ def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _seeds(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:
     shown = [
-        [row["model"], row["series"] or row["pruner"], row["sparsity"], row["task"], f"{row['seeds']}", f"{row['items']}",
+        [row["model"], row["series"] or row["pruner"], amount(row["bits"], row["sparsity"]), row["task"], f"{row['seeds']}",
+         f"{row['items']}",
          number(row["score"], 4), interval(row["score_low"], row["score_high"]), number(row["score_sd"], 4),
          interval(row["score_least"], row["score_greatest"]), number(row["corrected"], 4), number(row["corrected_sd"], 4),
          number(row["retained"]), interval(row["retained_low"], row["retained_high"]), number(row["retained_sd"])]
@@ -139,7 +141,8 @@ def _seeds(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Ta
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = [
-        [row["model"], row["series"] or row["pruner"] or "dense", row["sparsity"], whole(row["seed"]), row["task"], f"{row['answers']}",
+        [row["model"], row["series"] or row["pruner"] or "dense", amount(row["bits"], row["sparsity"]), whole(row["seed"]), row["task"],
+         f"{row['answers']}",
          number(row["entropy"]), number(row["label_entropy"]), f"{row['distinct']}", number(row["commonest"]),
          number(row["balanced_accuracy"])]
         for row in rows
@@ -158,7 +161,8 @@ def _labels(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _scores(rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = [
-        [row["model"], row["series"] or row["pruner"] or "dense", row["sparsity"], whole(row["seed"]), row["task"], row["metric"],
+        [row["model"], row["series"] or row["pruner"] or "dense", amount(row["bits"], row["sparsity"]), whole(row["seed"]), row["task"],
+         row["metric"],
          number(row["score"], 4), number(row["stderr"], 4), whole(row["items"]),
          f"{row['chance']:g}{'' if row['chance_declared'] else ' (assumed)'}", number(row["corrected"], 4), number(row["retained"]),
          interval(row["retained_low"], row["retained_high"]), p(row["mcnemar_p"]),

@@ -62,7 +62,8 @@ def report(
             table of lm-eval's tasks. All other tasks count in no mean.
         metrics: names of scores. A task is scored by the first of them that it has; by default acc, then exact_match and others.
         limit: use only results with this limit of items; ``all`` means results without a limit.
-        axis: horizontal axis of figures: ``sparsity``, ``size`` (nonzero parameters) or ``bytes`` (of the nonzero parameters).
+        axis: horizontal axis of figures: ``sparsity``, ``size`` (nonzero parameters), ``bytes`` (of the nonzero parameters) or ``bits``
+            (of the whole model, with masks, scales and zero points).
         replicates: groups of models, by name, that were trained alike with different seeds. The model is then the unit of statistics.
         resamples: the number of bootstrap resamples.
 

@@ -1,8 +1,8 @@
-"""Groups trials into series. A series is one model pruned in one way, at rising sparsities."""
+"""Groups trials into series. A series is one model pruned in one way at rising sparsities, or quantised in one way to several bits."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness_ext.report.trials import LoadedTrial, ReportError, check_same
@@ -19,6 +19,7 @@ class Series:
         dense: the trial of the dense model, if there is one.
         label: a short name that no other series has.
         points: trials by sparsity and calibration seed. The sparsity is the achieved one, rounded to 0.001.
+        quantised: whether ``points`` are by bits in place of sparsities, and the sparsity is one of the settings.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Series:
     dense: LoadedTrial | None
     label: str = ""
     points: dict[float, dict[int | None, LoadedTrial]] = field(default_factory=dict)
+    quantised: bool = False
 
     @property
     def seeds(self) -> list[int | None]:
@@ -42,8 +44,8 @@ def dense_trials(trials: Iterable[LoadedTrial]) -> dict[str, LoadedTrial]:
     return {trial.dense_digest: trial for trial in trials if trial.is_dense}
 
 
-def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
-    """Groups trials into series. Also returns what is in no series.
+def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[Series], list[str]]:
+    """Groups trials into series over sparsities, and series over bits. Also returns what is in no series.
 
     Raises:
         ReportError: results of different task versions or items are mixed, or two models have one name.
@@ -52,7 +54,7 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
     gaps: list[str] = []
     dense, series_by_key = dense_trials(trials), dict[tuple[str, str], Series]()
     for trial in trials:
-        if trial.is_dense:
+        if trial.is_dense or trial.weight_bits is not None:
             continue
         if trial.pattern:
             gaps.append(f"{trial.name}: in the table and not in curves, N:M patterns are another constraint than a ratio")
@@ -71,13 +73,31 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[str]]:
         series_by_key.values(),
         key=lambda each: (each.dense.nonzero or 0 if each.dense else 0, each.pretrained, sorted(each.settings.items())),
     )
-    _label(ordered)
+    quantised = _over_bits(trials, dense)
+    _label([*ordered, *quantised])
+    if quantised:
+        gaps.append(
+            f"no critical sparsity and no disparity of {', '.join(series.label for series in quantised)}: bits are not a sparsity; the "
+            "scores are in the tables, and in figures with --axis bits"
+        )
     for digest, name in sorted({(each.model, each.pretrained) for each in ordered if each.dense is None}):
         gaps.append(
             f"{name} ({digest}): there is no dense trial, so retained fractions, tests, flips, critical sparsities, curves and the "
             f"disparity cannot be computed; evaluate it with sparsity=0"
         )
-    return ordered, gaps
+    return ordered, quantised, gaps
+
+
+def _over_bits(trials: Sequence[LoadedTrial], dense: Mapping[str, LoadedTrial]) -> list[Series]:
+    """The series of quantised trials: one for each method and sparsity."""
+    series_by_key: dict[tuple[str, str], Series] = {}
+    for trial in trials:
+        if trial.weight_bits is not None:
+            settings = {name: value for name, value in trial.settings.items() if name != "bits"} | {"sparsity": trial.sparsity}
+            new = Series(trial.dense_digest, trial.pretrained, settings, dense.get(trial.dense_digest), quantised=True)
+            series = series_by_key.setdefault((trial.dense_digest, repr(sorted(settings.items()))), new)
+            series.points.setdefault(float(trial.weight_bits), {})[trial.seed] = trial
+    return sorted(series_by_key.values(), key=lambda each: (each.pretrained, sorted(each.settings.items())))
 
 
 def check_comparable(trials: Sequence[LoadedTrial]) -> None:
@@ -108,10 +128,12 @@ def check_comparable(trials: Sequence[LoadedTrial]) -> None:
 def _label(series: Sequence[Series]) -> None:
     """Gives each series a label: the method, and the other settings that differ among the series."""
     several = len({one.model for one in series}) > 1
-    names = dict.fromkeys(name for one in series for name in one.settings if name != "pruner")
+    names = dict.fromkeys(name for one in series for name in one.settings if name not in ("pruner", "sparsity"))
     for one in series:
         parts = [one.pretrained] if several else []
         parts.append(one.settings.get("pruner", "pruned"))
+        if one.settings.get("sparsity", "0") != "0":
+            parts.append(f"sparsity {one.settings['sparsity']}")
         for name in names:
             if name in one.settings and len({other.settings.get(name) for other in series if _comparable(name, one, other)}) > 1:
                 value = one.settings[name]

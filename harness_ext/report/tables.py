@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.report.analysis import Analysis
+from harness_ext.report.axis import bits_of_model
 from harness_ext.report.method_pairs import MethodPair, pair_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
@@ -21,7 +22,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "ability": TEXT, "metric": TEXT, "filter": TEXT, "items": WHOLE, "score": REAL, "stderr": REAL, "chance": REAL,
         "chance_declared": TRUTH, "corrected": REAL, "retained": REAL, "retained_low": REAL, "retained_high": REAL, "difference": REAL,
         "difference_low": REAL, "difference_high": REAL, "mcnemar_p": REAL, "right_to_wrong": WHOLE, "wrong_to_right": WHOLE,
-        "dense_right": WHOLE, "dense_wrong": WHOLE, "not_computed": TEXT, "fingerprint": TEXT, "source": TEXT,
+        "dense_right": WHOLE, "dense_wrong": WHOLE, "not_computed": TEXT, "fingerprint": TEXT, "source": TEXT, "bits": WHOLE,
+        "bits_of_model": REAL,
     },
     "curves": {
         "series": TEXT, "ability": TEXT, "tasks": TEXT, "sparsity": REAL, "corrected_score": REAL, "low": REAL, "high": REAL,
@@ -43,12 +45,12 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "labels": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "answers": WHOLE, "entropy": REAL,
-        "label_entropy": REAL, "distinct": WHOLE, "commonest": REAL, "balanced_accuracy": REAL, "fingerprint": TEXT,
+        "label_entropy": REAL, "distinct": WHOLE, "commonest": REAL, "balanced_accuracy": REAL, "fingerprint": TEXT, "bits": WHOLE,
     },
     "seeds": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,
         "level": REAL, "caveat": TEXT,
-        **{f"{name}{part}": REAL for name in ("score", "corrected", "retained", "difference") for part in SPREAD},
+        **{f"{name}{part}": REAL for name in ("score", "corrected", "retained", "difference") for part in SPREAD}, "bits": WHOLE,
     },
     "ladder": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "ability": TEXT, "tasks": TEXT, "nonzero": REAL, "corrected_score": REAL,
@@ -99,7 +101,7 @@ def csv_text(table: str, rows: Sequence[Row]) -> str:
 
 
 def _series_labels(analysis: Analysis) -> dict[int, str]:
-    return {id(trial): series.label for series in analysis.series for trial in series.trials}
+    return {id(trial): series.label for series in [*analysis.series, *analysis.quantised] for trial in series.trials}
 
 
 def _scores(analysis: Analysis) -> list[Row]:
@@ -121,7 +123,7 @@ def _scores(analysis: Analysis) -> list[Row]:
             "mcnemar_p": mcnemar.p_value if mcnemar else None, "right_to_wrong": flips.right_to_wrong if flips else None,
             "wrong_to_right": flips.wrong_to_right if flips else None, "dense_right": flips.dense_right if flips else None,
             "dense_wrong": flips.dense_wrong if flips else None, "not_computed": row.why_not if not trial.is_dense else None,
-            "fingerprint": trial.fingerprint, "source": trial.source,
+            "fingerprint": trial.fingerprint, "source": trial.source, "bits": trial.weight_bits, "bits_of_model": bits_of_model(trial),
         })  # fmt: skip
     return rows
 
@@ -199,7 +201,7 @@ def _labels(analysis: Analysis) -> list[Row]:
             "sparsity": "0" if row.trial.is_dense else row.trial.sparsity, "seed": row.trial.seed, "task": row.score.task,
             "answers": len(row.score.predictions or ()), "entropy": row.labels.entropy, "label_entropy": row.labels.label_entropy,
             "distinct": row.labels.distinct, "commonest": row.labels.commonest, "balanced_accuracy": row.labels.balanced_accuracy,
-            "fingerprint": row.trial.fingerprint,
+            "fingerprint": row.trial.fingerprint, "bits": row.trial.weight_bits,
         }
         for row in analysis.rows if row.labels
     ]  # fmt: skip
@@ -214,7 +216,7 @@ def _seeds(analysis: Analysis) -> list[Row]:
             "chance": spread.found.chance, "level": spread.found.accuracy.mean.level, "caveat": spread.found.caveat,
             **_spread("score", spread.found.accuracy),
             **_spread("corrected", spread.found.corrected), **_spread("retained", spread.found.retained),
-            **_spread("difference", spread.found.difference),
+            **_spread("difference", spread.found.difference), "bits": spread.trial.weight_bits,
         }
         for spread in analysis.spreads
     ]  # fmt: skip

@@ -59,7 +59,7 @@ class TaskScore:
 
 @dataclass
 class LoadedTrial:
-    """One model, dense or pruned.
+    """One model, dense, pruned or quantised.
 
     Args:
         source: the folder or file of the results.
@@ -103,8 +103,19 @@ class LoadedTrial:
         return str(self.pruning["fingerprint"])
 
     @property
+    def weight_bits(self) -> int | None:
+        """Bits of a quantised weight; None where weights are not quantised."""
+        bits = self.plan.get("bits")
+        return None if bits is None else int(bits)
+
+    @property
     def is_dense(self) -> bool:
-        return self.ratio == 0
+        return self.ratio == 0 and self.weight_bits is None
+
+    @property
+    def amount(self) -> str:
+        """What was done to the weights, for a cell of a table: ``0.5``, ``4 bits``, or ``4 bits, sparsity 0.5``."""
+        return amount(self.weight_bits, self.sparsity)
 
     @property
     def sparsity(self) -> str:
@@ -133,7 +144,7 @@ class LoadedTrial:
 
     @property
     def settings(self) -> dict[str, str]:
-        """All pruning settings but the sparsity and the seed. Trials with the same settings make one curve."""
+        """All pruning settings but the sparsity and the seed. Trials with the same settings make one curve, unless they are quantised."""
         if self.is_dense:
             return {}
         plan, settings = self.plan, {name: str(self.plan[name]) for name in ("pruner", "modules", "allocation") if name in self.plan}
@@ -143,6 +154,7 @@ class LoadedTrial:
             for name, value in plan.get(f"{kind}_options", {}).items():
                 if (kind, name) != ("calibration", "seed"):
                     settings[f"{kind}.{name}"] = json.dumps(value, default=str)
+        settings |= {"bits": str(self.weight_bits)} if self.weight_bits is not None else {}
         settings |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
         return settings | {"precision": str(plan.get("precision", ""))}
 
@@ -152,7 +164,13 @@ class LoadedTrial:
         if self.is_dense:
             return f"{self.pretrained} dense ({self.source})"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.pretrained} {self.plan['pruner']} {self.sparsity}{seed} ({self.source})"
+        return f"{self.pretrained} {self.plan['pruner']} {self.amount}{seed} ({self.source})"
+
+
+def amount(bits: int | None, sparsity: str) -> str:
+    """A sparsity, and the bits of a quantised weight."""
+    removed = f", sparsity {sparsity}" if sparsity != "0" else ""
+    return sparsity if bits is None else f"{bits} bits{removed}"
 
 
 def share_chances(trials: Sequence[LoadedTrial]) -> None:

@@ -53,7 +53,10 @@ def title(analysis: Analysis) -> str:
     if not pruned:
         return f"Scores of {_models([trial.pretrained for trial in analysis.trials])}"
     several = len(pruned) > 1
-    return f"What {_models(pruned)} {'lose' if several else 'loses'} when {'they are' if several else 'it is'} pruned"
+    changed = [trial for trial in analysis.trials if not trial.is_dense]
+    ways = ["pruned"] if any(trial.ratio > 0 for trial in changed) else []
+    ways += ["quantised"] if any(trial.weight_bits is not None for trial in changed) else []
+    return f"What {_models(pruned)} {'lose' if several else 'loses'} when {'they are' if several else 'it is'} {' or '.join(ways)}"
 
 
 def _models(names: Sequence[str]) -> str:

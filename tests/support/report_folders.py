@@ -28,9 +28,20 @@ def falling(items: int, dense: float, kept: dict[float, float], seed: int = 0) -
     }
 
 
-def pruning(sparsity: str, achieved: float, *, pruner: str = "magnitude", modules: str = "all", seed: int | None = None, dense: str = "d0"):
+def pruning(
+    sparsity: str,
+    achieved: float,
+    *,
+    pruner: str = "magnitude",
+    modules: str = "all",
+    seed: int | None = None,
+    dense: str = "d0",
+    bits: int | None = None,
+    bits_of_model: int | None = None,
+):
     plan: dict[str, Any] = {"pruner": pruner, "pruner_options": {}, "sparsity": sparsity, "modules": modules, "allocation": "uniform"}
     plan |= {"allocation_options": {}, "precision": "float32"}
+    plan |= {} if bits is None else {"bits": bits}
     if seed is not None:
         plan |= {"calibration": "self", "calibration_options": {"samples": 8, "seed": seed}}
     zeros = round(1000 * achieved)
@@ -38,6 +49,7 @@ def pruning(sparsity: str, achieved: float, *, pruner: str = "magnitude", module
     print_of = hashlib.sha256(json.dumps([plan, dense], sort_keys=True).encode()).hexdigest()[:16]
     environment = {"torch": "2.13.0", "lm-eval-pruned": "0.1.0", "device": "cpu", "threads": 1}
     record = {"plan": plan, "dense_digest": dense, "fingerprint": print_of, "achieved_sparsity": achieved, "layers": layers}
+    record |= {} if bits is None else {"quantisation": {"bits": bits, "bits_of_model": bits_of_model}}
     return record | {"environment": environment}
 
 
@@ -70,7 +82,7 @@ def write_trial(
     out: Path, scores: dict[str, list[int]], sparsity: str = "0", *, pretrained: str = "tiny", logged: bool = True, **options: Any
 ):
     """A record as docs/sweep.md describes it; options are those of ``pruning`` and ``results``."""
-    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense", "bits", "bits_of_model") if name in options}
     limit, answers = options.pop("limit", None), options.pop("answers", None)
     left, colon, of = sparsity.partition(":")
     ratio = int(left) / int(of) if colon else float(sparsity)
@@ -106,7 +118,7 @@ def write_plain(
 ) -> Path:
     """What ``lm_eval --output_path`` writes."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense") if name in options}
+    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense", "bits", "bits_of_model") if name in options}
     answers = options.pop("answers", None)
     found = results(scores, pruning(sparsity, float(sparsity), **named), {"pretrained": "tiny", "sparsity": sparsity}, **options)
     if not logged:

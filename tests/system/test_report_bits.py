@@ -1,0 +1,147 @@
+"""Reports of quantised models: in tables and on the axis of bits, and in no statement on sparsities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_folders import CONTEXT, RECALL, rows, sweep, write_trial
+from test_report_axis import places
+
+from harness_ext.report import report
+from harness_ext.report.compare import compare_results
+
+BITS_OF_MODEL = {2: 40_000, 4: 60_000, 8: 100_000}
+
+
+def trials(out: Path, *, dtype: str = "torch.float16", **options: object) -> Path:
+    """A sweep over sparsities, with a quantiser beside it: 2 bits lose as much as the sparsity 0.8, and 8 bits lose nothing."""
+    sweep(out)
+    for bits, like in ((2, 0.8), (4, 0.3), (8, 0.0)):
+        write_quantised(out, bits, like, **options)
+    for file in (*out.rglob("results.json"), *out.rglob("trial.json")):
+        _with_dtype(file, dtype)
+    return out
+
+
+def write_quantised(out: Path, bits: int, like: float, sparsity: str = "0", **options: object) -> None:
+    scores = {"lab_facts_closed": RECALL[like], "icl_linear": CONTEXT[like]}
+    write_trial(out, scores, sparsity, pruner="gptq", bits=bits, bits_of_model=BITS_OF_MODEL[bits], **options)
+
+
+def _with_dtype(file: Path, dtype: str) -> None:
+    """Writes the dtype of the model into a record, and its checksums."""
+    import hashlib
+
+    from harness_ext.sweep.records import checksum
+
+    if file.name == "results.json":
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results["config"]["model_dtype"] = dtype
+        file.write_text(json.dumps(results), encoding="utf-8")
+        return
+    described = json.loads(file.read_text(encoding="utf-8"))
+    del described["checksum"]
+    described["files"]["results.json"] = hashlib.sha256((file.parent / "results.json").read_bytes()).hexdigest()
+    file.write_text(json.dumps({"checksum": checksum(described), **described}), encoding="utf-8")
+
+
+def test_quantised_models_are_in_the_tables_and_not_taken_for_dense(tmp_path: Path) -> None:
+    done = report([trials(tmp_path / "run")], resamples=200)
+    scores = [row for row in rows(done.page.parent, "scores") if row["task"] == "icl_linear"]
+    assert [(row["pruner"], row["bits"], row["sparsity"]) for row in scores if row["bits"]] == [
+        ("gptq", "2", "0"), ("gptq", "4", "0"), ("gptq", "8", "0"),
+    ]  # fmt: skip
+    assert all(row["retained"] for row in scores if row["bits"])
+    assert sum(row["pruner"] == "" for row in scores) == 1
+    text = done.page.read_text(encoding="utf-8")
+    assert "4 bits" in text
+    assert "pruned or quantised" in text
+
+
+def test_they_change_nothing_in_statements_on_sparsities(tmp_path: Path) -> None:
+    sweep(tmp_path / "alone")
+    alone, both = report([tmp_path / "alone"], resamples=200), report([trials(tmp_path / "both")], resamples=200)
+    for name in ("curves", "critical", "disparity", "layers", "ladder"):
+        assert rows(alone.page.parent, name) == rows(both.page.parent, name), name
+    assert any("bits are not a sparsity" in gap for gap in both.gaps)
+    assert not any("bits are not a sparsity" in gap for gap in alone.gaps)
+
+
+def test_on_the_axis_of_bits_all_ways_of_making_a_model_smaller_have_a_place(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    write_trial(
+        tmp_path / "run", {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}, pretrained="tinier", dense="d1", parameters=5000
+    )
+    for file in (*(tmp_path / "run").rglob("results.json"), *(tmp_path / "run").rglob("trial.json")):
+        _with_dtype(file, "torch.float16")
+    done = report([tmp_path / "run"], axis="bits", resamples=200)
+    found = places(done.page, "task-icl_linear")
+    # 10,000 parameters of 16 bits, 2,000 of them in the pruned layers
+    by_bits = {
+        160_000: found[f"gptq, icl_linear: {np.mean(CONTEXT[0.0]):.4g} nothing removed"],
+        100_000: found[f"gptq, icl_linear: {np.mean(CONTEXT[0.0]):.4g} with 8 bits"],
+        60_000: found[f"gptq, icl_linear: {np.mean(CONTEXT[0.3]):.4g} with 4 bits"],
+        40_000: found[f"gptq, icl_linear: {np.mean(CONTEXT[0.8]):.4g} with 2 bits"],
+        80_000: found[f"tinier, icl_linear: {np.mean(CONTEXT[0.6]):.4g}, nothing removed"],
+        8000 * 16 + 2 * (400 * 16 + 1000): found[f"magnitude, icl_linear: {np.mean(CONTEXT[0.6]):.4g} at sparsity 0.6"],
+    }  # fmt: skip
+    slope, start = np.polyfit(np.log(list(by_bits)), list(by_bits.values()), 1)
+    for size, place in by_bits.items():
+        assert place == pytest.approx(start + slope * np.log(size), abs=0.1)
+    sizes = {row["bits_of_model"] for row in rows(done.page.parent, "scores")}
+    assert {"160000.0", "100000.0", "60000.0", "40000.0", "80000.0"} < sizes
+
+
+def test_on_other_axes_they_have_their_own_size(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    for axis in ("size", "bytes"):
+        done = report([tmp_path / "run"], tmp_path / axis, axis=axis, resamples=200)
+        assert any("with 2 bits" in text for text in places(done.page, "task-icl_linear"))
+    done = report([tmp_path / "run"], tmp_path / "sparsity", resamples=200)
+    assert not any("with 2 bits" in text for text in places(done.page, "task-icl_linear"))
+
+
+def test_each_sparsity_is_a_line_of_its_own(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    for bits, like in ((2, 0.8), (4, 0.6)):
+        write_quantised(tmp_path / "run", bits, like, "0.5")
+    done = report([tmp_path / "run"], resamples=200)
+    assert [(series.label, sorted(series.points)) for series in done.analysis.quantised] == [
+        ("gptq", [2.0, 4.0, 8.0]), ("gptq, sparsity 0.5", [2.0, 4.0]),
+    ]  # fmt: skip
+    assert len(done.analysis.series) == 1
+
+
+def test_a_folder_of_bits_alone_has_a_report(tmp_path: Path) -> None:
+    for bits, like in ((2, 0.8), (8, 0.0)):
+        write_quantised(tmp_path / "run", bits, like)
+    write_trial(tmp_path / "run", {"lab_facts_closed": RECALL[0.0], "icl_linear": CONTEXT[0.0]})
+    for axis in ("sparsity", "size"):
+        done = report([tmp_path / "run"], tmp_path / axis, axis=axis, resamples=200)
+        text = done.page.read_text(encoding="utf-8")
+        assert "when it is quantised" in text
+        assert "2 bits" in text
+
+
+def test_seeds_of_one_number_of_bits_are_taken_together(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for bits, like in ((2, 0.8), (8, 0.3)):
+            write_quantised(tmp_path / "run", bits, like, seed=seed)
+    write_trial(tmp_path / "run", {"lab_facts_closed": RECALL[0.0], "icl_linear": CONTEXT[0.0]})
+    done = report([tmp_path / "run"], resamples=200)
+    found = [(row["bits"], row["seeds"]) for row in rows(done.page.parent, "seeds") if row["task"] == "icl_linear"]
+    assert found == [("2", "2"), ("8", "2")]
+    assert len(rows(done.page.parent, "scores")) == 2 * (4 + 1)
+
+
+def test_two_methods_are_compared_at_the_bits_that_are_named(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    folder = tmp_path / "run"
+    compared = compare_results(f"{folder}:pruner=gptq,bits=2", f"{folder}:pruner=gptq,bits=4", resamples=200)
+    (pair,) = compared.pairs
+    assert compared.names == ("2 bits", "4 bits")
+    difference = next(each for each in pair.tasks if each.name == "lab_facts_closed").difference.value
+    assert difference == pytest.approx(np.mean(RECALL[0.3]) - np.mean(RECALL[0.8]))
