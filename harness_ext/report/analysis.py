@@ -11,6 +11,7 @@ from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, MIXED, NAMES, RE
 from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_lose, tasks_at_chance
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
 from harness_ext.report.curves import curves
+from harness_ext.report.equal_bits import AtBits, equal_bits
 from harness_ext.report.ladder import SizedScore, ladder
 from harness_ext.report.replicates import Replicates, check_replicates, replicates
 from harness_ext.report.rows import Row, rows
@@ -47,6 +48,8 @@ class Analysis:
         over_models: the same over several trained models, by the label of the method.
         claims: the headline statements, one for each method; over trained models if there are replicates.
         ladder_tasks: names of the tasks that all dense models share, by ability.
+        quantised: series over bits; they are in no statement on sparsities.
+        at_bits: scores of abilities by the bits of the whole model, where models were quantised; at_bits_tasks: their tasks, by ability.
         gaps: what could not be computed, and why.
     """
 
@@ -67,6 +70,8 @@ class Analysis:
     spreads: list[SeedSpread] = field(default_factory=list)
     sized_scores: list[SizedScore] = field(default_factory=list)
     ladder_tasks: dict[str, list[str]] = field(default_factory=dict)
+    at_bits: list[AtBits] = field(default_factory=list)
+    at_bits_tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
 
@@ -120,7 +125,9 @@ def analyse(
     _claims(work, methods, drops, resamples)
     dense_ladder = ladder(trials, series, abilities, families)
     analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks
-    analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps]))
+    at_equal_bits = equal_bits(trials, series, quantised, abilities, families)
+    analysis.at_bits, analysis.at_bits_tasks = at_equal_bits.scores, at_equal_bits.tasks
+    analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps, *at_equal_bits.gaps]))
     return analysis
 
 

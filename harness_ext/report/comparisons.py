@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.axis import SPARSITY, Axis
+from harness_ext.report.axis import AXES, SPARSITY, Axis
 from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, Hover, band, draw, legend, panels, style
 from harness_ext.report.hero import ends
 from harness_ext.report.series import Series
@@ -34,6 +34,8 @@ def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: 
         gaps.append("no figure of critical sparsities: there is none")
     if analysis.sized_scores and axis is SPARSITY:  # with another axis, the first figure shows the same
         drawn.append(_ladder(analysis, folder))
+    if analysis.at_bits:
+        drawn.append(_at_bits(analysis, folder))
     if pairs := module_pairs(analysis):
         drawn.append(_modules(analysis, pairs, folder))
     else:
@@ -144,6 +146,43 @@ def _ladder(analysis: Analysis, folder: Path) -> Drawn:
         "Mean chance-corrected score against the parameters that are not zero, dense models (stars) and pruned ones, on the tasks that all "
         "dense models have. Points have no intervals.",
         f"Line charts of the score against parameters, one panel for each ability. {summary}.", make,
+    )  # fmt: skip
+
+
+def _at_bits(analysis: Analysis, folder: Path) -> Drawn:
+    shown = list(dict.fromkeys(entry.ability for entry in analysis.at_bits))
+
+    def make(hover: Hover) -> Figure:
+        figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
+        for panel, ability in zip(axes, shown, strict=True):
+            entries = sorted((entry for entry in analysis.at_bits if entry.ability == ability), key=lambda entry: entry.bits)
+            dense = [entry for entry in entries if entry.series is None]
+            star: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none"}
+            panel.plot([entry.bits for entry in dense], [entry.score for entry in dense], label="nothing removed", **star)
+            for index, series in enumerate([*analysis.series, *analysis.quantised]):
+                points = [entry for entry in entries if entry.series == series.label]
+                x, y = [entry.bits for entry in points], [entry.score for entry in points]
+                panel.plot(x, y, label=series.label, **style(index))
+                hover.points(
+                    panel, x, y, [f"{entry.series}, {entry.amount}: {entry.score:.4g} at {entry.bits:.4g} bits" for entry in points]
+                )
+            AXES["bits"].scale(panel)
+            panel.set_title(name_of(ability), fontsize=10)
+            panel.set_xlabel(AXES["bits"].label)
+            panel.set_ylabel("score above chance")
+            panel.tick_params(labelleft=True)
+        legend(figure, axes)
+        return figure
+
+    summary = "; ".join(
+        f"{name_of(entry.ability)} of {entry.series or entry.pretrained} ({entry.amount}) with {entry.bits:.3g} bits: {entry.score:.2f}"
+        for entry in analysis.at_bits
+    )
+    return draw(
+        folder, "bits", "Pruned, quantised and dense models at equal bits",
+        "Mean chance-corrected score against the bits of the whole model, on the tasks that all dense models have. Quantised layers count "
+        "codes, scales and zero points, pruned layers the weights that are left and a mask of one bit a weight. Points have no intervals.",
+        f"Line charts of the score against bits, one panel for each ability. {summary}.", make,
     )  # fmt: skip
 
 

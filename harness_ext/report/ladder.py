@@ -57,12 +57,12 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
         result.gaps.append(f"no ladder of dense models: the results do not say how many parameters there are in {unknown[0]}")
         return result
     for ability in ABILITIES:
-        tasks = _tasks(dense, [task for task, task_ability in abilities.items() if task_ability == ability], result.gaps)
+        tasks = shared_tasks(dense, [task for task, task_ability in abilities.items() if task_ability == ability], result.gaps)
         if not tasks:
             result.gaps.append(f"no ladder for {NAMES[ability]}: there is no task of it that all dense models have")
             continue
         result.tasks[ability] = tasks
-        steps = [(float(trial.nonzero or 0), _mean([trial], tasks, families)) for trial in dense]
+        steps = [(float(trial.nonzero or 0), mean_of([trial], tasks, families)) for trial in dense]
         result.sized_scores += [
             SizedScore(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
         ]
@@ -73,31 +73,42 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
                     result.gaps.append(f"{each.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
                     continue
                 nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
-                score, equal = _mean(pruned, tasks, families), _between(nonzero, steps)
+                score, equal = mean_of(pruned, tasks, families), between(nonzero, steps)
                 result.sized_scores.append(SizedScore(each.pretrained, each.label, sparsity, ability, nonzero, score, equal))
     return result
 
 
-def _tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[str]) -> list[str]:
-    """The tasks for which every dense model has a result on the same items."""
+def shared_tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[str], left_out: str = "not in the ladder") -> list[str]:
+    """The tasks for which every dense model has a result on the same items.
+
+    Args:
+        gaps: gets the other tasks, with the reason.
+        left_out: what is said of them.
+    """
     usable = []
     for task in tasks:
         scores = [trial.tasks.get(task) for trial in dense]
         if any(score is None for score in scores):
-            gaps.append(f"{task} is not in the ladder: not every dense model has a result of it")
+            gaps.append(f"{task} is {left_out}: not every dense model has a result of it")
         elif not all(same_items(scores[0], score) for score in scores if scores[0] and score):
-            gaps.append(f"{task} is not in the ladder: its items are not the same for every model")
+            gaps.append(f"{task} is {left_out}: its items are not the same for every model")
         else:
             usable.append(task)
     return usable
 
 
-def _mean(trials: Sequence[LoadedTrial], tasks: Sequence[str], families: Mapping[str, str]) -> float:
+def mean_of(trials: Sequence[LoadedTrial], tasks: Sequence[str], families: Mapping[str, str]) -> float:
+    """The mean chance-corrected score of an ability, over its families of tasks."""
     return family_mean({task: float(np.mean([trial.tasks[task].corrected for trial in trials])) for task in tasks}, families)
 
 
-def _between(nonzero: float, steps: Sequence[tuple[float, float]]) -> float | None:
+def between(size_wanted: float, steps: Sequence[tuple[float, float]]) -> float | None:
+    """The score at a size, between dense models; None outside of their sizes.
+
+    Args:
+        steps: size and score of each dense model, in rising order of the sizes.
+    """
     sizes = [size for size, _ in steps]
-    if not sizes[0] <= nonzero <= sizes[-1]:
+    if not sizes[0] <= size_wanted <= sizes[-1]:
         return None
-    return float(np.interp(np.log(nonzero), np.log(sizes), [score for _, score in steps]))
+    return float(np.interp(np.log(size_wanted), np.log(sizes), [score for _, score in steps]))

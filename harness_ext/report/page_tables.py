@@ -67,6 +67,7 @@ def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Tabl
         _critical(analysis, caveat_notes),
         _methods(rows["methods"], caveat_notes),
         _ladder(rows["ladder"]),
+        _at_bits(rows["bits"]),
         _seeds(rows["seeds"], caveat_notes),
         _labels(rows["labels"]),
         _scores(rows["scores"]),
@@ -117,6 +118,21 @@ def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
     ]
     heads = ["model", "method", "sparsity", "ability", "nonzero parameters", "score", "dense at equal parameters"]
     return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 6))
+
+
+def _at_bits(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or "nothing removed", row["amount"], name_of(row["ability"]), f"{row['bits_of_model']:,.0f}",
+         number(row["corrected_score"]), number(row["dense_at_equal_bits"])]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "Mean chance-corrected scores. Quantised layers count codes, scales and zero points, pruned layers a mask of one bit a weight, and "
+        "all else its dtype. Quantisation is simulated. The dense score at equal bits is interpolated, in the logarithm of bits, between "
+        "the two nearest dense models; a dash stands where there is none on both sides."
+    ]
+    heads = ["model", "method", "sparsity or bits", "ability", "bits of the model", "score", "dense at equal bits"]
+    return Table("Models of the same number of bits", heads, shown, notes, (2, 4, 5, 6))
 
 
 def _seeds(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:

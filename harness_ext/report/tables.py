@@ -56,6 +56,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "ability": TEXT, "tasks": TEXT, "nonzero": REAL, "corrected_score": REAL,
         "dense_at_equal_nonzero": REAL,
     },
+    "bits": {
+        "model": TEXT, "series": TEXT, "amount": TEXT, "ability": TEXT, "tasks": TEXT, "bits_of_model": REAL, "corrected_score": REAL,
+        "dense_at_equal_bits": REAL,
+    },
     "methods": {
         "first": TEXT, "second": TEXT, "first_sparsity": TEXT, "second_sparsity": TEXT, "seeds": TEXT, "kind": TEXT, "name": TEXT,
         "tasks": TEXT, "items": WHOLE, "first_score": REAL, "second_score": REAL, "difference": REAL, "low": REAL, "high": REAL,
@@ -72,6 +76,7 @@ def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, li
     return {
         "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
         "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
+        "bits": _at_bits(analysis),
         "methods": pair_rows(pairs),
     }  # fmt: skip
 
@@ -227,6 +232,17 @@ def _spread(name: str, spread: Spread | None) -> Row:
         return {f"{name}{part}": None for part in SPREAD}
     values = (spread.mean.value, spread.mean.low, spread.mean.high, spread.sd, spread.least, spread.greatest)
     return {f"{name}{part}": value for part, value in zip(SPREAD, values, strict=True)}
+
+
+def _at_bits(analysis: Analysis) -> list[Row]:
+    return [
+        {
+            "model": entry.pretrained, "series": entry.series, "amount": entry.amount, "ability": entry.ability,
+            "tasks": " ".join(analysis.at_bits_tasks[entry.ability]), "bits_of_model": entry.bits, "corrected_score": entry.score,
+            "dense_at_equal_bits": entry.dense_at_equal,
+        }
+        for entry in analysis.at_bits
+    ]  # fmt: skip
 
 
 def _ladder(analysis: Analysis) -> list[Row]:

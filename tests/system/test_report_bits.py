@@ -115,6 +115,37 @@ def test_each_sparsity_is_a_line_of_its_own(tmp_path: Path) -> None:
     assert len(done.analysis.series) == 1
 
 
+def test_at_equal_bits_abilities_are_put_beside_those_of_dense_models(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    small = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
+    write_trial(tmp_path / "run", small, pretrained="tinier", dense="d1", parameters=5000)
+    for file in (*(tmp_path / "run").rglob("results.json"), *(tmp_path / "run").rglob("trial.json")):
+        _with_dtype(file, "torch.float16")
+    done = report([tmp_path / "run"], resamples=200)
+    found = {(row["series"], row["amount"]): row for row in rows(done.page.parent, "bits") if row["ability"] == "recall"}
+    assert found.keys() == {("", "0"), *(("magnitude", s) for s in ("0.3", "0.6", "0.8")), *(("gptq", f"{b} bits") for b in (2, 4, 8))}
+
+    def corrected(scores: list[int]) -> float:
+        return float((np.mean(scores) - 0.25) / 0.75)
+
+    row = found["gptq", "8 bits"]
+    assert float(row["bits_of_model"]) == BITS_OF_MODEL[8]
+    assert float(row["corrected_score"]) == pytest.approx(corrected(RECALL[0.0]))
+    share = np.log(100_000 / 80_000) / np.log(160_000 / 80_000)
+    equal = (1 - share) * corrected(RECALL[0.6]) + share * corrected(RECALL[0.0])
+    assert float(row["dense_at_equal_bits"]) == pytest.approx(equal)
+    assert found["gptq", "2 bits"]["dense_at_equal_bits"] == ""
+    assert (done.page.parent / "bits.svg").is_file()
+    assert "Models of the same number of bits" in done.page.read_text(encoding="utf-8")
+
+
+def test_without_quantised_models_there_is_no_comparison_at_equal_bits(tmp_path: Path) -> None:
+    done = report([sweep(tmp_path / "run")], resamples=200)
+    assert rows(done.page.parent, "bits") == []
+    assert not (done.page.parent / "bits.svg").exists()
+    assert "Models of the same number of bits" not in done.page.read_text(encoding="utf-8")
+
+
 def test_a_folder_of_bits_alone_has_a_report(tmp_path: Path) -> None:
     for bits, like in ((2, 0.8), (8, 0.0)):
         write_quantised(tmp_path / "run", bits, like)
