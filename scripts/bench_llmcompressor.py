@@ -17,14 +17,24 @@ from typing import Annotated, Any
 import typer
 
 
-def recipe(method: str, sparsity: str) -> Any:
+def recipe(method: str, sparsity: str, bits: int = 4, group_size: int = 128, symmetric: bool = False) -> Any:
     """The modifier of a method, for the linear layers of the decoder."""
+    if method == "gptq":
+        return gptq(bits, group_size, symmetric)
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier  # type: ignore[import-not-found]
 
     chosen = {"sparsegpt": SparseGPTModifier, "wanda": WandaPruningModifier}[method]
     n, colon, m = sparsity.partition(":")
     how = {"sparsity": int(n) / int(m), "mask_structure": sparsity} if colon else {"sparsity": float(sparsity)}
     return chosen(targets=["Linear"], ignore=["lm_head"], **how)
+
+
+def gptq(bits: int, group_size: int, symmetric: bool) -> Any:
+    """Weights alone, in groups of consecutive inputs, with the columns in their own order."""
+    from llmcompressor.modifiers.quantization import GPTQModifier  # type: ignore[import-not-found]
+
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": group_size, "actorder": None}
+    return GPTQModifier(ignore=["lm_head"], config_groups={"group_0": {"targets": ["Linear"], "weights": weights}})
 
 
 def any_tokenizer(vocabulary: int) -> Any:
@@ -38,8 +48,11 @@ def any_tokenizer(vocabulary: int) -> Any:
 
 def main(
     folder: Annotated[Path, typer.Option(help="Holds the model and ids.pt.")],
-    method: Annotated[str, typer.Option(help="sparsegpt or wanda.")] = "sparsegpt",
-    sparsity: Annotated[str, typer.Option(help="A ratio or a pattern.")] = "0.5",
+    method: Annotated[str, typer.Option(help="sparsegpt, wanda or gptq.")] = "sparsegpt",
+    sparsity: Annotated[str, typer.Option(help="A ratio or a pattern, for sparsegpt and wanda.")] = "0.5",
+    bits: Annotated[int, typer.Option(help="Bits of a weight, for gptq.")] = 4,
+    group_size: Annotated[int, typer.Option(help="Inputs of a group, for gptq.")] = 128,
+    symmetric: Annotated[bool, typer.Option("--symmetric", help="Zero points in the middle of the grid, for gptq.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the pruned weights there (torch.save).")] = None,
 ) -> None:
     import torch
@@ -51,8 +64,9 @@ def main(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     rows = Dataset.from_dict({"input_ids": ids.tolist(), "attention_mask": torch.ones_like(ids).tolist()})
     began = time.perf_counter()
+    modifier = recipe(method, sparsity, bits, group_size, symmetric)
     oneshot(
-        model=model, dataset=rows, recipe=recipe(method, sparsity), tokenizer=any_tokenizer(model.config.vocab_size),
+        model=model, dataset=rows, recipe=modifier, tokenizer=any_tokenizer(model.config.vocab_size),
         num_calibration_samples=len(ids), max_seq_length=ids.shape[1], shuffle_calibration_samples=False,
     )  # fmt: skip
     seconds = time.perf_counter() - began
