@@ -79,7 +79,7 @@ def theirs(dense: Any, ids: torch.Tensor, python: Path, options: list[str]) -> t
         torch.save(ids, Path(folder) / "ids.pt")
         out = Path(folder) / "weights.pt"
         command = [str(python), str(PEER), "--folder", folder, "--method", "gptq", "--out", str(out), *options]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         return torch.load(out), json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -88,6 +88,9 @@ def main(
     bits: Annotated[int, typer.Option(help="Bits of a weight.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs of a group; llm-compressor wants one that divides those of each layer.")] = 64,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Zero points in the middle of the grid.")] = False,
+    act_order: Annotated[
+        bool, typer.Option("--act-order", help="Columns by the diagonal of the Hessian: llm-compressor's default.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="Dtype of the model.")] = "bfloat16",
     samples: Annotated[int, typer.Option(help="Sequences of random tokens.")] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a sequence.")] = 256,
@@ -97,12 +100,20 @@ def main(
     ids = torch.randint(dense.config.vocab_size, (samples, length), generator=torch.Generator().manual_seed(0))
     hessians = hessians_of(dense, ids)
     groups = {"group_size": group_size, "symmetric": symmetric}
-    found: dict[str, Any] = {"bits": bits, **groups, "dtype": dtype, "tokens": ids.numel(), "threads": torch.get_num_threads()}
-    for name, options in (("rtn", groups), ("gptq", groups | {"static_groups": True}), ("gptq_of_the_paper", groups)):
-        weights, seconds = ours(ids, dtype, pretrained, pruner=name.partition("_")[0], bits=bits, pruner_options=options)
+    found: dict[str, Any] = {
+        "bits": bits,
+        **groups,
+        "act_order": act_order,
+        "dtype": dtype,
+        "tokens": ids.numel(),
+        "threads": torch.get_num_threads(),
+    }
+    for name, options in (("rtn", groups), ("gptq", groups | {"static_groups": True, "act_order": act_order})):
+        weights, seconds = ours(ids, dtype, pretrained, pruner=name, bits=bits, pruner_options=options)
         found[name] = {"error": mean_error(dense, weights, hessians), "seconds": seconds}
     if llmcompressor_python is not None:
         options = ["--bits", str(bits), "--group-size", str(group_size), *(["--symmetric"] if symmetric else [])]
+        options += ["--act-order"] if act_order else []
         weights, printed = theirs(dense, ids, llmcompressor_python, options)
         found["llmcompressor"] = {"error": mean_error(dense, weights, hessians)} | printed
         found["error_ratio"] = found["gptq"]["error"] / found["llmcompressor"]["error"]

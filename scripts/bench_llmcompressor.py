@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import typer
 
 
-def recipe(method: str, sparsity: str, bits: int = 4, group_size: int = 128, symmetric: bool = False) -> Any:
+def recipe(method: str, sparsity: str, **groups: Any) -> Any:
     """The modifier of a method, for the linear layers of the decoder."""
     if method == "gptq":
-        return gptq(bits, group_size, symmetric)
+        return gptq(**groups)
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier  # type: ignore[import-not-found]
 
     chosen = {"sparsegpt": SparseGPTModifier, "wanda": WandaPruningModifier}[method]
@@ -29,12 +29,13 @@ def recipe(method: str, sparsity: str, bits: int = 4, group_size: int = 128, sym
     return chosen(targets=["Linear"], ignore=["lm_head"], **how)
 
 
-def gptq(bits: int, group_size: int, symmetric: bool) -> Any:
-    """Weights alone, in groups of consecutive inputs, with the columns in their own order."""
+def gptq(bits: int, group_size: int, symmetric: bool, act_order: bool) -> Any:
+    """Weights alone, in groups of consecutive inputs; columns in their own order, or by the diagonal of the Hessian."""
     from llmcompressor.modifiers.quantization import GPTQModifier  # type: ignore[import-not-found]
 
-    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": group_size, "actorder": None}
-    return GPTQModifier(ignore=["lm_head"], config_groups={"group_0": {"targets": ["Linear"], "weights": weights}})
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": group_size}
+    order = "static" if act_order else None
+    return GPTQModifier(actorder=order, ignore=["lm_head"], config_groups={"group_0": {"targets": ["Linear"], "weights": weights}})
 
 
 def any_tokenizer(vocabulary: int) -> Any:
@@ -53,6 +54,7 @@ def main(
     bits: Annotated[int, typer.Option(help="Bits of a weight, for gptq.")] = 4,
     group_size: Annotated[int, typer.Option(help="Inputs of a group, for gptq.")] = 128,
     symmetric: Annotated[bool, typer.Option("--symmetric", help="Zero points in the middle of the grid, for gptq.")] = False,
+    act_order: Annotated[bool, typer.Option("--act-order", help="Columns by the diagonal of the Hessian, for gptq.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the pruned weights there (torch.save).")] = None,
 ) -> None:
     import torch
@@ -64,7 +66,7 @@ def main(
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     rows = Dataset.from_dict({"input_ids": ids.tolist(), "attention_mask": torch.ones_like(ids).tolist()})
     began = time.perf_counter()
-    modifier = recipe(method, sparsity, bits, group_size, symmetric)
+    modifier = recipe(method, sparsity, bits=bits, group_size=group_size, symmetric=symmetric, act_order=act_order)
     oneshot(
         model=model, dataset=rows, recipe=modifier, tokenizer=any_tokenizer(model.config.vocab_size),
         num_calibration_samples=len(ids), max_seq_length=ids.shape[1], shuffle_calibration_samples=False,

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+import bench_gptq
 import bench_llmcompressor
 import bench_memory
 import bench_parity
@@ -45,7 +46,7 @@ def opt():
 
 @pytest.mark.parametrize(
     "main",
-    [m.main for m in (bench_llmcompressor, bench_parity, bench_quality, bench_speed, kill_prune, lab_text)],
+    [m.main for m in (bench_gptq, bench_llmcompressor, bench_parity, bench_quality, bench_speed, kill_prune, lab_text)],
     ids=lambda main: main.__module__,
 )
 def test_every_script_says_how_it_is_used(main):
@@ -295,6 +296,15 @@ def test_quality_tells_what_is_left_above_chance_and_who_refused():
     assert bench_quality.left({"refused": "no"}, dense, ["kv_16"]) is None
     shown = bench_quality.table([{"method": "width", "sparsity": "0.8", "removed": 0.0, "seconds": 0.0, "refused": "too much"}], [])
     assert "- width 0.8: too much" in shown
+
+
+def test_gptq_has_a_smaller_error_than_rounding_to_nearest(capsys):
+    folder = str(SCRIPTS.parent / "plugins" / "harness_ext_lab" / "lab-xs")
+    bench_gptq.main(pretrained=folder, bits=3, group_size=32, symmetric=False, act_order=True, dtype="float32", samples=4, length=32,
+                    llmcompressor_python=None)  # fmt: skip
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < found["gptq"]["error"] < 0.7 * found["rtn"]["error"]
+    assert "llmcompressor" not in found
 
 
 def test_a_phase_is_told_by_what_the_run_has_written_since_it_began(tmp_path):
