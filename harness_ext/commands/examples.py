@@ -20,11 +20,13 @@ EXAMPLES = {
     "prune": (
         "harness-ext prune --pretrained lab-s --sparsity 0.5 --out lab-s-half",
         "harness-ext prune --pruner wanda --sparsity 2:4 --modules ffn -o calibration.samples=128 --out lab-m-24",
+        "harness-ext prune --pruner gptq --bits 4 -o pruner.group_size=64 --out lab-m-4bit",
     ),
     "pruners": ("harness-ext pruners",),
     "report": ("harness-ext report runs/first", "harness-ext report runs/first runs/second --out report"),
     "sweep": (
         "harness-ext sweep --pruner wanda --pruner sparsegpt --sparsity 0:0.8:0.2 --tasks lab_facts_closed,icl_linear --out runs/first",
+        "harness-ext sweep --pruner gptq --pruner rtn --bits 2,3,4,8 --tasks lab_facts_closed,icl_linear --out runs/bits",
         "harness-ext sweep --config sweep.yaml --dry-run",
     ),
 }

@@ -31,14 +31,32 @@ def unpack(result: Any, given: torch.Tensor, dense: torch.Tensor, dtype: torch.d
         NumericalError: the weight is not finite in ``dtype``.
     """
     weight, notes = result if isinstance(result, Pruned) else (result, {})
-    if not torch.equal(given, dense):
-        raise PluginError(f"{blame}: it wrote into the weight that it was given")
+    check_not_written(given, dense, blame)
     if not isinstance(weight, torch.Tensor) or weight.shape != dense.shape:
         got = tuple(weight.shape) if isinstance(weight, torch.Tensor) else type(weight).__name__
         raise PluginError(f"{blame}: want a new weight of shape {tuple(dense.shape)}, not {got}")
+    check_finite(weight, dtype, blame)
+    return weight, json_notes(notes, blame)
+
+
+def check_not_written(given: torch.Tensor, dense: torch.Tensor, blame: str) -> None:
+    """Compares the weight that a method was handed with what that should still be.
+
+    Raises:
+        PluginError: they differ.
+    """
+    if not torch.equal(given, dense):
+        raise PluginError(f"{blame}: it wrote into the weight that it was given")
+
+
+def check_finite(weight: torch.Tensor, dtype: torch.dtype, blame: str) -> None:
+    """Checks that the dtype of the model holds a new weight.
+
+    Raises:
+        NumericalError: it is not finite there.
+    """
     if not weight.to(dtype).isfinite().all():
         raise NumericalError(f"{blame}: the new weight has NaN or infinite values in {dtype}")
-    return weight, json_notes(notes, blame)
 
 
 def json_notes(notes: Mapping[str, Any] | None, blame: str) -> dict[str, Any]:

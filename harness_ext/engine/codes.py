@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from harness_ext.engine.checks import bounds, check_pattern
-from harness_ext.errors import NumericalError, PluginError
+from harness_ext.engine.checks import bounds, check_finite, check_not_written, check_pattern
+from harness_ext.errors import PluginError
 from harness_ext.method.grid import Grid
 from harness_ext.method.quantizer import Quantized, Quantizer
 from harness_ext.method.sparsity import Sparsity
@@ -48,8 +48,7 @@ def dequantise(
             not remove what was asked for, or a removed weight is not 0.
         NumericalError: the new weight is not finite in ``dtype``.
     """
-    if not torch.equal(given, dense):
-        raise PluginError(f"{blame}: it wrote into the weight that it was given")
+    check_not_written(given, dense, blame)
     if not isinstance(result, Quantized):
         raise PluginError(f"{blame}: want a harness_ext.Quantized, not {type(result).__name__}")
     groups = quantizer.groups_of(dense.shape[1])
@@ -64,8 +63,7 @@ def dequantise(
     scales, zero_points = (tensor.to(dense.device, dense.dtype)[:, group_of] for tensor in (result.scales, result.zero_points))
     weight = Grid(scales, zero_points, bits).values(result.codes.to(dense.device, dense.dtype))
     zeros = _check_mask(result.mask, weight, sparsity, blame)
-    if not weight.to(dtype).isfinite().all():
-        raise NumericalError(f"{blame}: the new weight has infinite values in {dtype}")
+    check_finite(weight, dtype, blame)
     return Dequantised(weight, zeros, int((weight == 0).sum()) - zeros)
 
 

@@ -79,7 +79,7 @@ class GPTQ(Quantizer):
         return [results[index] for index in range(len(weights))]
 
     def _sweep(
-        self, layers: _Layers, bits: int, upper: torch.Tensor, dead: torch.Tensor, order: torch.Tensor | None, notes: dict[str, Any]
+        self, layers: _Layers, bits: int, factor: torch.Tensor, dead: torch.Tensor, order: torch.Tensor | None, notes: dict[str, Any]
     ) -> Sequence[Quantized]:
         """The codes of layers that have one pattern, or none. Works on the transposed weights, one beside the other: a column of the layers
         is a row in memory then."""
@@ -94,8 +94,8 @@ class GPTQ(Quantizer):
         codes, mask = torch.empty_like(columns, dtype=torch.uint8), torch.zeros_like(columns, dtype=torch.bool)
         pattern = layers.sparsities[0].pattern
         layers.sparsities[0].check_row(inputs)
-        diagonal = upper.diagonal()
-        importance = diagonal.square().reciprocal().masked_fill(dead, 0)[:, None]  # the saliency of a weight is w^2 times this
+        diagonal = factor.diagonal()
+        importance = (1 / diagonal.square()).masked_fill(dead, 0)[:, None]  # the saliency of a weight is w^2 times this
         numbers, cut_at, step = group_of.tolist(), None if self.static_groups else width, pattern[1] if pattern else 1
         removes = any(sparsity.ratio > 0 for sparsity in layers.sparsities)
         removed = [0] * len(layers.weights)
@@ -119,9 +119,9 @@ class GPTQ(Quantizer):
                     codes[column] = code
                     torch.sub(block[j], grid.values(code), out=errors[j]).div_(diagonal[column])
                     if j + 1 < last:
-                        block[j + 1 : last].addr_(upper[column, column + 1 : start + last], errors[j], alpha=-1)
-                block[last:].addmm_(upper[start + first : start + last, start + last : stop].T, errors[first:last], alpha=-1)
-            columns[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
+                        block[j + 1 : last].addr_(factor[column, column + 1 : start + last], errors[j], alpha=-1)
+                block[last:].addmm_(factor[start + first : start + last, start + last : stop].T, errors[first:last], alpha=-1)
+            columns[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
         if not columns.isfinite().all():
             raise NumericalError("the corrected weights have NaN or infinite values")
         return layers.quantized(_Pass(codes, mask, grids, group_of, order), notes, self.static_groups)

@@ -195,7 +195,7 @@ BROKEN_QUANTIZERS = [
     ("test_it_writes_into_nothing_that_it_is_given", WritesWeight, "it wrote into the weight that it was given"),
     ("test_it_writes_into_nothing_that_it_is_given", WritesStatistic, "it wrote into the statistic that it was given"),
     ("test_it_gives_the_same_weights_twice_bit_for_bit", Unseeded, r"q_proj\.weight is not the same when it is done again"),
-    ("test_it_takes_models_and_arithmetic_of_every_dtype", Huge, r"q_proj: the new weight has infinite values in torch\.float16"),
+    ("test_it_takes_models_and_arithmetic_of_every_dtype", Huge, r"q_proj: the new weight has NaN or infinite values in torch\.float16"),
     ("test_it_works_where_the_model_is", InHalf, r"a weight in torch\.float32 came back with scales in torch\.float16"),
     ("test_it_is_no_worse_than_rounding_to_nearest", OneStepUp, r"the output error of the layers of lab-xs is \d.*, that of rounding to"),
     ("test_it_takes_inputs_that_are_always_zero", DividesByNorms, "scores are NaN"),
