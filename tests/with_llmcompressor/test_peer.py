@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from harness_ext_llmcompressor.oneshot import run
 from transformers import PreTrainedModel
 
 import harness_ext
 from harness_ext.testing.contracts.given import lab_model, lab_text, layers_of
 
 SPARSITIES = (0.5, "2:4")
+GROUP = 32  # inputs, which divide those of every layer
 
 
 def pruned(sparsity: float | str, pruner: str, **options: Any) -> PreTrainedModel:
@@ -61,3 +63,18 @@ def test_sparsegpt_leaves_the_output_error_that_llm_compressor_leaves(sparsity: 
     ours, theirs = error(pruned(sparsity, "sparsegpt")), error(pruned(sparsity, "llmcompressor", modifier="sparsegpt"))
     assert ours == pytest.approx(theirs, rel=0.01)
     assert ours < error(pruned(sparsity, "magnitude"))
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "act_order"), [(4, False, True), (4, False, False), (3, True, False), (2, False, True)])
+def test_gptq_leaves_the_output_error_that_llm_compressor_leaves(bits: int, symmetric: bool, act_order: bool) -> None:
+    from llmcompressor.modifiers.quantization import GPTQModifier
+
+    weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": GROUP}
+    order = "static" if act_order else None
+    theirs: PreTrainedModel = lab_model()
+    modifier = GPTQModifier(actorder=order, ignore=["lm_head"], config_groups={"group_0": {"targets": ["Linear"], "weights": weights}})
+    run([modifier], theirs, lab_text(0), layers_of(theirs))
+    ours: PreTrainedModel = lab_model()
+    options = {"group_size": GROUP, "symmetric": symmetric, "act_order": act_order, "static_groups": True}
+    harness_ext.prune(ours, pruner="gptq", bits=bits, pruner_options=options, calibration=lab_text(0))
+    assert error(ours) == pytest.approx(error(theirs), rel=0.01)
