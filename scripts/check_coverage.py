@@ -5,6 +5,7 @@
     python scripts/check_coverage.py --only grids --save grids.jsonl  # the table of docs/statistics.md: 180 cells; resumes from the file
     python scripts/check_coverage.py --only "grid differences"
     python scripts/check_coverage.py --only models
+    python scripts/check_coverage.py --only matching                  # the disparity at equal dense margin
 
 coverage_curves.py says how scores are simulated. The truth is the mean score itself, and where the curve itself has fallen by the drop.
 Methods were chosen on simulations with seeds below 20,000; those from there on, the default, are for judging them.
@@ -25,6 +26,7 @@ import numpy as np
 import typer
 from coverage_curves import Ability, critical
 from coverage_grids import critical_table, disparity_table, model_table
+from coverage_matching import matching_table
 
 from harness_ext.statistics import Curve, Scores, ability_critical, compare, disparity, over_seeds
 
@@ -34,6 +36,7 @@ TABLES: dict[str, Callable[[int, int], Iterator[Any]]] = {
     "grids": critical_table,
     "grid differences": disparity_table,
     "models": model_table,
+    "matching": matching_table,
 }
 
 

@@ -19,6 +19,7 @@ from harness_ext.statistics.curves import Curve, isotonic
 from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.matching import MatchedDisparity, Matching, Overlap, matched_disparity
 from harness_ext.statistics.methods import MethodDifference, PairedScores, ability_difference, task_difference
 from harness_ext.statistics.models import ModelsDisparity, disparity_over_models
 from harness_ext.statistics.multiplicity import holm, p_value
@@ -37,10 +38,13 @@ __all__ = [
     "Estimate",
     "Flips",
     "Labels",
+    "MatchedDisparity",
+    "Matching",
     "McNemar",
     "MethodDifference",
     "ModelsDisparity",
     "OverSeeds",
+    "Overlap",
     "PairedScores",
     "Result",
     "Scores",
@@ -62,6 +66,7 @@ __all__ = [
     "holm",
     "isotonic",
     "label_use",
+    "matched_disparity",
     "mcnemar",
     "over_seeds",
     "p_value",

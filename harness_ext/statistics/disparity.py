@@ -138,6 +138,11 @@ def disparity(
         ability_critical(curves, drop=drop, corrected=corrected, families=families, level=level, resamples=resamples, seed=seed)
         for curves in (recall, in_context)
     )
+    return from_criticals(first, second, names)
+
+
+def from_criticals(first: Critical, second: Critical, names: tuple[str, str]) -> Disparity:
+    """The disparity of two critical sparsities, recall's first, with the same drop and level."""
     kind, difference = _estimate(first, second)
     finding: Finding = "not shown"
     told_apart_at = None
