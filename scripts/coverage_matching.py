@@ -1,9 +1,9 @@
 """How often the disparity at equal dense margin shows a difference that is not there, and one that is.
 
-An item has a margin m in the dense model. Pruned to a sparsity s, its margin is m - 4 u + 1.5 u z with u = (s / fails) ** 3: pruning takes 4
-nats where u is 1, and z is normal, half its own at all sparsities and half fresh. The item is right if that is above 0; otherwise it is
-guessed, with the chance of the task. So what is lost is a function of margin and sparsity alone. Two abilities with the same ``fails`` are equal
-at equal margin, however their margins lie.
+An item has a margin m in the dense model. Pruned to a sparsity s, its margin is m - 4 u + 1.5 u z with u = (s / fails) ** 3, so pruning
+takes 4 nats where u is 1. z is normal; half of its variance is the item's own at all sparsities, and half is fresh. An item whose margin is
+above 0 is right. The others are guessed, with the chance of the task. What is lost is a function of margin and sparsity alone: two
+abilities with the same ``fails`` are equal at equal margin, however their margins lie.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def chance_of(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> flo
         rows: samples as for ``answers``. The score is 1 if the likeliest choice is right.
         scores: the score of each row.
     """
-    choices = [len(_likelihoods(row)) for row in rows]
+    choices = [len(likelihoods(row)) for row in rows]
     one_right = all(score in (0, 1) for score in scores) and not any(isinstance(row.get("target"), list) for row in rows)
     if not choices or min(choices) < 2 or not one_right:
         return None
@@ -57,21 +57,21 @@ def chance_of(rows: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> flo
 
 def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
     if metric == CHOICE_METRIC:
-        likelihoods = _likelihoods(row)
-        if len(likelihoods) < 2 or any(map(math.isnan, likelihoods)):
+        of_choices = likelihoods(row)
+        if len(of_choices) < 2 or any(map(math.isnan, of_choices)):
             return None
-        return likelihoods.index(max(likelihoods))
+        return of_choices.index(max(of_choices))
     responses = row.get("filtered_resps")
     return responses[0].strip() if isinstance(responses, list) and responses and isinstance(responses[0], str) else None
 
 
-def _likelihoods(row: Mapping[str, Any]) -> list[float]:
-    """The log-likelihoods of the choices of an item, in their order."""
+def likelihoods(row: Mapping[str, Any]) -> list[float]:
+    """The log-likelihoods of the choices of an item, in their order. Empty if the record has none."""
     responses = row.get("filtered_resps")
-    likelihoods = [value for value in map(_likelihood, responses if isinstance(responses, list) else []) if value is not None]
+    of_choices = [value for value in map(_likelihood, responses if isinstance(responses, list) else []) if value is not None]
     if "acc_mutual_info" in row.get("metrics", ()):  # the second half belongs to the choices without the question
-        likelihoods = likelihoods[: len(likelihoods) // 2]
-    return likelihoods
+        of_choices = of_choices[: len(of_choices) // 2]
+    return of_choices
 
 
 def _likelihood(response: Any) -> float | None:

@@ -14,6 +14,7 @@ from harness_ext.errors import shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers, chance_of
 from harness_ext.report.commands import command_of
+from harness_ext.report.margins import Margins, margins_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
@@ -157,13 +158,15 @@ def _tasks(
         digests = {"items": items[task]} if task in items else {}
         if task in results.get("task_hashes", {}):
             digests["task hash"] = str(results["task_hashes"][task])
-        items_read = _items(task, rows(task), metric, filter_name, float(value), trial, gaps)
+        delimiter = results["configs"][task].get("target_delimiter", " ")
+        items_read = _items(task, rows(task), metric, filter_name, float(value), trial, gaps, delimiter)
         chance, chance_known = _chance(task, metric, metadata.get("chance"), items_read.chance, gaps)
         task_scores[task] = TaskScore(
             task=task, version=str(results.get("versions", {}).get(task)), metric=metric, filter=filter_name, value=float(value),
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
             count=count, chance=chance, chance_declared=chance_known, digests=digests, scores=items_read.scores,
             predictions=items_read.predictions, labels=items_read.labels, own_chance=items_read.chance, metadata=metadata,
+            margins=items_read.margins,
         )  # fmt: skip
     return task_scores
 
@@ -188,16 +191,25 @@ class _Items:
         scores: scores by item id. The id comes from the document if all are unique, else from the task and lm-eval's number and hash.
         predictions, labels: see ``answers``.
         chance: see ``chance_of``.
+        margins: see ``margins_of``; of the dense model only.
     """
 
     scores: dict[str, float] | None = None
     predictions: list[Answer] | None = None
     labels: list[Answer] | None = None
     chance: float | None = None
+    margins: Margins | None = None
 
 
 def _items(
-    task: str, rows: Iterable[Mapping[str, Any]] | None, metric: str, filter_name: str, value: float, trial: LoadedTrial, gaps: list[str]
+    task: str,
+    rows: Iterable[Mapping[str, Any]] | None,
+    metric: str,
+    filter_name: str,
+    value: float,
+    trial: LoadedTrial,
+    gaps: list[str],
+    delimiter: str,
 ) -> _Items:
     if rows is None:
         return _Items()
@@ -219,7 +231,9 @@ def _items(
         return _Items()
     values = list(map(float, scores))  # type: ignore[arg-type]
     predictions, labels = answers(kept, metric, values)
-    return _Items(dict(zip(ids, values, strict=True)), predictions, labels, chance_of(kept, values) if metric in CHANCE_METRICS else None)
+    chance = chance_of(kept, values) if metric in CHANCE_METRICS else None
+    margins = margins_of(ids, kept, metric, values, delimiter) if trial.is_dense else None
+    return _Items(dict(zip(ids, values, strict=True)), predictions, labels, chance, margins)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
+from harness_ext.report.margins import Margins
 
 CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
 ALL = "all"  # the limit of a trial that used all items
@@ -34,6 +35,7 @@ class TaskScore:
         labels: right answers in the same order; None if the records do not tell them.
         own_chance: chance computed from the items, the mean of 1 / number of choices; None if the records do not tell it.
         metadata: metadata of the task, as in the results.
+        margins: how far the right answers are ahead, of the dense model only; None without per-sample records.
     """
 
     task: str
@@ -51,6 +53,7 @@ class TaskScore:
     labels: Sequence[str | int] | None = None
     own_chance: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    margins: Margins | None = None
 
     @property
     def corrected(self) -> float:

@@ -16,9 +16,11 @@ from harness_ext.statistics.critical import (
     sparsities_to_add,
 )
 from harness_ext.statistics.curves import Curve, isotonic
+from harness_ext.statistics.difficulty import DifficultyBin, by_difficulty
 from harness_ext.statistics.disparity import Disparity, disparity
 from harness_ext.statistics.families import family_mean, family_weights
 from harness_ext.statistics.labels import Labels, balanced_accuracy, entropy, label_use
+from harness_ext.statistics.matched_models import MatchedModels, matched_over_models
 from harness_ext.statistics.matching import MatchedDisparity, Matching, Overlap, matched_disparity
 from harness_ext.statistics.methods import MethodDifference, PairedScores, ability_difference, task_difference
 from harness_ext.statistics.models import ModelsDisparity, disparity_over_models
@@ -34,11 +36,13 @@ __all__ = [
     "Comparison",
     "Critical",
     "Curve",
+    "DifficultyBin",
     "Disparity",
     "Estimate",
     "Flips",
     "Labels",
     "MatchedDisparity",
+    "MatchedModels",
     "Matching",
     "McNemar",
     "MethodDifference",
@@ -55,6 +59,7 @@ __all__ = [
     "ability_difference",
     "accuracy",
     "balanced_accuracy",
+    "by_difficulty",
     "compare",
     "critical_sparsity",
     "disparity",
@@ -67,6 +72,7 @@ __all__ = [
     "isotonic",
     "label_use",
     "matched_disparity",
+    "matched_over_models",
     "mcnemar",
     "over_seeds",
     "p_value",

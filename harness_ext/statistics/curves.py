@@ -82,6 +82,11 @@ def check_ability(curves: Sequence[Curve], what: str) -> tuple[float, ...]:
     return tuple(curves[0].sparsities)
 
 
+def over_calibrations(curves: Sequence[Curve]) -> list[Curve]:
+    """The same curves with scores averaged over calibration seeds."""
+    return [Curve(curve.name, curve.sparsities, np.asarray(curve.values).mean(0), curve.ids, curve.chance) for curve in curves]
+
+
 def isotonic(means: ArrayLike) -> Array:
     """The least-squares fit that never rises, by the min-max formula (Barlow et al., Statistical Inference under Order Restrictions, 1972).
 

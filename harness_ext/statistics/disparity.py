@@ -51,6 +51,11 @@ class Disparity(Result):
     caveat: str | None = None
 
     @property
+    def drop(self) -> float:
+        """The relative drop."""
+        return self.recall.drop
+
+    @property
     def shown(self) -> bool:
         """Whether one ability outlasts the other, on either side."""
         return self.finding != "not shown"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness_ext.statistics.checks import Array, StatisticsError, check_drop, check_level, check_resamples
-from harness_ext.statistics.curves import Curve, check_ability
-from harness_ext.statistics.disparity import NAMES, Disparity, from_criticals
-from harness_ext.statistics.families import family_weights
+from harness_ext.statistics.curves import Curve, over_calibrations
+from harness_ext.statistics.disparity import NAMES, Disparity, Finding, amount_words, from_criticals, range_words
 from harness_ext.statistics.results import Result, percent
-from harness_ext.statistics.weighted_items import Items, Resampled, bootstrap_weights, effective_number, resample, weighted_critical
+from harness_ext.statistics.right_items import RightItems, units_of
+from harness_ext.statistics.weighted_items import Resampled, bootstrap_weights, effective_number, weighted_critical
 
 FEWEST_EFFECTIVE = 30  # effective items of each ability: with fewer, even a bin that keeps every item may have lost a tenth
 LEAST_SHARE = 0.1  # of each ability in the common support: with less, the statement is about a corner of the ability
@@ -70,57 +71,46 @@ class MatchedDisparity(Result):
 
     def sentence(self) -> str:
         """What was shown at equal margin, with the overlap; or why nothing can be."""
-        if self.disparity is None:
-            return f"At equal dense margin there is no overlap to match on: {self.overlap.refusal}."
-        return f"At equal dense margin ({self.overlap.words()}): {_lowered(self.disparity.sentence())}"
+        return matched_sentence([self])
 
 
-@dataclass(frozen=True)
-class _Right:
-    """The items of an ability that the dense model answers rightly.
+class Compared(Protocol):
+    """A disparity of one model, or over several."""
 
-    Args:
-        ids, margins, weights: [items]; the weights are those in the score of the ability, and add up to 1.
-        scores: [seeds, sparsities, items].
-        least: the lowest score that an item can have.
-    """
+    @property
+    def finding(self) -> Finding: ...
+    @property
+    def drop(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def names(self) -> tuple[str, str]: ...
 
-    ids: tuple[Hashable, ...]
-    margins: Array
-    weights: Array
-    scores: Array
-    sparsities: Array
-    least: float
 
-    @classmethod
-    def of(
-        cls, curves: Sequence[Curve], margins: Mapping[str, ArrayLike], corrected: bool, families: Mapping[str, Hashable] | None, what: str
-    ) -> _Right:
-        check_ability(curves, what)
-        ids: list[Hashable] = []
-        parts: list[tuple[Array, Array, Array]] = []
-        floors = [curve.chance if corrected else 0.0 for curve in curves]
-        task_weights = family_weights([curve.name for curve in curves], families)
-        for curve, floor, weight in zip(curves, floors, task_weights, strict=True):
-            values, of_items = np.asarray(curve.values), _margins_of(curve, margins)
-            dense = values[:, 0].mean(0)
-            if not np.isin(dense, (0, 1)).all():
-                raise StatisticsError(f"{curve.name}: a dense score of {dense[~np.isin(dense, (0, 1))][0]:g}; want 0 or 1 for every item")
-            right = dense == 1
-            if not np.isfinite(of_items[right]).all():
-                raise StatisticsError(f"{curve.name}: the margins of {int((~np.isfinite(of_items[right])).sum())} items are NaN or infinite")
-            ids += [key for key, kept in zip(curve.ids or (), right, strict=True) if kept]
-            weights = np.full(int(right.sum()), weight / len(right))
-            parts.append((of_items[right], weights, (values[:, :, right] - floor) / (1 - floor)))
-        margin, weights, scores = (np.concatenate([part[index] for part in parts], axis=-1) for index in range(3))
-        order = np.argsort(margin, kind="stable")  # the items of a stratum lie side by side
-        return cls(
-            tuple(ids[item] for item in order), margin[order], weights[order] / weights.sum(), np.ascontiguousarray(scores[:, :, order]),
-            np.asarray(curves[0].sparsities), min(-floor / (1 - floor) for floor in floors),
-        )  # fmt: skip
+def matched_sentence(found: Sequence[MatchedDisparity]) -> str:
+    """One sentence for results of one matching at several drops."""
+    overlap = found[0].overlap
+    if overlap.refusal is not None:
+        return f"At equal dense margin there is no overlap to match on: {overlap.refusal}."
+    shown = findings([one.disparity for one in found if one.disparity is not None])
+    return f"Between items of equal dense margin ({overlap.words()}): {shown}."
 
-    def items(self, weights: Array, corrected: bool) -> Items:
-        return Items(self.sparsities, self.scores, weights / weights.sum(), self.least, corrected)
+
+def findings(found: Sequence[Compared]) -> str:
+    """``at a 5 % drop recall is lost first, by 0.1 to 0.3``, and so on for each drop."""
+    return "; ".join(f"at a {percent(one.drop)} drop {_finding(one)}" for one in found)
+
+
+def _finding(found: Compared) -> str:
+    recall, other = found.names
+    if found.finding == "in-context outlasts recall":
+        return f"{other} outlasts {recall} by {amount_words(found.low, found.high)}"
+    if found.finding == "recall outlasts in-context":
+        least, most = (None if end is None else -end for end in (found.high, found.low))
+        return f"{recall} outlasts {other} by {amount_words(least, most)}"
+    return f"that one outlasts the other is not shown ({other} less {recall} is {range_words(found.low, found.high)})"
 
 
 @dataclass(frozen=True)
@@ -187,7 +177,7 @@ class Matching:
     seed: int = 0
     strata: int | None = None
     names: tuple[str, str] = NAMES
-    _right: tuple[_Right, _Right] = field(init=False)
+    _right: tuple[RightItems, RightItems] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.recall and self.in_context and self.recall[0].seeds != self.in_context[0].seeds:
@@ -197,7 +187,7 @@ class Matching:
         if self.strata is not None and (isinstance(self.strata, bool) or not isinstance(self.strata, int) or self.strata < 1):
             raise StatisticsError(f"strata={self.strata!r}: want a whole number of at least 1, such as 20")
         both = zip((self.recall, self.in_context), self.names, strict=True)
-        right = [_Right.of(curves, self.margins, self.corrected, self.families, name) for curves, name in both]
+        right = [RightItems.of(curves, self.margins, self.corrected, self.families, name) for curves, name in both]
         object.__setattr__(self, "_right", tuple(right))
 
     @cached_property
@@ -265,17 +255,23 @@ class Matching:
 
         An item that both abilities have gets one random weight. One more item weighs as much as the heaviest one could.
         """
-        units = {key: unit for unit, key in enumerate(dict.fromkeys(key for one in self._right for key in one.ids))}
-        own = [np.array([units[key] for key in one.ids]) for one in self._right]
-        generator, parts = np.random.default_rng(self.seed), ([], [])  # type: tuple[list[Resampled], list[Resampled]]
+        units = units_of([key for one in self._right for key in one.ids])
+        own = np.split(units, [len(self._right[0].ids)])
+        generator = np.random.default_rng(self.seed)
+        parts: tuple[list[Resampled], list[Resampled]] = ([], [])
         by_item = [np.ascontiguousarray(one.scores.mean(0).T) for one in self._right]
-        for random in bootstrap_weights(generator, len(units), self.resamples):
+        for random in bootstrap_weights(generator, int(units.max()) + 1, self.resamples):
             drawn = [random[:, columns] * one.weights for columns, one in zip(own, self._right, strict=True)]
             for index, (weights, factors) in enumerate(zip(drawn, self._factors(drawn), strict=True)):
                 matched = weights * factors[:, self._strata[index].of_item]
                 extra = generator.standard_exponential(len(random)) * factors.max(1) * self._right[index].weights.max()
                 parts[index].append(Resampled(matched @ by_item[index], matched.sum(1), extra))
         return Resampled.joined(parts[0]), Resampled.joined(parts[1])
+
+    def over_calibrations(self) -> Matching:
+        """The same with scores averaged over calibration seeds."""
+        recall, other = (over_calibrations(curves) for curves in (self.recall, self.in_context))
+        return replace(self, recall=recall, in_context=other)
 
     def disparity(self, drop: float, level: float = 0.95) -> MatchedDisparity:
         """The critical sparsity of the in-context ability minus that of recall, of matched items.
@@ -318,18 +314,5 @@ def matched_disparity(
     return matching.disparity(drop, level)
 
 
-def _margins_of(curve: Curve, margins: Mapping[str, ArrayLike]) -> Array:
-    if curve.name not in margins:
-        raise StatisticsError(f"margins: none of {curve.name}; want those of every task")
-    of_items = np.asarray(margins[curve.name], dtype=np.float64)
-    if of_items.shape != (len(curve.ids or ()),):
-        raise StatisticsError(f"{curve.name}: margins of shape {of_items.shape}; want one for each of {len(curve.ids or ())} items")
-    return of_items
-
-
 def _in_deviations(difference: float, spread: float) -> float:
     return difference / spread if spread > 0 else 0.0
-
-
-def _lowered(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import StatisticsError
-from harness_ext.statistics.curves import Curve
+from harness_ext.statistics.curves import Curve, over_calibrations
 from harness_ext.statistics.disparity import NAMES, Disparity, Finding, amount_words, disparity, range_words
 from harness_ext.statistics.resampling import square_and_add
 from harness_ext.statistics.results import Result, bounded, caveat_of_two, percent
@@ -45,6 +45,11 @@ class ModelsDisparity(Result):
     level: float
     names: tuple[str, str]
     caveat: str | None = None
+
+    @property
+    def drop(self) -> float:
+        """The relative drop."""
+        return self.disparities[0].drop
 
     @property
     def shown(self) -> bool:
@@ -99,10 +104,10 @@ def disparity_over_models(
     """
     if len(models) < 2:
         raise StatisticsError(f"models: {len(models)}; want at least two trained models, or use disparity for one")
-    each = [
-        disparity(
-            _over_calibrations(recall),
-            _over_calibrations(in_context),
+    return over_models({
+        name: disparity(
+            over_calibrations(recall),
+            over_calibrations(in_context),
             drop=drop,
             corrected=corrected,
             families=families,
@@ -111,8 +116,14 @@ def disparity_over_models(
             seed=seed,
             names=names,
         )
-        for recall, in_context in models.values()
-    ]
+        for name, (recall, in_context) in models.items()
+    })  # fmt: skip
+
+
+def over_models(disparities: Mapping[str, Disparity]) -> ModelsDisparity:
+    """The mean of the disparities of at least two models, by name, as ``disparity_over_models`` describes it."""
+    each = list(disparities.values())
+    names = each[0].names
     cells = [(one.recall.cell, one.in_context.cell) for one in each]
     lowest = _end([_less(held[0], lost[1]) for lost, held in cells], [one.low for one in each], each[0].level, -1)
     highest = _end([_less(held[1], lost[0]) for lost, held in cells], [one.high for one in each], each[0].level, 1)
@@ -120,7 +131,7 @@ def disparity_over_models(
     differences = [one.difference for one in each if one.kind == "estimate" and one.difference is not None]
     known = len(differences) == len(each)
     return ModelsDisparity(
-        models=tuple(models),
+        models=tuple(disparities),
         disparities=tuple(each),
         difference=float(np.mean(differences)) if known else None,
         sd=float(np.std(differences, ddof=1)) if known else None,
@@ -132,11 +143,6 @@ def disparity_over_models(
         names=names,
         caveat=caveat_of_two(len(each), "trained models"),
     )
-
-
-def _over_calibrations(curves: Sequence[Curve]) -> list[Curve]:
-    """The same curves with scores averaged over calibration seeds."""
-    return [Curve(curve.name, curve.sparsities, np.asarray(curve.values).mean(0), curve.ids, curve.chance) for curve in curves]
 
 
 def _less(first: float | None, second: float | None) -> float | None:

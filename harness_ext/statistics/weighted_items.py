@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.cells import cells_at_the_ends, crossing, midpoints
@@ -26,6 +27,7 @@ class Items:
         sparsities: [sparsities], rising from 0.
         scores: [seeds, sparsities, items]; the dense ones are 1. Chance-corrected or not.
         weights: [items], the weight of each item in the score; they add up to 1.
+        units: [items], numbers from 0. Items of the same number are the same item in several tasks, and are resampled together.
         least: the lowest score that an item can have.
         corrected: whether scores are chance-corrected.
     """
@@ -33,6 +35,7 @@ class Items:
     sparsities: Array
     scores: Array
     weights: Array
+    units: NDArray[np.intp]
     least: float
     corrected: bool
 
@@ -87,8 +90,8 @@ def bootstrap_weights(generator: np.random.Generator, units: int, resamples: int
 def resample(items: Items, *, resamples: int, seed: int) -> Resampled:
     """Weighted sums under random weightings. One more item weighs as much as the heaviest item."""
     generator, by_item, parts = np.random.default_rng(seed), items.by_item, []
-    for random in bootstrap_weights(generator, len(items.weights), resamples):
-        weights = random * items.weights
+    for random in bootstrap_weights(generator, int(items.units.max()) + 1, resamples):
+        weights = random[:, items.units] * items.weights
         extra = generator.standard_exponential(len(weights)) * items.weights.max()
         parts.append(Resampled(weights @ by_item, weights.sum(1), extra))
     return Resampled.joined(parts)
