@@ -11,6 +11,7 @@ from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, MIXED, NAMES, RE
 from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_lose, tasks_at_chance
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
 from harness_ext.report.curves import curves
+from harness_ext.report.difficulty import Difficulty, difficulty
 from harness_ext.report.equal_bits import AtBits, equal_bits
 from harness_ext.report.ladder import SizedScore, ladder
 from harness_ext.report.replicates import Replicates, check_replicates, replicates
@@ -46,6 +47,7 @@ class Analysis:
         critical: critical sparsities by series label, ability, drop, and whether scores are chance-corrected.
         disparities: disparities by series label, drop, and whether scores are chance-corrected.
         over_models: the same over several trained models, by the label of the method.
+        difficulty: disparities at equal dense margin, and critical sparsities by margin.
         claims: the headline statements, one for each method; over trained models if there are replicates.
         ladder_tasks: names of the tasks that all dense models share, by ability.
         quantised: series over bits; they are in no statement on sparsities.
@@ -66,6 +68,7 @@ class Analysis:
     critical: dict[tuple[str, str, float, bool], Critical] = field(default_factory=dict)
     disparities: dict[tuple[str, float, bool], Disparity] = field(default_factory=dict)
     over_models: dict[tuple[str, float, bool], ModelsDisparity] = field(default_factory=dict)
+    difficulty: Difficulty = field(default_factory=Difficulty)
     claims: list[Claim] = field(default_factory=list)
     spreads: list[SeedSpread] = field(default_factory=list)
     sized_scores: list[SizedScore] = field(default_factory=list)
@@ -123,6 +126,9 @@ def analyse(
     for method in methods:
         _over_models(analysis, method, drops, resamples)
     _claims(work, methods, drops, resamples)
+    with_dense = [each for each in series if each.dense is not None]
+    analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples)
+    analysis.gaps += analysis.difficulty.gaps
     dense_ladder = ladder(trials, series, abilities, families)
     analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks
     at_equal_bits = equal_bits(trials, series, quantised, abilities, families)

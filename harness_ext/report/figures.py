@@ -9,6 +9,7 @@ from pathlib import Path
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import Axis
 from harness_ext.report.comparisons import comparisons
+from harness_ext.report.difficulty_figure import difficulty_figure
 from harness_ext.report.drawing import Drawn
 from harness_ext.report.hero import hero
 from harness_ext.report.multiples import multiples
@@ -52,6 +53,7 @@ def figures(analysis: Analysis, axis: Axis, drops: Sequence[float], main: float,
         folder: folder of the files.
     """
     compared, gaps = comparisons(analysis, axis, drops, folder)
+    compared += [difficult] if (difficult := difficulty_figure(analysis, folder)) else []
     first = hero(analysis, axis, main, label, folder) if analysis.curves else []
     if not first:
         gaps.insert(0, "no figure of ability curves: there is no curve")

@@ -47,11 +47,13 @@ def render(
     for (label, drop, corrected), result in analysis.over_models.items():
         if corrected:
             sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claim_sentences.get(id(result), result.sentence())
+    labels = dict.fromkeys(label for label, _ in analysis.difficulty.matched)
+    matched = {label: sentence for label in labels if (sentence := analysis.difficulty.sentence(label, main))}
     caveats = _caveats(analysis)
     return template.render(
         analysis=analysis, headline=headline, figures=drawn, title=title(analysis), matrix=matrix(analysis), keys=keys(analysis, axis),
         lost=lost(analysis, main), tables=details(analysis, rows, caveats), axis=axis, main=main, files=files, beside=beside,
-        command=command, resamples=resamples, sentences=sentences, other=OTHER,
+        command=command, resamples=resamples, sentences=sentences, matched=matched, other=OTHER,
         version=metadata.version("lm-eval-pruned"), versions=_versions(analysis),
         caveats=caveats, made=_made(analysis), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
     )  # fmt: skip

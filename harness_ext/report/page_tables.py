@@ -9,6 +9,7 @@ from typing import Any
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import amount
 from harness_ext.report.words import critical_of, first_lost, name_of, of_curves
+from harness_ext.statistics.disparity import range_words
 from harness_ext.statistics.multiplicity import p_text
 
 UNKNOWN = "-"
@@ -65,6 +66,7 @@ def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Tabl
     caveat_notes = [f"Some of these intervals are {caveat}." for caveat in caveats]
     tables = [
         _critical(analysis, caveat_notes),
+        _matched(rows["matched"], caveat_notes),
         _methods(rows["methods"], caveat_notes),
         _ladder(rows["ladder"]),
         _at_bits(rows["bits"]),
@@ -87,6 +89,26 @@ def _critical(analysis: Analysis, caveat_notes: Sequence[str]) -> Table:
     ]  # fmt: skip
     heads = ["method", "ability", "drop", "critical sparsity", "95 % interval", "seeds", "items"]
     return Table("Critical sparsities", heads, rows, notes, (2, 3, 5, 6))
+
+
+def _matched(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:
+    shown = [
+        [row["series"], f"{100 * row['drop']:g} %", ends(row["raw_low"], row["raw_high"]), row["raw_finding"],
+         row["refusal"] or ends(row["low"], row["high"]), row["finding"] or UNKNOWN, percentage(row["recall_share"]),
+         percentage(row["in_context_share"]), number(row["recall_effective"], 0), number(row["in_context_effective"], 0),
+         number(row["apart"], 2), number(row["apart_matched"], 2)]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "The critical sparsity of in-context ability less that of recall, chance-corrected: of all items, and between items that the dense "
+        "model answers rightly with equal margin. Overlap is the share of these items whose margins the other ability has too; effective "
+        "items are those that are left after weighting. Apart is the difference of the mean margins in standard deviations, in-context "
+        "ability less recall.", *caveat_notes,
+    ]  # fmt: skip
+    heads = ["method", "drop", "all items", "finding", "equal margin", "finding at equal margin", "overlap of recall",
+             "overlap of in-context ability", "effective items of recall", "effective items of in-context ability", "apart",
+             "apart after matching"]  # fmt: skip
+    return Table("Disparity at equal dense margin", heads, shown, notes, (1, 6, 7, 8, 9, 10, 11))
 
 
 def _methods(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:
@@ -228,3 +250,13 @@ def whole(value: int | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """``0.35 to 0.41``, with a dash for an unknown end."""
     return UNKNOWN if low is None and high is None else f"{number(low)} to {number(high)}"
+
+
+def ends(low: float | None, high: float | None) -> str:
+    """``0.1 to 0.3``, ``0.1 or more``, or a dash if nothing is known; of a difference of sparsities."""
+    return UNKNOWN if low is None and high is None else range_words(low, high)
+
+
+def percentage(share: float | None) -> str:
+    """``61 %``, or a dash if it is unknown."""
+    return UNKNOWN if share is None else f"{100 * share:.0f} %"

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import bits_of_model
+from harness_ext.report.difficulty_rows import bin_rows, matched_rows
 from harness_ext.report.method_pairs import MethodPair, pair_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
@@ -38,6 +39,18 @@ COLUMNS: dict[str, dict[str, str]] = {
         "series": TEXT, "drop": REAL, "corrected": TRUTH, "kind": TEXT, "difference": REAL, "low": REAL, "high": REAL, "level": REAL,
         "finding": TEXT, "told_apart_at": REAL, "add": TEXT, "sentence": TEXT, "caveat": TEXT, "models": WHOLE, "p": REAL, "p_holm": REAL,
         "statements": WHOLE,
+    },
+    "matched": {
+        "series": TEXT, "drop": REAL, "corrected": TRUTH, "kind": TEXT, "difference": REAL, "low": REAL, "high": REAL, "level": REAL,
+        "finding": TEXT, "raw_difference": REAL, "raw_low": REAL, "raw_high": REAL, "raw_finding": TEXT, "models": WHOLE,
+        "recall_items": WHOLE, "in_context_items": WHOLE, "recall_share": REAL, "in_context_share": REAL, "recall_effective": REAL,
+        "in_context_effective": REAL, "margin_low": REAL, "margin_high": REAL, "unit": TEXT, "apart": REAL, "apart_matched": REAL,
+        "refusal": TEXT, "caveat": TEXT,
+    },
+    "difficulty": {
+        "series": TEXT, "ability": TEXT, "tasks": TEXT, "margin_low": REAL, "margin_middle": REAL, "margin_high": REAL, "unit": TEXT,
+        "items": WHOLE, "drop": REAL, "corrected": TRUTH, "critical_sparsity": REAL, "low": REAL, "high": REAL, "level": REAL,
+        "censored": TRUTH, "last": REAL, "seeds": WHOLE,
     },
     "layers": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "seed": WHOLE, "layer": TEXT, "weights": WHOLE, "zeros": WHOLE,
@@ -77,7 +90,7 @@ def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, li
         "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
         "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
         "bits": _at_bits(analysis),
-        "methods": pair_rows(pairs),
+        "methods": pair_rows(pairs), "matched": matched_rows(analysis), "difficulty": bin_rows(analysis),
     }  # fmt: skip
 
 

@@ -78,7 +78,10 @@ def headline(analysis: Analysis, drop: float) -> Headline:
         results = sum(len(trial.tasks) for trial in analysis.trials)
         return Headline(f"{at_chance}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
     if over_models := [claim for claim in analysis.claims if isinstance(claim.found, ModelsDisparity)]:
-        return Headline(f"{at_chance}{over_models[0].found.sentence()}", (*scores, f"{over_models[0].label}: {over_models[0].p_words()}."))
+        label = over_models[0].label
+        matched = analysis.difficulty.sentence(label, drop)
+        notes = [*scores, f"{label}: {over_models[0].p_words()}.", *([matched] if matched else [])]
+        return Headline(f"{at_chance}{over_models[0].found.sentence()}", tuple(notes))
     all_modules = {each.label: each.settings.get("modules", "all") == "all" for each in analysis.series}
     kept_sum = {each: sum(map(_kept, criticals.values())) for each, criticals in by_label.items()}
     label = max(by_label, key=lambda each: (len(by_label[each]), all_modules[each], kept_sum[each]))
@@ -100,6 +103,7 @@ def headline(analysis: Analysis, drop: float) -> Headline:
     intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in criticals)
     notes = [f"Lost: {100 * drop:g} % of the dense score above chance. 95 % intervals of that sparsity: {intervals}."]
     notes = [*scores, *notes, *([f"That one outlasts the other: {claim.p_words()}."] if claim else [])]
+    notes += [matched] if (matched := analysis.difficulty.sentence(label, drop)) else []
     notes += [critical.caveat for _, critical in criticals[:1] if critical.caveat]
     if len(by_label) > 1:
         notes.append(f"The sentence is about the method that keeps most; the picture and the table have all {len(by_label)}.")

@@ -55,5 +55,6 @@ def matched_models_sentence(found: list[MatchedModels]) -> str:
     if refused:
         return f"At equal dense margin there is no overlap to match on ({'; '.join(refused)})."
     overlaps = "; ".join(f"{name}: {overlap.words()}" for name, overlap in zip(first.models, first.overlaps, strict=True))
-    shown = findings([one.disparity for one in found if one.disparity is not None])
-    return f"Over {len(first.models)} trained models, between items of equal dense margin ({overlaps}): {shown}."
+    known = [one.disparity for one in found if one.disparity is not None]
+    caveat = f" Intervals are {known[0].caveat}." if known[0].caveat else ""
+    return f"Over {len(first.models)} trained models, between items of equal dense margin ({overlaps}): {findings(known)}.{caveat}"

@@ -94,12 +94,13 @@ def matched_sentence(found: Sequence[MatchedDisparity]) -> str:
     overlap = found[0].overlap
     if overlap.refusal is not None:
         return f"At equal dense margin there is no overlap to match on: {overlap.refusal}."
-    shown = findings([one.disparity for one in found if one.disparity is not None])
-    return f"Between items of equal dense margin ({overlap.words()}): {shown}."
+    known = [one.disparity for one in found if one.disparity is not None]
+    caveat = f" Intervals are {known[0].caveat}." if known[0].caveat else ""
+    return f"Between items of equal dense margin ({overlap.words()}): {findings(known)}.{caveat}"
 
 
 def findings(found: Sequence[Compared]) -> str:
-    """``at a 5 % drop recall is lost first, by 0.1 to 0.3``, and so on for each drop."""
+    """``at a 5 % drop in-context ability outlasts recall by 0.1 to 0.3``, and so on for each drop."""
     return "; ".join(f"at a {percent(one.drop)} drop {_finding(one)}" for one in found)
 
 
@@ -110,6 +111,8 @@ def _finding(found: Compared) -> str:
     if found.finding == "recall outlasts in-context":
         least, most = (None if end is None else -end for end in (found.high, found.low))
         return f"{recall} outlasts {other} by {amount_words(least, most)}"
+    if found.low is None and found.high is None:
+        return "neither is shown to be lost within the sparsities measured"
     return f"that one outlasts the other is not shown ({other} less {recall} is {range_words(found.low, found.high)})"
 
 
