@@ -104,8 +104,6 @@ class Found:
         shown: shown at equal margin, in either direction, of those that were not refused.
         raw: shown without matching, of every fourth simulation.
         width: mean width of the intervals at equal margin.
-        shares: the mean shares of the abilities in the common support.
-        effective: mean effective numbers of items.
     """
 
     refused: float
@@ -113,15 +111,12 @@ class Found:
     shown: float
     raw: float
     width: float
-    shares: tuple[float, float]
-    effective: tuple[float, float]
 
 
 def coverage(world: World, drops: Sequence[float], simulations: int, first: int = 0, strata: int | None = None) -> dict[float, Found]:
     """Of the matched disparity, by drop. Each simulation moves both abilities up or down the grid, by up to a cell."""
     raw: dict[float, list[bool]] = {drop: [] for drop in drops}
     rows: dict[float, list[tuple[bool, bool, float]]] = {drop: [] for drop in drops}
-    overlaps = []
     for seed in range(first, first + simulations):
         generator = np.random.default_rng([seed, *world.items])
         shift = generator.uniform(0, 0.1)
@@ -129,7 +124,6 @@ def coverage(world: World, drops: Sequence[float], simulations: int, first: int 
         curves, margins = moved.draw(generator)
         own = {"corrected": True, "resamples": RESAMPLES, "seed": seed + BOOTSTRAP}
         matching = Matching(curves[:1], curves[1:], margins, strata=strata, **own)
-        overlaps.append((*matching.overlap.shares, *matching.overlap.effective))
         for drop in drops:
             found, truth = matching.disparity(drop).disparity, moved.truth(drop)
             if (seed - first) % RAW_EVERY == 0:
@@ -137,17 +131,16 @@ def coverage(world: World, drops: Sequence[float], simulations: int, first: int 
             if found is not None:
                 low, high = -1.0 if found.low is None else found.low, 1.0 if found.high is None else found.high
                 rows[drop].append((low - 1e-9 <= truth <= high + 1e-9, found.shown, high - low))
-    mean = np.mean(overlaps, axis=0).tolist()
     result = {}
     for drop in drops:
         held, shown, width = np.mean(rows[drop], axis=0).tolist() if rows[drop] else (math.nan,) * 3
         refused = 1 - len(rows[drop]) / simulations
-        result[drop] = Found(refused, held, shown, float(np.mean(raw[drop])), width, (mean[0], mean[1]), (mean[2], mean[3]))
+        result[drop] = Found(refused, held, shown, float(np.mean(raw[drop])), width)
     return result
 
 
 MARGINS = {"1 SD": (3.0, 4.5), "2 SD": (2.0, 5.0), "4 SD": (0.5, 6.5), "10 SD": (0.0, 15.0)}
-FAILS = {"equal": (0.55, 0.55), "0.2 apart": (0.5, 0.75)}
+FAILS = {"equal at equal margin": (0.55, 0.55), "0.2 apart at equal margin": (0.5, 0.75)}
 ITEMS = (128, 256, 512, 1024)
 DROPS = (0.05, 0.5)
 
@@ -155,25 +148,28 @@ DROPS = (0.05, 0.5)
 def matching_table(simulations: int, first: int) -> Iterator[str]:
     """Lines of Markdown: findings at equal margin and without matching, coverage, and refusals, by the number of items."""
     heads = " | ".join(f"{items} items" for items in ITEMS)
-    yield f"| drop | at equal margin | margins apart | seeds | {heads} |"
+    yield f"| truth | margins apart | seeds | drop | {heads} |"
     yield "|---" * (4 + len(ITEMS)) + "|"
     for (split, fails), (apart, means), seeds in itertools.product(FAILS.items(), MARGINS.items(), (1, 3)):
         worlds = [World(means, fails, (items, items), seeds) for items in ITEMS]
         yield from _rows(split, apart, seeds, [coverage(world, DROPS, simulations, first) for world in worlds])
     for reliability in (0.9, 0.7):
-        worlds = [World(MARGINS["2 SD"], FAILS["equal"], (items, items), 1, reliability=reliability) for items in ITEMS]
+        worlds = [World(MARGINS["2 SD"], FAILS["equal at equal margin"], (items, items), 1, reliability=reliability) for items in ITEMS]
         found = [coverage(world, DROPS, simulations, first) for world in worlds]
-        yield from _rows(f"equal at equal difficulty, which is {reliability:.0%} of the variance of margins", "2 SD", 1, found)
+        yield from _rows(f"equal at equal difficulty, {100 * reliability:.0f} % of the variance of margins", "2 SD", 1, found)
 
 
 def _rows(split: str, apart: str, seeds: int, found: Sequence[dict[float, Found]]) -> Iterator[str]:
-    for drop in DROPS:
-        cells = [_cell(by_drop[drop]) for by_drop in found]
-        yield f"| {drop:.0%} | {split} | {apart} | {seeds} | {' | '.join(cells)} |"
+    """One row for each drop, or one in all where everything is refused."""
+    rows = {100 * drop: " | ".join(_cell(by_drop[drop]) for by_drop in found) for drop in DROPS}
+    if all(one.refused == 1 for by_drop in found for one in by_drop.values()):
+        rows = {100 * DROPS[0]: rows[100 * DROPS[0]]}
+    for drop, cells in rows.items():
+        yield f"| {split} | {apart} | {seeds} | {drop:g} % | {cells} |"
 
 
 def _cell(found: Found) -> str:
     if found.refused == 1:
-        return f"raw {found.raw:.1%}, refused"
-    refused = f"; {found.refused:.0%} refused" if found.refused else ""
-    return f"raw {found.raw:.1%}, matched {found.shown:.1%}; {found.held:.1%}; {found.width:.2f}{refused}"
+        return f"{100 * found.raw:.0f} %; refused"
+    refused = f"; {100 * found.refused:.1f} % refused" if found.refused else ""
+    return f"{100 * found.raw:.0f}, {100 * found.shown:.1f} %; {100 * found.held:.1f} %; {found.width:.2f}{refused}"

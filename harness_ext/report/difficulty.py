@@ -62,14 +62,17 @@ class Difficulty:
     unit: str = "nats"
     gaps: list[str] = field(default_factory=list)
 
-    def sentence(self, label: str | None, main: float) -> str | None:
-        """What was shown of a method at equal dense margin, at the main drop and at a half; None if nothing was computed."""
+    def sentence(self, label: str | None, main: float, *, caveat: bool = True) -> str | None:
+        """What was shown of a method at equal dense margin, at the main drop and at a half; None if nothing was computed.
+
+        Args:
+            caveat: whether to add the caveat of the intervals.
+        """
         found = [self.matched[label, drop].found for drop in (main, HALF) if label is not None and (label, drop) in self.matched]
-        models, single = (
-            [one for one in found if isinstance(one, MatchedModels)],
-            [one for one in found if isinstance(one, MatchedDisparity)],
-        )
-        return matched_models_sentence(models) if models else matched_sentence(single) if single else None
+        if models := [one for one in found if isinstance(one, MatchedModels)]:
+            return matched_models_sentence(models, caveat=caveat)
+        single = [one for one in found if isinstance(one, MatchedDisparity)]
+        return matched_sentence(single, caveat=caveat) if single else None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def headline(analysis: Analysis, drop: float) -> Headline:
         return Headline(f"{at_chance}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
     if over_models := [claim for claim in analysis.claims if isinstance(claim.found, ModelsDisparity)]:
         label = over_models[0].label
-        matched = analysis.difficulty.sentence(label, drop)
+        matched = analysis.difficulty.sentence(label, drop, caveat=False)
         notes = [*scores, f"{label}: {over_models[0].p_words()}.", *([matched] if matched else [])]
         return Headline(f"{at_chance}{over_models[0].found.sentence()}", tuple(notes))
     all_modules = {each.label: each.settings.get("modules", "all") == "all" for each in analysis.series}
@@ -103,7 +103,7 @@ def headline(analysis: Analysis, drop: float) -> Headline:
     intervals = "; ".join(f"{name} {critical.interval_words()}" for name, critical in criticals)
     notes = [f"Lost: {100 * drop:g} % of the dense score above chance. 95 % intervals of that sparsity: {intervals}."]
     notes = [*scores, *notes, *([f"That one outlasts the other: {claim.p_words()}."] if claim else [])]
-    notes += [matched] if (matched := analysis.difficulty.sentence(label, drop)) else []
+    notes += [matched] if (matched := analysis.difficulty.sentence(label, drop, caveat=False)) else []
     notes += [critical.caveat for _, critical in criticals[:1] if critical.caveat]
     if len(by_label) > 1:
         notes.append(f"The sentence is about the method that keeps most; the picture and the table have all {len(by_label)}.")

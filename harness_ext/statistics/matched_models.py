@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness_ext.statistics.checks import StatisticsError
@@ -48,13 +48,14 @@ def matched_over_models(models: Mapping[str, Matching], *, drop: float, level: f
     return MatchedModels(tuple(models), tuple(found.overlap for found in each.values()), whole)
 
 
-def matched_models_sentence(found: list[MatchedModels]) -> str:
-    """One sentence for results of the same models at several drops."""
+def matched_models_sentence(found: Sequence[MatchedModels], *, caveat: bool = True) -> str:
+    """One sentence for results of the same models at several drops, and the caveat."""
     first = found[0]
     refused = [f"{name}: {overlap.refusal}" for name, overlap in zip(first.models, first.overlaps, strict=True) if overlap.refusal]
     if refused:
-        return f"At equal dense margin there is no overlap to match on ({'; '.join(refused)})."
+        return f"At equal difficulty there is no overlap to match on ({'; '.join(refused)})."
     overlaps = "; ".join(f"{name}: {overlap.words()}" for name, overlap in zip(first.models, first.overlaps, strict=True))
     known = [one.disparity for one in found if one.disparity is not None]
-    caveat = f" Intervals are {known[0].caveat}." if known[0].caveat else ""
-    return f"Over {len(first.models)} trained models, between items of equal dense margin ({overlaps}): {findings(known)}.{caveat}"
+    more = f" Intervals are {known[0].caveat}." if caveat and known[0].caveat else ""
+    matched = f"between items of equal difficulty (equal margins in the dense model; {overlaps})"
+    return f"Over {len(first.models)} trained models, {matched}: {findings(known)}.{more}"
