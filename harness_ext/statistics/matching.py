@@ -21,6 +21,7 @@ FEWEST_EFFECTIVE = 30  # effective items of each ability: with fewer, even a bin
 LEAST_SHARE = 0.1  # of each ability in the common support: with less, the statement is about a corner of the ability
 ITEMS_PER_STRATUM = 8  # of the ability with fewer items
 FEWEST_STRATA, MOST_STRATA = 5, 64
+WIDEST_STRATUM = 0.5  # in standard deviations of the margins
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,12 @@ class Matching:
     Only items that the dense model answers rightly count, since only they can be lost. Their dense score is 1 in both abilities, whatever
     the chance of a guess.
 
-    The margins of both abilities are cut into strata, at quantiles of all margins (coarsened exact matching: Iacus, King and Porro,
-    Political Analysis 20, 2012, 1-24). In a stratum with a share f of recall and a share g of the in-context ability, an item of recall
-    is weighted by g / (f + g), and one of the in-context ability by f / (f + g). These are the overlap weights (Li, Morgan and Zaslavsky,
-    JASA 113, 2018, 390-400) of an ability given the stratum. Both abilities then have the same shares of strata, f g / (f + g), and strata
-    of one ability alone have no weight. Shares count an item as it counts in the score of its ability.
+    The range of margins that both abilities have is cut into strata, at quantiles of the margins of both (coarsened exact matching: Iacus,
+    King and Porro, Political Analysis 20, 2012, 1-24). Strata wider than half a standard deviation are cut again. In a stratum with a
+    share f of recall and a share g of the in-context ability, an item of recall is weighted by g / (f + g), and one of the in-context
+    ability by f / (f + g). These are the overlap weights (Li, Morgan and Zaslavsky, JASA 113, 2018, 390-400) of an ability given the
+    stratum. Both abilities then have the same shares of strata, f g / (f + g), and strata of one ability alone have no weight. Shares count
+    an item as it counts in the score of its ability.
 
     Args:
         recall: the curves of its tasks, as in ``disparity``.
@@ -164,7 +166,8 @@ class Matching:
         families: the family of each task of both abilities, as in ``ability_critical``.
         resamples: random weightings of the items that are drawn. Matching is done again under each.
         seed: of the draws.
-        strata: how many; None: one for every 8 items of the ability with fewer items, from 5 to 64.
+        strata: how many, all at quantiles; None: one for every 8 items of the ability with fewer items in the range, from 5 to 64, and none
+            wider than half a standard deviation.
         names: of the two abilities, for sentences: recall's first.
 
     Raises:
@@ -194,11 +197,21 @@ class Matching:
         object.__setattr__(self, "_right", tuple(right))
 
     @cached_property
+    def _spread(self) -> float:
+        """The root of the mean variance of the margins of the two abilities."""
+        variances = [one.weights @ (one.margins - one.weights @ one.margins) ** 2 for one in self._right]
+        return float(np.sqrt(np.mean(variances)))
+
+    @cached_property
     def _strata(self) -> tuple[_Strata, _Strata]:
-        pooled, fewest = np.concatenate([one.margins for one in self._right]), min(len(one.margins) for one in self._right)
-        count = self.strata or int(np.clip(fewest // ITEMS_PER_STRATUM, FEWEST_STRATA, MOST_STRATA))
-        cuts = np.unique(np.quantile(pooled, np.arange(1, count) / count))
-        recall, other = (_Strata.of(np.searchsorted(cuts, one.margins, side="right"), len(cuts) + 1) for one in self._right)
+        low, high = max(one.margins[0] for one in self._right), min(one.margins[-1] for one in self._right)
+        ends = [low, np.nextafter(high, np.inf)] if low <= high else [low]  # outside of these, there are items of one ability alone
+        inside = [one.margins[(one.margins >= low) & (one.margins <= high)] for one in self._right]
+        count = self.strata or int(np.clip(min(map(len, inside)) // ITEMS_PER_STRATUM, FEWEST_STRATA, MOST_STRATA))
+        cuts = [*ends, *(np.quantile(np.concatenate(inside), np.arange(1, count) / count) if low <= high else [])]
+        if self.strata is None and self._spread > 0:
+            cuts += np.arange(low, high, WIDEST_STRATUM * self._spread).tolist()
+        recall, other = (_Strata.of(np.searchsorted(np.unique(cuts), one.margins, side="right"), len(cuts) + 1) for one in self._right)
         return recall, other
 
     @cached_property
@@ -218,10 +231,9 @@ class Matching:
     def overlap(self) -> Overlap:
         """How far the abilities have items of equal margin."""
         inside = [weights > 0 for weights in self.weights]
-        shares = [float(one.weights[kept].sum()) for one, kept in zip(self._right, inside, strict=True)]
+        shares = [min(float(one.weights[kept].sum()), 1.0) for one, kept in zip(self._right, inside, strict=True)]
         effective = [effective_number(weights) for weights in self.weights]
         means = [float(one.weights @ one.margins) for one in self._right]
-        spread = np.sqrt(np.mean([one.weights @ (one.margins - mean) ** 2 for one, mean in zip(self._right, means, strict=True)]))
         common = np.concatenate([one.margins[kept] for one, kept in zip(self._right, inside, strict=True)])
         matched = [float(np.average(one.margins, weights=weights)) for one, weights in zip(self._right, self.weights, strict=True)] if len(
             common
@@ -234,8 +246,8 @@ class Matching:
             low=float(common.min()) if len(common) else None,
             high=float(common.max()) if len(common) else None,
             means=(means[0], means[1]),
-            apart=_in_deviations(means[1] - means[0], float(spread)),
-            apart_matched=None if matched is None else _in_deviations(matched[1] - matched[0], float(spread)),
+            apart=_in_deviations(means[1] - means[0], self._spread),
+            apart_matched=None if matched is None else _in_deviations(matched[1] - matched[0], self._spread),
             refusal=self._refusal(shares, effective),
             names=self.names,
         )

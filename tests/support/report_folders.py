@@ -78,6 +78,22 @@ def samples(task: str, values: list[int], answers: dict[str, list[dict[str, Any]
     ]
 
 
+def ranked(values: list[int], choices: int, margins: list[float] | None = None) -> list[dict[str, Any]]:
+    """Responses of the dense model to items with so many choices, of which number 0 is right where the score is 1.
+
+    Args:
+        margins: of the items, above 0; by default from 0.5 up, by items.
+    """
+    margins = margins or [0.5 + 5 * item / len(values) for item in range(len(values))]
+    return [
+        {
+            "target": 0,
+            "filtered_resps": [[-1.0 if value else -1.0 - 2 * margin, False], [-1.0 - margin, False], *[[-20.0, False]] * (choices - 2)],
+        }
+        for value, margin in zip(values, margins, strict=True)
+    ]
+
+
 def write_trial(
     out: Path, scores: dict[str, list[int]], sparsity: str = "0", *, pretrained: str = "tiny", logged: bool = True, **options: Any
 ):

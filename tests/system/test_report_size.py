@@ -13,7 +13,7 @@ import pytest
 import report_folders
 from matplotlib import colormaps
 from matplotlib.image import imread
-from report_folders import falling, rows, write_trial
+from report_folders import falling, ranked, rows, write_trial
 
 from harness_ext.report import report
 
@@ -62,7 +62,8 @@ def test_273_trials_of_six_tasks_are_a_page_below_three_megabytes_in_half_a_minu
         }
         for sparsity in [0.0, *grid] if method == 0 else grid[: 21 if method < 12 else 20]:
             given = {task: by_sparsity[sparsity] for task, by_sparsity in scores.items()}
-            write_trial(tmp_path, given, f"{sparsity:g}", pruner=f"method{method}", chance=chances)
+            answers = None if sparsity else {task: ranked(values, round(1 / chances[task])) for task, values in given.items()}
+            write_trial(tmp_path, given, f"{sparsity:g}", pruner=f"method{method}", chance=chances, answers=answers)
             trials += 1
     assert trials == 273
     before = time.process_time()
@@ -70,3 +71,4 @@ def test_273_trials_of_six_tasks_are_a_page_below_three_megabytes_in_half_a_minu
     assert time.process_time() - before < 30
     assert done.page.stat().st_size < 3e6
     assert done.page.read_text(encoding="utf-8").count("<tr") > 273 * 6
+    assert len({label for label, _ in done.analysis.difficulty.matched}) == 13
