@@ -8,13 +8,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from check_coverage import Ability, coverage, crossings, differences, pairs
 from coverage_grids import SHAPES, critical_coverage, disparity_coverage, model_coverage
+from coverage_matching import FAILS, MARGINS, World
+from coverage_matching import coverage as matching_coverage
 
+from harness_ext.statistics import Matching
 from harness_ext.statistics.weighting import Block
 
 
@@ -92,3 +96,35 @@ def test_half_of_the_noise_would_be_noticed(monkeypatch):
 
     monkeypatch.setattr(Block, "draw", half)
     assert all(share < 0.85 for share in held(pairs(Ability(), 5), 50_000, 200).values())
+
+
+EQUAL, SPLIT = FAILS.values()
+
+
+@pytest.mark.parametrize(("items", "seeds"), [(128, 1), (512, 3)])
+def test_abilities_that_are_equal_at_equal_margin_are_not_told_apart_where_raw_curves_are(items, seeds):
+    found = matching_coverage(World(MARGINS["2 SD"], EQUAL, (items, items), seeds), (0.05, 0.5), 40, first=95_000)
+    for one in found.values():
+        assert at_least(1 - one.shown, 0.95, 40)
+        assert at_least(one.held, 0.95, 40)
+        assert one.raw >= 0.5
+        assert one.refused == 0
+
+
+def test_a_split_at_equal_margin_is_found():
+    found = matching_coverage(World(MARGINS["2 SD"], SPLIT, (256, 256)), (0.5,), 40, first=96_000)[0.5]
+    assert found.shown > 0.9
+    assert at_least(found.held, 0.95, 40)
+
+
+def test_with_partial_overlap_nothing_is_found_falsely_and_without_overlap_nothing_is_computed():
+    partial = matching_coverage(World(MARGINS["4 SD"], EQUAL, (1024, 1024)), (0.5,), 20, first=97_000)[0.5]
+    assert partial.raw == 1
+    assert at_least(1 - partial.shown, 0.95, 20)
+    assert matching_coverage(World(MARGINS["10 SD"], EQUAL, (1024, 1024)), (0.5,), 10, first=98_000)[0.5].refused == 1
+
+
+def test_without_matching_the_same_worlds_would_be_told_apart(monkeypatch):
+    """The check above can fail."""
+    monkeypatch.setattr(Matching, "_factors", lambda self, weights: tuple(np.ones((len(one), 999)) for one in weights))
+    assert matching_coverage(World(MARGINS["2 SD"], EQUAL), (0.5,), 10, first=99_000)[0.5].shown > 0.5
