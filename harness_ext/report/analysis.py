@@ -127,7 +127,7 @@ def analyse(
         _over_models(analysis, method, drops, resamples)
     _claims(work, methods, drops, resamples)
     with_dense = [each for each in series if each.dense is not None]
-    analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples)
+    analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples, analysis.disparities)
     analysis.gaps += analysis.difficulty.gaps
     dense_ladder = ladder(trials, series, abilities, families)
     analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks

@@ -91,6 +91,7 @@ def difficulty(
     families: Mapping[str, str],
     drops: Sequence[float],
     resamples: int,
+    known: Mapping[tuple[str, float, bool], Disparity],
 ) -> Difficulty:
     """Computes what a report says about difficulty.
 
@@ -99,6 +100,7 @@ def difficulty(
         methods: replicates.
         curves_of: gives the curves of an ability in a series.
         drops: of the disparities; a half is added.
+        known: disparities of all items, as in ``Analysis.disparities``.
     """
     result = Difficulty()
     of_series = {each.label: {ability: _tasks(result, each, curves_of(each, ability)) for ability in ABILITIES} for each in series}
@@ -108,10 +110,12 @@ def difficulty(
         result.gaps.append(f"nothing at equal dense margin: margins of one scale are needed, and {named}; --metric acc gives one scale")
         return result
     result.unit = next(iter(units), result.unit)
-    for label, by_ability in of_series.items():
-        _bins(result, label, by_ability, families, resamples)
-        if all(curves_of(each, ability) for each in series if each.label == label for ability in ABILITIES):
-            _single(result, label, by_ability, families, [*drops, HALF], resamples)
+    for each in series:
+        by_ability, used = of_series[each.label], [curves_of(each, ability) for ability in ABILITIES]
+        _bins(result, each.label, by_ability, families, resamples)
+        if all(used):
+            whole = sum(map(len, by_ability.values())) == sum(map(len, used))
+            _single(result, each.label, by_ability, families, [*drops, HALF], resamples, known if whole else {})
     for method in methods:
         _over_models(result, method, of_series, families, [*drops, HALF], resamples)
     return result
@@ -156,6 +160,7 @@ def _single(
     families: Mapping[str, str],
     drops: Sequence[float],
     resamples: int,
+    known: Mapping[tuple[str, float, bool], Disparity],
 ) -> None:
     if lacking := [NAMES[ability] for ability in ABILITIES if not by_ability[ability]]:
         result.gaps.append(f"{label}: no disparity at equal dense margin, no task of {' or of '.join(lacking)} has margins")
@@ -164,7 +169,8 @@ def _single(
     try:
         matching = Matching(recall, in_context, _margins(itertools.chain(*by_ability.values())), True, families, resamples)
         for drop in drops:
-            raw = disparity(recall, in_context, drop=drop, corrected=True, families=families, resamples=resamples)
+            raw = known.get((label, drop, True))
+            raw = raw or disparity(recall, in_context, drop=drop, corrected=True, families=families, resamples=resamples)
             result.matched[label, drop] = Matched(raw, matching.disparity(drop))
     except StatisticsError as error:
         result.gaps.append(f"{label}: no disparity at equal dense margin: {error}")

@@ -67,12 +67,11 @@ def _line(axes: Axes, bins: tuple[DifficultyBin, ...], index: int, label: str, h
     x = [one.middle for one in bins]
     y = [last if one.critical.sparsity is None else one.critical.sparsity for one in bins]
     axes.axhline(last, color="#555555", linewidth=0.8, linestyle=":")
-    for one, at, value in zip(bins, x, y, strict=True):
-        axes.plot([one.low, one.high], [value, value], color=colour, linewidth=0.8, alpha=0.5)
-        high = last * 1.06 if one.critical.high is None else one.critical.high
-        axes.plot([at, at], [one.critical.low, high], color=colour, linewidth=4, alpha=0.3, solid_capstyle="butt")
-        if one.critical.high is None:
-            axes.plot([at], [high], color=colour, marker="^", markersize=6, linestyle="none", alpha=0.6)
+    ends = [last * 1.06 if one.critical.high is None else one.critical.high for one in bins]
+    axes.hlines(y, [one.low for one in bins], [one.high for one in bins], color=colour, linewidth=0.8, alpha=0.5)
+    axes.vlines(x, [one.critical.low for one in bins], ends, color=colour, linewidth=4, alpha=0.3)
+    arrows = [at for one, at in zip(bins, x, strict=True) if one.critical.high is None]
+    axes.plot(arrows, [last * 1.06] * len(arrows), color=colour, marker="^", markersize=6, linestyle="none", alpha=0.6)
     axes.plot(x, y, linewidth=1.6, linestyle=line, label=label, **look)
     beyond = [at for one, at in zip(bins, x, strict=True) if one.critical.sparsity is None]
     axes.plot(beyond, [last] * len(beyond), linestyle="none", **look | {"markerfacecolor": "white"})
