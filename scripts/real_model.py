@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import jinja2
 import typer
+from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
 
 from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SWEEPS = ("pruning", "pruning-more", "modules")
+WHOLE = SWEEPS[:2]  # those that prune all linear layers
 DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
 LOOKS = (
@@ -169,6 +171,8 @@ def main(
     ways = sorted((way for way in all_ways if way.modules == "all"), key=lambda way: way.pruner)
     figure = page.with_suffix(".png")
     draw(results, ways, figure)
+    hard = page.with_name(f"{page.stem}-difficulty.png")
+    difficulty = equal_difficulty([folder / name for name in WHOLE if (folder / name / "trials").is_dir()], hard)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "real_model"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
@@ -179,7 +183,7 @@ def main(
         disparities=disparity_rows(results, ways), equal=equal_rows(results), figure=figure.name, drop=round(100 * DROP),
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
-        seeds=results.seeds(),
+        seeds=results.seeds(), difficulty=difficulty, hard=hard.name,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {results.trials} trials")

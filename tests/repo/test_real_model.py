@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_folders import write_trial
+from report_folders import ranked, write_trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import real_model
+from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, RECALL, Way, read
 
 from harness_ext.statistics import holm
@@ -120,3 +121,21 @@ def test_the_script_says_how_it_is_called(words: list[str]) -> None:
     ran = subprocess.run(["bash", str(SCRIPTS / "real_model.sh"), *words], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert ran.stderr.startswith("usage:")
+
+
+def test_the_page_has_a_section_at_equal_difficulty_where_the_records_have_answers(tmp_path: Path) -> None:
+    tasks = [task for task in DENSE if "override" not in task]
+    for ratio in (0.0, 0.1, 0.2, 0.4, 0.6):
+        given = {task: scores(task, ratio) for task in tasks}
+        shown = {task: ranked(values, 2 if task == "icl_words" else CHOICES) for task, values in given.items()}
+        with_ids = {task: [{**row, "id": f"{task[:3]}{item}"} for item, row in enumerate(of_task)] for task, of_task in shown.items()}
+        write_trial(tmp_path / "pruning", given, f"{ratio:g}", pruner="wanda", answers=with_ids, pretrained="smollm2-135m")
+    sentences = equal_difficulty([tmp_path / "pruning"], tmp_path / "picture.png", resamples=200)
+    assert list(sentences) == ["wanda"]
+    assert "at a 50 % drop, in-context ability outlasts recall" in sentences["wanda"]
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_without_the_answers_of_the_dense_model_there_is_none(folder: Path, tmp_path: Path) -> None:
+    assert equal_difficulty([folder / "pruning"], tmp_path / "picture.png", resamples=200) == {}
+    assert not (tmp_path / "picture.png").exists()
