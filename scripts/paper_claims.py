@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import jinja2
 import paper_figures
 import typer
+from equal_difficulty import equal_difficulty
 from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, told
 from paper_tests import PRUNERS, all_claims, p_value
 from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN, Claim, Outcome, holm
@@ -125,6 +126,7 @@ def moved(claims: list[Claim]) -> list[str]:
 def render(**values: Any) -> str:
     """The page from its template."""
     claims = values["claims"]
+    values = {"difficulty": {}, "hard": ""} | values
     values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
     recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
     values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
@@ -146,10 +148,12 @@ def main(
         json.dumps([asdict(claim) | {"outcome": claim.outcome} for claim in claims], indent=1) + "\n", encoding="utf-8"
     )
     counts = {task: len(ids) for task, ids in scores.ids.items()}
+    hard = page.with_name("results_difficulty.png")
+    difficulty = equal_difficulty([folder / "difficulty"], hard) if (folder / "difficulty" / "trials").is_dir() else {}
     text = render(
         claims=claims, summary=summary(claims), critical=critical_rows(scores), drops=DROPS, rows=score_rows(scores), tasks=TASKS,
         equal=equal_rows(scores), figures=paper_figures.write(scores, page.parent), counts=counts, facts=scores.facts,
-        seeds=len(scores.seeds([Cell(pruner="sparsegpt", ratio=0.6)], TASKS[:1])),
+        seeds=len(scores.seeds([Cell(pruner="sparsegpt", ratio=0.6)], TASKS[:1])), difficulty=difficulty, hard=hard.name,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {', '.join(f'{claim.name}: {claim.outcome}' for claim in claims)}")

@@ -32,7 +32,7 @@ sweep() {
 }
 export -f sweep
 # The longest first, so that two at a time end at about the same time.
-printf '%s\n' pruning modules calibration ranking equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
+printf '%s\n' pruning modules calibration ranking difficulty equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
 
 python "$root/scripts/paper_claims.py" "$out" --page "$page"
 harness-ext report "$out"/{pruning,modules,ladder,equal,calibration} --out "$out/report"

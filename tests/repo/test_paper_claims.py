@@ -328,6 +328,16 @@ class TestPage:
             facts={"trials": "1", "minutes": "2"}, seeds=1,
         )  # fmt: skip
         assert ("## Main result" in text) == leads
+        assert "## Equal difficulty" not in text
+
+    def test_the_page_has_the_sentences_at_equal_difficulty(self):
+        text = paper_claims.render(
+            claims=[], summary=[], critical=[], drops=(0.05,), rows=[], tasks=TASKS, equal=[], counts={},
+            facts={"trials": "1", "minutes": "2"}, seeds=1, difficulty={"lab-m": "Shown & said."}, hard="hard.png",
+        )  # fmt: skip
+        section = text[text.index("## Equal difficulty") : text.index("## Calibration text")]
+        assert "- **lab-m**: Shown & said.\n" in section
+        assert "(hard.png)" in section
 
     def test_figures_are_drawn_also_where_nothing_was_measured(self, early, tmp_path, monkeypatch):
         drawn = {name: paper_figures.FIGURES[name] for name in ("critical", "ladder", "modules")}
@@ -358,10 +368,11 @@ class TestPage:
 @pytest.mark.parametrize("grid", sorted((SCRIPTS / "reproduce_paper").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_grid_has_known_fields_and_all_grids_of_a_size_have_the_same_items(grid):
     fields = read_fields(grid)
-    if grid.stem != "ranking":
+    if grid.stem not in ("ranking", "difficulty"):
         assert fields["metadata"] == read_fields(grid.with_name("pruning.yaml"))["metadata"]
         assert fields["tasks"] == list(TASKS)
-    assert fields["pretrained"] == (["lab-xs", "lab-s"] if grid.stem == "ladder" else "lab-m")
+    of_several = {"ladder": ["lab-xs", "lab-s"], "difficulty": ["lab-m", "lab-s", "lab-xs"]}
+    assert fields["pretrained"] == of_several.get(grid.stem, "lab-m")
 
 
 def test_a_quick_grid_is_accepted_by_the_sweep(tmp_path):
