@@ -17,7 +17,7 @@ from harness_ext.statistics.results import Result, percent
 from harness_ext.statistics.right_items import RightItems, units_of
 from harness_ext.statistics.weighted_items import Resampled, bootstrap_weights, effective_number, weighted_critical
 
-FEWEST_EFFECTIVE = 30  # effective items of each ability: with fewer, even a bin that keeps every item may have lost a tenth
+FEWEST_EFFECTIVE = 30  # effective items of each ability: if fewer keep every answer, a loss of a tenth is still in the interval
 LEAST_SHARE = 0.1  # of each ability in the common support: with less, the statement is about a corner of the ability
 ITEMS_PER_STRATUM = 8  # of the ability with fewer items
 FEWEST_STRATA, MOST_STRATA = 5, 64
@@ -31,7 +31,8 @@ class Overlap(Result):
     Args:
         items: items that the dense model answers rightly.
         shares: the share of each ability that is in the common support: in strata that hold items of both.
-        effective: the effective number of items of each ability after matching, ``(sum w)^2 / sum w^2``.
+        effective: the effective number of items of each ability after matching, ``(sum w)^2 / sum w^2``; an item that several tasks have
+            counts once.
         strata: strata that hold items of both abilities.
         low, high: the least and the greatest margin in the common support; None if there is none.
         means: the mean margin of each ability before matching.
@@ -232,12 +233,16 @@ class Matching:
         """How far the abilities have items of equal margin."""
         inside = [weights > 0 for weights in self.weights]
         shares = [min(float(one.weights[kept].sum()), 1.0) for one, kept in zip(self._right, inside, strict=True)]
-        effective = [effective_number(weights) for weights in self.weights]
+        by_item = [np.zeros(len(one.ids)) for one in self._right]
+        for sums, one, weights in zip(by_item, self._right, self.weights, strict=True):
+            np.add.at(sums, units_of(one.ids), weights)
+        effective = [effective_number(sums) for sums in by_item]
         means = [float(one.weights @ one.margins) for one in self._right]
         common = np.concatenate([one.margins[kept] for one, kept in zip(self._right, inside, strict=True)])
-        matched = [float(np.average(one.margins, weights=weights)) for one, weights in zip(self._right, self.weights, strict=True)] if len(
-            common
-        ) else None  # fmt: skip
+        matched = None
+        if len(common):
+            recall, other = (np.average(one.margins, weights=weights) for one, weights in zip(self._right, self.weights, strict=True))
+            matched = _in_deviations(float(other - recall), self._spread)
         return Overlap(
             items=(len(inside[0]), len(inside[1])),
             shares=(shares[0], shares[1]),
@@ -247,7 +252,7 @@ class Matching:
             high=float(common.max()) if len(common) else None,
             means=(means[0], means[1]),
             apart=_in_deviations(means[1] - means[0], self._spread),
-            apart_matched=None if matched is None else _in_deviations(matched[1] - matched[0], self._spread),
+            apart_matched=matched,
             refusal=self._refusal(shares, effective),
             names=self.names,
         )

@@ -167,6 +167,17 @@ class TestMatching:
         first, second = matching._resampled
         assert first.sums == pytest.approx(second.sums)
 
+    def test_an_item_of_two_tasks_counts_once_in_the_effective_number(self):
+        recall, other, margins = world((2.0, 2.0), items=100)
+        ids = [f"item {number}" for number in range(100)]
+        once = Curve("one", GRID, other[0].values, ids)
+        values = margins["recall"], margins["context"]
+        alone = Matching(recall, [once], {"recall": values[0], "one": values[1]})
+        twice = Matching(
+            recall, [once, Curve("two", GRID, other[0].values, ids)], {"recall": values[0], "one": values[1], "two": values[1]}
+        )
+        assert twice.overlap.effective[1] == pytest.approx(alone.overlap.effective[1], rel=0.05)
+
     def test_the_same_input_gives_the_same_bits_and_plain_types(self):
         one, two = (matched_disparity(*world((2.0, 4.0), seeds=3), drop=0.5, seed=5) for _ in range(2))
         assert one == two
