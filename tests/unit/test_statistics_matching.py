@@ -167,6 +167,18 @@ class TestMatching:
         first, second = matching._resampled
         assert first.sums == pytest.approx(second.sums)
 
+    def test_matching_is_done_again_under_each_weighting_of_the_items(self):
+        """Recall has 40 hard items and 20 easy ones, the other ability 20 and 40. Hard items are lost, easy ones are held."""
+        values = {"facts": [0.0] * 40 + [1.0] * 20, "reading": [0.0] * 20 + [1.0] * 40}
+        curves = [Curve(name, [0, 0.5], [[1.0] * 60, held]) for name, held in values.items()]
+        matching = Matching(curves[:1], curves[1:], {name: [1 + 2 * held for held in each] for name, each in values.items()}, strata=2)
+        drawn = np.random.default_rng(0).standard_exponential((2000, 120))
+        easy = [drawn[:, part][:, held].sum(1) / drawn[:, part].sum(1) for part, held in (
+            (slice(0, 60), slice(40, 60)), (slice(60, 120), slice(20, 60)))]  # fmt: skip
+        target = [f * g / (f + g) for f, g in ((1 - easy[0], 1 - easy[1]), (easy[0], easy[1]))]
+        for sums in matching._resampled:
+            assert sums.sums[:, 1] / sums.totals == pytest.approx(target[1] / (target[0] + target[1]))
+
     def test_an_item_of_two_tasks_counts_once_in_the_effective_number(self):
         recall, other, margins = world((2.0, 2.0), items=100)
         ids = [f"item {number}" for number in range(100)]
