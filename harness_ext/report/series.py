@@ -69,10 +69,7 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[Series], 
             )
             continue
         by_seed[trial.seed] = trial
-    ordered = sorted(
-        series_by_key.values(),
-        key=lambda each: (each.dense.nonzero or 0 if each.dense else 0, each.pretrained, sorted(each.settings.items())),
-    )
+    ordered = sorted(series_by_key.values(), key=_place)
     quantised = _over_bits(trials, dense)
     _label([*ordered, *quantised])
     if quantised:
@@ -97,7 +94,12 @@ def _over_bits(trials: Sequence[LoadedTrial], dense: Mapping[str, LoadedTrial]) 
             new = Series(trial.dense_digest, trial.pretrained, settings, dense.get(trial.dense_digest), quantised=True)
             series = series_by_key.setdefault((trial.dense_digest, repr(sorted(settings.items()))), new)
             series.points.setdefault(float(trial.weight_bits), {})[trial.seed] = trial
-    return sorted(series_by_key.values(), key=lambda each: (each.pretrained, sorted(each.settings.items())))
+    return sorted(series_by_key.values(), key=_place)
+
+
+def _place(series: Series) -> tuple[int, str, list[tuple[str, str]]]:
+    """The place of a series among others: small models come first."""
+    return series.dense.nonzero or 0 if series.dense else 0, series.pretrained, sorted(series.settings.items())
 
 
 def check_comparable(trials: Sequence[LoadedTrial]) -> None:

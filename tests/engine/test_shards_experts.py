@@ -75,7 +75,16 @@ def test_experts_are_stored_one_by_one_in_these_checkpoints(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "options", [{"true_sequential": True}, {"allocation": "owl"}, {"pruner": "sparsegpt"}, {"experts": "all"}], ids=str
+    "options",
+    [
+        {"true_sequential": True},
+        {"allocation": "owl"},
+        {"pruner": "sparsegpt"},
+        {"experts": "all"},
+        {"pruner": "gptq", "bits": 3},
+        {"pruner": "gptq", "bits": 4, "sparsity": 0, "experts": "all", "pruner_options": {"group_size": 16}},
+    ],
+    ids=str,
 )
 def test_the_same_with_other_options(tmp_path: Path, options: dict[str, Any]) -> None:
     folder = source(tmp_path, "mixtral")
