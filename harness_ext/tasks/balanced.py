@@ -30,22 +30,26 @@ class Answers(NamedTuple):
     target: int
 
 
-def check_balance(prefix: str, *, carriers: str, count: int, values: int, queries: int) -> None:
+def check_balance(prefix: str, *, carriers: str, count: int, values: int, queries: int, choices: str = "values") -> None:
     """Checks that answers can be balanced.
 
     Args:
         prefix: prefix of the options, such as ``mqar_``.
         carriers: name of the option for the number of carriers, such as ``pairs``.
+        count, values, queries: numbers of carriers, of choices, and of earlier questions.
+        choices: name of the option for the number of choices.
 
     Raises:
         BadOptionError: a number is no multiple of the number of values, or too many questions come first.
     """
     for name, number in ((carriers, count), ("queries", queries)):
         if number % values:
-            raise BadOptionError(f"{prefix}{name}={number}: want a multiple of {prefix}values={values}: each value occurs equally often")
+            raise BadOptionError(
+                f"{prefix}{name}={number}: want a multiple of {prefix}{choices}={values}: each answer occurs equally often"
+            )
     if queries > count - values:
         raise BadOptionError(
-            f"{prefix}queries={queries}: want at most {count - values}, so that each of the {values} values is left for the last question"
+            f"{prefix}queries={queries}: want at most {count - values}, so that each of the {values} answers is left for the last question"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness_ext.errors import UnknownNameError, did_you_mean, shown
-from harness_ext.tasks import hops, mqar
+from harness_ext.tasks import counting, hops, mqar, needle, variables
 from harness_ext.tasks.options import TaskOptions
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "hops": Kind(hops.Options, hops.item),
     "mqar": Kind(mqar.Options, mqar.item),
+    "variables": Kind(variables.Options, variables.item),
+    "counting": Kind(counting.Options, counting.item),
+    "needle": Kind(needle.Options, needle.item),
 }
 
 
