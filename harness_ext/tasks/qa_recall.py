@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ class RecallTask(FactTask):
         return requests
 
 
+def median(ranks: Sequence[float]) -> float:
+    """The score of ranks. lm-eval's own median takes the upper of two middle ranks, and then draws 100,000 samples of all facts."""
+    return float(statistics.median(ranks))
+
+
 def rank(likelihoods: Sequence[float], target: int) -> float:
     """The place of an answer in the order of likelihood; 1 is the likeliest. Equally likely answers share the mean of their places.
 
@@ -57,7 +63,7 @@ def score_recall(doc: Mapping[str, Any], results: Sequence[Any]) -> dict[str, fl
     before, after = plain["exact_match"], helped["exact_match"]
     return {
         **plain,
-        **{f"{metric}_helped": value for metric, value in helped.items()},
+        **{f"{metric}_helped": value for metric, value in helped.items() if metric != "acc_norm_chance"},
         "recovered": float(after > before),
         "lost": float(after < before),
     }

@@ -22,6 +22,7 @@ from harness_ext.tasks import dials, icl
 from harness_ext.tasks.functions import FAMILIES
 from harness_ext.tasks.options import TaskOptions
 from harness_ext.tasks.qa import FactTask
+from harness_ext.tasks.qa_recall import RecallTask
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "task_configs"
@@ -81,7 +82,7 @@ def test_a_config_can_be_parsed_and_has_no_key_twice_or_unknown(path):
 def test_the_functions_of_a_task_exist_and_its_lists_have_no_unknown_key(path):
     config = load_yaml(path)
     assert callable(config["custom_dataset"])
-    assert config.get("class") is FactTask or callable(config["process_results"])
+    assert config.get("class") in (FactTask, RecallTask) or callable(config["process_results"])
     assert all(set(metric) == {"metric", "aggregation", "higher_is_better"} for metric in config["metric_list"])
     assert config["metadata"]["version"]
 
@@ -102,14 +103,14 @@ def test_the_options_of_a_task_exist_and_are_possible(path):
 def test_a_task_declares_its_ability(path):
     config = load_yaml(path, resolve_func=False)
     closed = config.get("dataset_kwargs", {}).get("condition") == "closed"
-    assert closed is ("closed" in path.stem)
+    assert closed is ("closed" in path.stem or "recall" in path.stem)
     assert config["metadata"]["ability"] == ("recall" if closed else "in-context")
 
 
 @each(TASKS)
 def test_a_task_tells_which_scores_are_better_when_higher(path):
     for metric in load_yaml(path)["metric_list"]:
-        assert metric["higher_is_better"] is not metric["metric"].startswith("memory_")
+        assert metric["higher_is_better"] is not metric["metric"].startswith(("memory_", "median_rank", "lost"))
 
 
 def members(name, seen=()):
