@@ -18,7 +18,7 @@ MODEL = "pruned-hf"
 TARGET = "harness_ext.host.model:PrunedHFLM"
 
 # Modules that make the items of our tasks. ``load`` is the custom_dataset. The checks run before a model is loaded.
-SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "relations", "hub_facts"))
+SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lookup", "dials", "relations", "hub_facts"))
 
 
 def register() -> None:

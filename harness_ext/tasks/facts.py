@@ -131,7 +131,7 @@ class _Source:
             if fact.evidence and not fact.whole:
                 self.sentences.setdefault(fact.relation, []).append(index)
                 self.subjects.setdefault(fact.subject, []).append(index)
-        self.objects = {name: _objects([facts[i] for i in members]) for name, members in self.relations.items()}
+        self.objects = answers_by_relation(facts)
 
 
 def _row(source: _Source, index: int, condition: str, options: Options) -> dict[str, Any]:
@@ -318,12 +318,13 @@ def _choices(fact: Fact, substitute: str, others: Iterable[str], options: Option
     return _shuffled(rng, chosen) if options.choices and len(chosen) > 1 else []
 
 
-def _objects(facts: Sequence[Fact]) -> list[str]:
-    """The answers of a relation in the order of the facts, each in one spelling."""
-    seen: dict[str, str] = {}
-    for answer in (answer for fact in facts for answer in (fact.objects or fact.answers[:1])):
-        seen.setdefault(spelling(answer), answer)
-    return list(seen.values())
+def answers_by_relation(facts: Sequence[Fact]) -> dict[str, list[str]]:
+    """The answers of each relation in the order of the facts, each in one spelling."""
+    seen: dict[str, dict[str, str]] = {}
+    for fact in facts:
+        for answer in fact.objects or fact.answers[:1]:
+            seen.setdefault(fact.relation, {}).setdefault(spelling(answer), answer)
+    return {relation: list(answers.values()) for relation, answers in seen.items()}
 
 
 def _shuffled(rng: np.random.RandomState, items: Sequence[Any]) -> list[Any]:

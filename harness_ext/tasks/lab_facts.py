@@ -11,6 +11,7 @@ from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, s
 from harness_ext.tasks.fact_options import Options, options_of
 from harness_ext.tasks.facts import Fact, ask, check_condition, count_rows, rows
 from harness_ext.tasks.people import People, population
+from harness_ext.tasks.recall import check_recall, recall_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -20,12 +21,13 @@ GROUPS = ("memorised", "unseen")
 check_options = Options.check_metadata
 
 
-def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
+def check_task(*, condition: str, people: str, recall: bool = False, **metadata: Any) -> Options:
     """Checks the options of a task without making its items.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
         people: ``memorised`` or ``unseen``; set in the task's YAML.
+        recall: whether the items are those of :mod:`harness_ext.tasks.recall`; set in the task's YAML.
         metadata: metadata of the task. Names that do not begin with ``facts_`` are ignored.
 
     Raises:
@@ -44,20 +46,22 @@ def check_task(*, condition: str, people: str, **metadata: Any) -> Options:
     most = len(getattr(everyone, people)) * len(everyone.attributes)
     if options.items > most:
         raise BadOptionError(f"facts_items={options.items}: there are {most} facts about {people} people to draw from")
+    if recall:
+        check_recall(facts_of(everyone, people), condition, options)
     return options
 
 
-def load(*, condition: str, people: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+def load(*, condition: str, people: str, recall: bool = False, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the tasks. Arguments and errors as for :func:`check_task`."""
     import datasets
 
-    options = check_task(condition=condition, people=people, **metadata)
-    return {"test": datasets.Dataset.from_list(rows(facts_of(population(0), people), condition, options))}
+    options = check_task(condition=condition, people=people, recall=recall, **metadata)
+    return {"test": datasets.Dataset.from_list((recall_rows if recall else rows)(facts_of(population(0), people), condition, options))}
 
 
-def count(*, condition: str, people: str, **metadata: Any) -> int:
+def count(*, condition: str, people: str, recall: bool = False, **metadata: Any) -> int:
     """How many items a task has; arguments and errors as for :func:`check_task`."""
-    options = check_task(condition=condition, people=people, **metadata)
+    options = check_task(condition=condition, people=people, recall=recall, **metadata)
     return count_rows(facts_of(population(0), people), options)
 
 

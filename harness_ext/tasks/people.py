@@ -24,11 +24,13 @@ _ONSETS = "b d f g h j k l m n p r s t v z br dr gr kl pr st tr".split()
 _VOWELS = "a e i o u".split()
 _CODAS = "l n r s k m th x".split()
 
-_PROFESSIONS = """accountant actor architect astronomer baker barber biologist blacksmith bookbinder botanist brewer butcher carpenter
+PROFESSIONS = tuple(
+    """accountant actor architect astronomer baker barber biologist blacksmith bookbinder botanist brewer butcher carpenter
 chemist cobbler composer cook curator dancer dentist detective diver doctor editor electrician engineer farmer fisherman florist
 gardener geologist glazier goldsmith historian illustrator interpreter jeweller journalist judge lawyer librarian locksmith
 mason mathematician mechanic midwife miner musician nurse optician painter pharmacist photographer pilot plumber poet potter
 printer roofer sailor sculptor tailor teacher weaver""".split()
+)
 
 _HOBBIES = """acrobatics archery astrology badminton ballet basketry beekeeping billiards birdwatching bowling boxing calligraphy
 camping canoeing ceramics chess climbing collage cricket croquet crosswords cycling darts dominoes embroidery falconry fencing
@@ -84,7 +86,7 @@ def population(seed: int = 0) -> People:
     attributes = (
         Attribute("birthplace", "Where was {} born?", "{} was born in {}.", tuple(_names(rng, 64, taken, syllables=3))),
         Attribute("employer", "Who employs {}?", "{} works for {}.", tuple(_names(rng, 64, taken, syllables=3))),
-        Attribute("profession", "What is the profession of {}?", "The profession of {} is {}.", tuple(_PROFESSIONS)),
+        Attribute("profession", "What is the profession of {}?", "The profession of {} is {}.", PROFESSIONS),
         Attribute("hobby", "What does {} enjoy?", "{} enjoys {}.", tuple(_HOBBIES)),
     )
     names = sorted((Person(a, b) for a in first for b in last), key=lambda person: hashlib.sha256(str(person).encode()).digest())

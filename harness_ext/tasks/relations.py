@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness_ext.errors import BadOptionError, did_you_mean, shown
 from harness_ext.tasks.fact_options import Options, options_of
 from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, count_rows, rows
+from harness_ext.tasks.recall import check_recall, recall_rows
 from harness_ext.tasks.scoring import comparable, distinct
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ class RelationError(FactError):
     """A file that does not contain a relation, or a folder without such files."""
 
 
-def check_task(*, condition: str, **metadata: Any) -> Options:
+def check_task(*, condition: str, recall: bool = False, **metadata: Any) -> Options:
     """Checks the options of a task without making its items. The relation files are read.
 
     Args:
         condition: ``closed``, ``open`` or ``override``; set in the task's YAML.
+        recall: whether the items are those of :mod:`harness_ext.tasks.recall`; set in the task's YAML.
         metadata: ``relations`` (a file or folder) and the ``facts_*`` options. Other names are ignored.
 
     Raises:
@@ -64,19 +66,21 @@ def check_task(*, condition: str, **metadata: Any) -> Options:
     check_condition(condition)
     options = options_of(metadata)
     check_shots_and_form(_facts(metadata), options)
+    if recall:
+        check_recall(_facts(metadata), condition, options)
     return options
 
 
-def load(*, condition: str, **metadata: Any) -> dict[str, datasets.Dataset]:
+def load(*, condition: str, recall: bool = False, **metadata: Any) -> dict[str, datasets.Dataset]:
     """The ``custom_dataset`` of the tasks. Arguments and errors as for :func:`check_task`."""
     import datasets
 
     check_condition(condition)
     options = options_of(metadata)
-    return {"test": datasets.Dataset.from_list(rows(_facts(metadata), condition, options))}
+    return {"test": datasets.Dataset.from_list((recall_rows if recall else rows)(_facts(metadata), condition, options))}
 
 
-def count(*, condition: str, **metadata: Any) -> int:
+def count(*, condition: str, recall: bool = False, **metadata: Any) -> int:
     """How many items a task has; arguments and errors as for :func:`check_task`."""
     check_condition(condition)
     options = options_of(metadata)

@@ -68,8 +68,10 @@ class RandomLM(LM):  # type: ignore[misc]
 
     def _is_guessed(self, request: Any) -> bool:
         count = self._count(request)
-        first = 1 if self.task.OUTPUT_TYPE == "generate_until" else 0  # a FactTask asks for a completion before the choices
-        return count > 0 and (request.idx - first) % count == self._random(request, "ranked").randrange(count)
+        guess = self._random(request, "ranked").randrange(count) if count else 0
+        if self.task.OUTPUT_TYPE == "generate_until":  # a FactTask, which asks for a completion too, and may rank more than its choices
+            return count > 0 and request.arguments[1].strip() == choices_of(self.task, request.doc)[guess].strip()
+        return count > 0 and request.idx % count == guess
 
     def _count(self, request: Any) -> int:
         if request.doc_id is None:

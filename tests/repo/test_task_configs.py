@@ -18,10 +18,11 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from harness_ext.errors import BadOptionError
 from harness_ext.host import registration
-from harness_ext.tasks import icl
+from harness_ext.tasks import dials, icl
 from harness_ext.tasks.functions import FAMILIES
 from harness_ext.tasks.options import TaskOptions
 from harness_ext.tasks.qa import FactTask
+from harness_ext.tasks.qa_recall import RecallTask
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "task_configs"
@@ -30,8 +31,9 @@ NAMED = [path for path in FILES if not path.name.startswith("_")]
 TASKS = [path for path in NAMED if "group" not in load_yaml(path, resolve_func=False)]
 GROUPS = [path for path in NAMED if path not in TASKS]
 ICL = [path for path in TASKS if path.parent.name == "icl"]
-DECLARED = {"version", "ability", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
-PAGES = {"icl": "icl.md"}  # in docs, by folder; the others are on facts.md
+PREFIXES = ("icl_", "facts_", "lookup_", "hub_", "hops_", "mqar_", "variables_", "counting_", "needle_")
+DECLARED = {"version", "ability", "family", "chance", "majority", "balanced", "answer_in_prompt"}  # checked by harness_ext.testing
+PAGES = {"icl": "icl.md", "dials": "dials.md"}  # in docs, by folder; the others are on facts.md
 
 
 def each(paths):
@@ -80,7 +82,7 @@ def test_a_config_can_be_parsed_and_has_no_key_twice_or_unknown(path):
 def test_the_functions_of_a_task_exist_and_its_lists_have_no_unknown_key(path):
     config = load_yaml(path)
     assert callable(config["custom_dataset"])
-    assert config.get("class") is FactTask or callable(config["process_results"])
+    assert config.get("class") in (FactTask, RecallTask) or callable(config["process_results"])
     assert all(set(metric) == {"metric", "aggregation", "higher_is_better"} for metric in config["metric_list"])
     assert config["metadata"]["version"]
 
@@ -91,8 +93,7 @@ def test_the_options_of_a_task_exist_and_are_possible(path):
     source = importlib.import_module(config["custom_dataset"].__module__)
     assert source.__name__ in registration.SOURCES
     options = config.get("metadata") or {}
-    prefixes = ("icl_", "facts_", "lookup_", "hub_")
-    assert all(name in DECLARED or name.startswith(prefixes) for name in options)
+    assert all(name in DECLARED or name.startswith(PREFIXES) for name in options)
     needs_files = pytest.raises(BadOptionError, match="pass --metadata") if path.parent.name == "lre" else nullcontext()
     with needs_files:
         source.check_task(**options, **config.get("dataset_kwargs", {}))
@@ -102,14 +103,14 @@ def test_the_options_of_a_task_exist_and_are_possible(path):
 def test_a_task_declares_its_ability(path):
     config = load_yaml(path, resolve_func=False)
     closed = config.get("dataset_kwargs", {}).get("condition") == "closed"
-    assert closed is ("closed" in path.stem)
+    assert closed is ("closed" in path.stem or "recall" in path.stem)
     assert config["metadata"]["ability"] == ("recall" if closed else "in-context")
 
 
 @each(TASKS)
 def test_a_task_tells_which_scores_are_better_when_higher(path):
     for metric in load_yaml(path)["metric_list"]:
-        assert metric["higher_is_better"] is not metric["metric"].startswith("memory_")
+        assert metric["higher_is_better"] is not metric["metric"].startswith(("memory_", "median_rank", "lost"))
 
 
 def members(name, seen=()):
@@ -171,18 +172,20 @@ def test_a_config_is_documented(path):
 
 for source in registration.SOURCES:
     importlib.import_module(source)
+DIALS = {name for kind in dials.KINDS.values() for name in kind.options.names()}
 OPTIONS = {name for options in TaskOptions.__subclasses__() for name in options.names()}
 
 
 @pytest.mark.parametrize("page", [*sorted(CONFIGS.rglob("README.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.parent.name)
 def test_the_documentation_names_no_option_that_does_not_exist(page):
-    mentioned = {word for word in used_in(page) if word.startswith(("icl_", "facts_", "lookup_", "hub_"))}
+    mentioned = {word for word in used_in(page) if word.startswith(PREFIXES)}
     assert mentioned <= OPTIONS | {path.stem for path in NAMED}
 
 
 def test_every_option_is_documented():
     assert set(icl.Options.names()) <= used_in(ROOT / "docs" / "icl.md")
-    assert OPTIONS - set(icl.Options.names()) <= used_in(ROOT / "docs" / "facts.md")
+    assert used_in(ROOT / "docs" / "dials.md") >= DIALS
+    assert OPTIONS - set(icl.Options.names()) - DIALS <= used_in(ROOT / "docs" / "facts.md")
 
 
 @each([path for path in ICL if load_yaml(path, resolve_func=False)["dataset_kwargs"]["family"] in FAMILIES])

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE, PLUGINS = ROOT / "harness_ext", ROOT / "plugins"
 LONGEST = 400
 OUTSIDE = {"__init__.py", "autoload.py"}  # the lazy public names, and what runs at every start of Python
-WITH_LM_EVAL = ("host/", "tasks/qa.py", "testing/models.py")  # the modules that import lm-eval as they are imported
+WITH_LM_EVAL = ("host/", "tasks/qa.py", "tasks/qa_recall.py", "testing/models.py")  # the modules that import lm-eval as they are imported
 WITHOUT_LM_EVAL = ("engine", "plugins.py", "hookspecs.py", "method", "statistics", "atomic.py", "errors.py")
 
 
