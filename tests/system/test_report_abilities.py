@@ -69,8 +69,8 @@ def test_our_tasks_declare_what_the_table_says_of_them() -> None:
     for task in manager.all_subtasks:
         known, config = known_task(task), manager.task_index[task].cfg or {}
         declared = (config.get("metadata") or {}).get(KEY)
-        assert known is not None, task
-        if declared is not None:
+        assert known is not None or declared is not None, task
+        if known is not None and declared is not None:
             assert declared == known.ability, task
             checked += 1
     assert checked or len(manager.all_subtasks) > 20

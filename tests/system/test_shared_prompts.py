@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import logging
@@ -15,6 +16,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from harness_ext import BadOptionError, PrunedHFLM
+from harness_ext.host.shared_prompts import SharedPrompts
 
 PROMPTS = ["a b c d e f g h i j k l", "a b c d e f g h i j", "b c d e f g h i j k l m n o p q", "1 2", "x y z : a b c d e f"]
 CHOICES = [" 1", " 1 2", " 2 3 4", " 2 3 5", " a b c d", " z"]
@@ -130,6 +132,25 @@ def test_a_cache_that_gives_other_answers_is_found_out(caplog):
     check(ours, ask(HFLM, model, requests())[1])
     assert not lm._shared_prompts.works
     assert "a log-likelihood is" in caplog.text
+
+
+@pytest.mark.parametrize(("dtype", "apart", "works"), [("bfloat16", 2.0, True), ("bfloat16", 0.0, False), ("float32", 2.0, False)])
+def test_half_precision_is_compared_by_how_far_lm_evals_own_answers_are_apart(dtype, apart, works, monkeypatch):
+    """Answers that are off by 2 nats, where those of lm-eval to a request alone are ``apart`` from those in a batch."""
+    lm = PrunedHFLM(pretrained=tiny.model(dtype=getattr(torch, dtype)), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    run = SharedPrompts._run
+
+    def off(self, batch, asked, batch_size):
+        return {place: (value + 2.0, greedy) for place, (value, greedy) in run(self, batch, asked, batch_size).items()}
+
+    def stock(asked, *_):
+        return [(value + (apart if len(asked) == 1 else 0.0), greedy) for value, greedy in answers(asked)]
+
+    answers = functools.partial(HFLM._loglikelihood_tokens, lm, disable_tqdm=True)
+    monkeypatch.setattr(SharedPrompts, "_run", off)
+    encoded = [(request.args, *lm._encode_pair(*request.args)) for request in requests()]
+    lm._shared_prompts.answer(encoded, stock, batch_size=4, disable_bar=True)
+    assert lm._shared_prompts.works == works
 
 
 def test_bfloat16_is_near():

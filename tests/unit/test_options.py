@@ -154,5 +154,5 @@ def test_a_pruner_with_prune_model_is_told_its_new_base_class(structured, base, 
 
 
 def test_a_pruning_method_alone_is_no_base_class():
-    with raises_line(PluginError, "Own", "harness_ext.Pruner, ModelPruner or StructuredPruner"):
+    with raises_line(PluginError, "Own", "harness_ext.Pruner, ModelPruner, StructuredPruner or Quantizer"):
         type("Own", (PruningMethod,), {"name": "own", "prune_model": lambda *_: None}).check_class()
