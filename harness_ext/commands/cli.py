@@ -96,7 +96,7 @@ def prune(
     """Prune or quantise a model and write a checkpoint that AutoModelForCausalLM.from_pretrained can load."""
     from harness_ext.commands import prune as prune_command
 
-    if sparsity is None and bits is None:
+    if sparsity is None and (bits is None or bits.strip().lower() == "none"):
         raise typer.BadParameter("want a share of weights such as 0.5, or --bits 4 with --pruner gptq", param_hint="'--sparsity'")
     with errors_in_one_line():
         arguments = shared.plan_arguments(

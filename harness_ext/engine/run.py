@@ -105,9 +105,8 @@ def apply(
     entries["fingerprint"] = record.fingerprint(plan, entries, asked)
     if changes:
         log.info(
-            "%s: %s asked, %.4f achieved; calibration text %.1f s, pruning %.1f s; fingerprint %s",
-            pruner.name, plan.amount, entries["achieved_sparsity"], entries["seconds_calibration"], entries["seconds_pruning"],
-            entries["fingerprint"],
+            "%s: %s; calibration text %.1f s, pruning %.1f s; fingerprint %s",
+            pruner.name, record.achieved(plan, entries), entries["seconds_calibration"], entries["seconds_pruning"], entries["fingerprint"],
         )  # fmt: skip
     return entries
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import dataclass_transform
@@ -63,14 +63,32 @@ class Configurable:
                     f"{cls.kind} {cls.name!r} has no option {shown(option)}.{did_you_mean(option, defaults)} It takes: {takes}"
                 )
             if not _is_a(value, hints[option]):
-                wanted = hints[option].__name__ if isinstance(hints[option], type) else str(hints[option]).replace("typing.", "")
-                raise BadOptionError(f"{cls.kind}.{shortened(option)}={shown(value)}: {cls.kind} {cls.name!r} wants {wanted} here")
+                words = [
+                    word for part in _parts(hints[option]) if typing.get_origin(part) is typing.Literal for word in typing.get_args(part)
+                ]
+                hint = did_you_mean(value, words) if isinstance(value, str) else ""
+                wanted = " or ".join(_in_words(part) for part in _parts(hints[option]))
+                raise BadOptionError(
+                    f"{cls.kind}.{shortened(option)}={shown(value)}: {cls.kind} {cls.name!r} wants {wanted} here{'.' if hint else ''}{hint}"
+                )
         try:
             return cls(**options)
         except BadOptionError:
             raise
         except ValueError as error:
             raise BadOptionError(f"{cls.kind} {cls.name!r}: {error}") from error
+
+
+def _parts(hint: Any) -> Sequence[Any]:
+    """The types of a union; another type alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _in_words(hint: Any) -> str:
+    """``int``, or the values of a ``Literal``."""
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(repr(value) for value in typing.get_args(hint))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -120,7 +120,9 @@ class Quantizer(PruningMethod):
         The engine calls it for experts that got no calibration token.
 
         Args:
-            weight, bits, sparsity: as in ``quantize``.
+            weight: as in ``quantize``.
+            bits: as in ``quantize``.
+            sparsity: as in ``quantize``.
         """
         mask = sparsity.mask(weight.abs()) if sparsity.ratio > 0 else None
         kept = weight if mask is None else weight.masked_fill(mask, 0)

@@ -59,7 +59,10 @@ def equal_bits(
     """
     result = EqualBits()
     dense = list(dense_trials(trials).values())
-    if not quantised or not dense:
+    if not quantised:
+        return result
+    if not dense:
+        result.gaps.append("no comparison at equal bits: there is no dense trial")
         return result
     if unknown := [trial.name for trial in trials if bits_of_model(trial) is None]:
         result.gaps.append(f"no comparison at equal bits: the results do not say how many bits there are in {unknown[0]}")

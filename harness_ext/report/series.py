@@ -77,7 +77,7 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[Series], 
             f"no critical sparsity and no disparity of {', '.join(series.label for series in quantised)}: bits are not a sparsity; the "
             "scores are in the tables, and in figures with --axis bits"
         )
-    for digest, name in sorted({(each.model, each.pretrained) for each in ordered if each.dense is None}):
+    for digest, name in sorted({(each.model, each.pretrained) for each in [*ordered, *quantised] if each.dense is None}):
         gaps.append(
             f"{name} ({digest}): there is no dense trial, so retained fractions, tests, flips, critical sparsities, curves and the "
             f"disparity cannot be computed; evaluate it with sparsity=0"

@@ -108,7 +108,7 @@ def _check_bits(sweep: Sweep, plugins: Plugins) -> None:
     """Bits and quantizers go together.
 
     Raises:
-        BadOptionError: one of them is there, and the other is not.
+        BadOptionError: one of them is there, and the other is not; or a pruner or an allocation has no sparsity to work with.
     """
     quantizers = [name for name in sweep.pruner if is_quantizer(plugins, name)]
     if sweep.bits and not quantizers:
@@ -119,6 +119,15 @@ def _check_bits(sweep: Sweep, plugins: Plugins) -> None:
         )
     if quantizers and not sweep.bits:
         raise BadOptionError(f"--pruner {quantizers[0]}: quantises weights: want --bits, such as --bits 2,3,4,8")
+    if sweep.bits and not any(sparsity.ratio > 0 for sparsity in sweep.sparsity):
+        if others := [name for name in sweep.pruner if name not in quantizers]:
+            raise BadOptionError(
+                f"--pruner {others[0]}: removes weights, and there is no sparsity: want --sparsity, such as --sparsity 0,0.5"
+            )
+        if spread := [name for name in sweep.allocation if name != ALLOCATION]:
+            raise BadOptionError(
+                f"--allocation {spread[0]}: spreads a sparsity, and there is none; every layer gets the same bits: want --sparsity as well"
+            )
 
 
 def _trial(sweep: Sweep, plugins: Plugins, arguments: dict[str, Any]) -> TrialSpec:

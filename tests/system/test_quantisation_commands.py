@@ -148,7 +148,7 @@ def test_mistakes_are_one_line_before_a_weight_is_loaded(tmp_path: Path, argumen
     assert not [part for part in parts if part not in line], line
 
 
-@pytest.mark.parametrize("arguments", [(), ("--pruner", "gptq")])
+@pytest.mark.parametrize("arguments", [(), ("--pruner", "gptq"), ("--pruner", "gptq", "--bits", "none")])
 def test_a_sparsity_or_bits_have_to_be_given(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["prune", "--out", str(tmp_path / "out"), *arguments], env={"COLUMNS": "200"})
     assert result.exit_code == 2
