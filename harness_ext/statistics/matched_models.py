@@ -49,7 +49,7 @@ def matched_over_models(models: Mapping[str, Matching], *, drop: float, level: f
 
 
 def matched_models_sentence(found: Sequence[MatchedModels], *, caveat: bool = True) -> str:
-    """One sentence for results of the same models at several drops, and the caveat."""
+    """A sentence for each result of the same models at several drops, one for the overlap, and the caveat."""
     first = found[0]
     refused = [f"{name}: {overlap.refusal}" for name, overlap in zip(first.models, first.overlaps, strict=True) if overlap.refusal]
     if refused:
@@ -57,5 +57,5 @@ def matched_models_sentence(found: Sequence[MatchedModels], *, caveat: bool = Tr
     overlaps = "; ".join(f"{name}: {overlap.words()}" for name, overlap in zip(first.models, first.overlaps, strict=True))
     known = [one.disparity for one in found if one.disparity is not None]
     more = f" Intervals are {known[0].caveat}." if caveat and known[0].caveat else ""
-    matched = f"between items of equal difficulty (equal margins in the dense model; {overlaps})"
-    return f"Over {len(first.models)} trained models, {matched}: {findings(known)}.{more}"
+    compared = f"Compared were items with equal margins in the dense model: {overlaps}."
+    return f"Over {len(first.models)} trained models, between items of equal difficulty, {findings(known)}. {compared}{more}"

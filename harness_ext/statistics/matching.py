@@ -92,18 +92,19 @@ class Compared(Protocol):
 
 
 def matched_sentence(found: Sequence[MatchedDisparity], *, caveat: bool = True) -> str:
-    """One sentence for results of one matching at several drops, and the caveat."""
+    """A sentence for each result of one matching at several drops, one for the overlap, and the caveat."""
     overlap = found[0].overlap
     if overlap.refusal is not None:
         return f"At equal difficulty there is no overlap to match on: {overlap.refusal}."
     known = [one.disparity for one in found if one.disparity is not None]
     more = f" Intervals are {known[0].caveat}." if caveat and known[0].caveat else ""
-    return f"Between items of equal difficulty (equal margins in the dense model: {overlap.words()}): {findings(known)}.{more}"
+    compared = f"Compared were items with equal margins in the dense model: {overlap.words()}."
+    return f"Between items of equal difficulty, {findings(known)}. {compared}{more}"
 
 
 def findings(found: Sequence[Compared]) -> str:
-    """``at a 5 % drop, in-context ability outlasts recall by 0.1 to 0.3``, and so on for each drop."""
-    return "; ".join(f"at a {percent(one.drop)} drop, {_finding(one)}" for one in found)
+    """``at a 5 % drop, in-context ability outlasts recall by 0.1 to 0.3. At a 50 % drop, ...``: a sentence for each drop."""
+    return "at " + ". At ".join(f"a {percent(one.drop)} drop, {_finding(one)}" for one in found)
 
 
 def _finding(found: Compared) -> str:

@@ -132,7 +132,7 @@ def test_the_page_has_a_section_at_equal_difficulty_where_the_records_have_answe
         write_trial(tmp_path / "pruning", given, f"{ratio:g}", pruner="wanda", answers=with_ids, pretrained="smollm2-135m")
     sentences = equal_difficulty([tmp_path / "pruning"], tmp_path / "picture.png", resamples=200)
     assert list(sentences) == ["wanda"]
-    assert "at a 50 % drop, in-context ability outlasts recall" in sentences["wanda"]
+    assert "At a 50 % drop, in-context ability outlasts recall" in sentences["wanda"]
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 

@@ -79,7 +79,7 @@ def test_the_page_says_it_beside_the_headline_among_the_comparisons_and_in_a_tab
     assert sentence is not None
     assert "of recall and" in sentence
     assert "at a 5 % drop, " in sentence
-    assert "at a 50 % drop, in-context ability outlasts recall by " in sentence
+    assert "At a 50 % drop, in-context ability outlasts recall by " in sentence
     notes = page[page.index('<p class="notes">') : page.index("What the intervals do not cover")]
     assert sentence in notes
     assert page.count(sentence) == 2

@@ -102,7 +102,7 @@ class TestMatching:
         assert not found.disparity.shown
         assert abs(found.overlap.apart) > 1.5
         assert abs(found.overlap.apart_matched) < 0.1
-        assert found.sentence().startswith("Between items of equal difficulty (equal margins in the dense model: ")
+        assert found.sentence().startswith("Between items of equal difficulty, at a 10 % drop, ")
         assert "at a 10 % drop, that one outlasts the other is not shown (in-context ability less recall is -0." in found.sentence()
 
     @pytest.mark.parametrize(
