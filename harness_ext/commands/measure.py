@@ -14,6 +14,7 @@ from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.plugins import Plugins
 from harness_ext.tasks import corpora
+from harness_ext.weights.checkpoint_record import in_words, of_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def run(job: MeasureJob) -> dict[str, Any]:
         corpus = corpora.read(job.text)
         cut, dropped = windows(corpus.text, tokenizer, window, job.bos, most=corpus.most)
         model = job.load(folder)
-        record = apply(plan, model, tokenizer)
+        record = apply(plan, model, tokenizer) | of_checkpoint(folder, revision=job.revision)
         found = perplexity(model, cut, dropped=dropped, batch_size=job.batch_size)
     text = {"name": corpus.name, "digest": corpus.digest}
     return {"pretrained": job.pretrained, "text": text, "bos": job.bos, **found.describe(), "pruning": record}
@@ -74,12 +75,7 @@ def summary(measured: Mapping[str, Any]) -> str:
     Args:
         measured: as :func:`run` returns it.
     """
-    record, stderr = measured["pruning"], measured["stderr"]
-    plan = record["plan"]
-    pruned = float(record.get("achieved_sparsity", 0.0)) > 0 or plan["sparsity"] != "0"
-    parts = [f"{plan['bits']} bits"] if "bits" in plan else []
-    parts += [f"sparsity {plan['sparsity']}"] if pruned else []
-    model = ", ".join([plan["pruner"], *parts]) if parts else "dense"
+    stderr, model = measured["stderr"], in_words(measured["pruning"])
     spread = "" if stderr is None else f" ± {stderr:.4g}"
     return (
         f"{shortened(measured['pretrained'])} ({model}): perplexity {measured['token_perplexity']:.4f}{spread} on "

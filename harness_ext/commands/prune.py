@@ -18,6 +18,7 @@ from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import ModelPruner, StructuredPruner
 from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
+from harness_ext.weights.checkpoint_record import of_checkpoint
 from harness_ext.weights.export import describe, save
 from harness_ext.weights.masks import save_masks
 from harness_ext.weights.remote_code import copy_code
@@ -67,8 +68,8 @@ def run(job: PruneJob) -> dict[str, Any]:
             check_plan(plan, without_weights(config, job.called, trust_remote_code=job.trust_remote_code))
         tokenizer = job.tokenizer(folder)
         check_tokenizer(plan, tokenizer, folder)
-        source = _described(job) | weights
-        return _stream(job, plan, folder, tokenizer, source) if job.stream else _whole(job, plan, folder, tokenizer, source)
+        beside = {"source": _described(job) | weights, **of_checkpoint(folder, revision=job.revision)}
+        return _stream(job, plan, folder, tokenizer, beside) if job.stream else _whole(job, plan, folder, tokenizer, beside)
 
 
 def summary(record: Mapping[str, Any], out: Path) -> str:
@@ -105,9 +106,9 @@ def _check(job: PruneJob, plan: Plan) -> None:
         raise BadOptionError("--stream does not go with calibration=self, which wants the whole model: give --calibration FILE or hub")
 
 
-def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]) -> dict[str, Any]:
+def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, beside: dict[str, Any]) -> dict[str, Any]:
     model = job.load(folder)
-    record = apply(plan, model, tokenizer) | {"source": source}
+    record = apply(plan, model, tokenizer) | beside
     if job.masks_only:
         save_masks(model, record, job.out, force=job.force)
     else:
@@ -115,13 +116,13 @@ def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenize
     return record
 
 
-def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, source: dict[str, Any]) -> dict[str, Any]:
+def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, beside: dict[str, Any]) -> dict[str, Any]:
     files = _local(job, folder, FILES)
     with whole_folder(job.out, force=job.force) as part:
         with job.moving():
             shards = Shards.open(files, part, dtype=job.torch_dtype, device=job.torch_device, trust_remote_code=job.trust_remote_code)
         with shards:
-            record = apply(plan, shards.model, tokenizer, placement=shards) | {"source": source}
+            record = apply(plan, shards.model, tokenizer, placement=shards) | beside
             shards.finish()
         with writing(job.out):
             copy_code(files, part)

@@ -28,6 +28,7 @@ from harness_ext.host.shared_prompts import Request, SharedPrompts
 from harness_ext.method.options import Configurable
 from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
+from harness_ext.weights.checkpoint_record import of_checkpoint
 from harness_ext.weights.loading import Checked
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,16 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores peft if it is given a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
+        self.checkpoint_record = (
+            of_checkpoint(pretrained, revision=arguments.get("revision"), subfolder=arguments.get("subfolder"))
+            if isinstance(pretrained, str)
+            else {}
+        )
         super().__init__(pretrained=pretrained, **arguments)
         if adapter:
             self._model = merged(self.model, adapter)
         self._shared_prompts = SharedPrompts(self) if share_prompts else None
-        self.pruning_record = apply(plan, self.model, self.tokenizer) | ({"source": weights} if weights else {})
+        self.pruning_record = apply(plan, self.model, self.tokenizer) | ({"source": weights} if weights else {}) | self.checkpoint_record
 
     @property
     def _prunes(self) -> bool:

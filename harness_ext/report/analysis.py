@@ -86,6 +86,7 @@ def analyse(
     resamples: int = 2000,
     groups: Sequence[Sequence[str]] = (),
     gaps: Sequence[str] = (),
+    axis: str = "sparsity",
 ) -> Analysis:
     """Computes all statistics of a report.
 
@@ -96,12 +97,13 @@ def analyse(
         resamples: number of bootstrap resamples.
         groups: names of models that were trained alike with different seeds.
         gaps: gaps that were found while results were read.
+        axis: name of the axis of the figures.
 
     Raises:
         ReportError: the results cannot be put side by side, or a group is wrong.
     """
     check_replicates(groups, trials)
-    series, quantised, missing = collect(trials)
+    series, quantised, missing = collect(trials, axis)
     abilities = {task: known.ability for task, known in classes.items() if known.ability is not None}
     families = {task: known.family for task, known in classes.items()}
     analysis = Analysis(list(trials), series, classes, abilities, families, quantised=quantised, gaps=[*gaps, *missing])

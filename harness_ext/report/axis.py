@@ -83,6 +83,8 @@ def bits_of_model(trial: LoadedTrial) -> float | None:
     """
     if quantisation := trial.pruning.get("quantisation"):
         return float(quantisation["bits_of_model"])
+    if trial.weight_bits is not None:  # a quantised checkpoint that was pruned: its record does not count codes of zeros
+        return None
     if trial.parameters is None or trial.bits is None:
         return None
     layers = [entry for entry in trial.pruning.get("layers", {}).values() if entry.get("weights") and "zeros" in entry]

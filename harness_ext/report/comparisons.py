@@ -43,7 +43,7 @@ def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: 
             "no figure of attention against FFN: no method was applied to both alone (modules attention and ffn) with a curve of each"
         )
     if flipped := flip_counts(analysis):
-        drawn.append(_flips(flipped, folder))
+        drawn.append(_flips(flipped, {series.label for series in analysis.quantised}, folder))
     else:
         gaps.append("no figure of flips: there is no pair of per-sample records of 0/1 scores")
     return drawn, gaps
@@ -231,14 +231,14 @@ def _modules(analysis: Analysis, pairs: Sequence[dict[str, Series]], folder: Pat
 
 
 def flip_counts(analysis: Analysis) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """Points (sparsity, share of items lost, share of items won) over all tasks and seeds, by series label and ability."""
+    """Points (sparsity or bits, share of items lost, share of items won) over all tasks and seeds, by series label and ability."""
     by_trial: dict[tuple[int, str | None], list[tuple[int, int, int]]] = {}
     for row in analysis.rows:
         if row.found and row.found.flips:
             flips = row.found.flips
             by_trial.setdefault((id(row.trial), row.ability), []).append((flips.right_to_wrong, flips.wrong_to_right, row.found.items))
     points: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
-    for series in analysis.series:
+    for series in [*analysis.series, *analysis.quantised]:
         for ability in dict.fromkeys(analysis.abilities.values()):
             for sparsity, by_seed in sorted(series.points.items()):
                 counts = [count for trial in by_seed.values() for count in by_trial.get((id(trial), ability), [])]
@@ -248,7 +248,12 @@ def flip_counts(analysis: Analysis) -> dict[str, dict[str, list[tuple[float, flo
     return points
 
 
-def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], folder: Path) -> Drawn:
+def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], quantised: set[str], folder: Path) -> Drawn:
+    """Draws one panel for each series.
+
+    Args:
+        quantised: labels of the series whose points are by bits.
+    """
     present = {ability for by_ability in flipped.values() for ability in by_ability}
     abilities = [ability for ability in ABILITIES if ability in present] + sorted(present - set(ABILITIES))
 
@@ -260,23 +265,25 @@ def _flips(flipped: dict[str, dict[str, list[tuple[float, float, float]]]], fold
                 places, look = [sparsity for sparsity, _, _ in points], style(index) | {"markersize": 3.5, "linewidth": 1.2}
                 panel.plot(places, [-100 * lost for _, lost, _ in points], label=name_of(ability), **look)
                 panel.plot(places, [100 * won for _, _, won in points], **look)
-                texts = [f"{name_of(ability)} at {sparsity:g}: {lost:.1%} lost, {won:.1%} won" for sparsity, lost, won in points]
+                of_bits = " bits" if label in quantised else ""
+                texts = [f"{name_of(ability)} at {sparsity:g}{of_bits}: {lost:.1%} lost, {won:.1%} won" for sparsity, lost, won in points]
                 hover.points(panel, places, [-100 * lost for _, lost, _ in points], texts)
             panel.axhline(0, color="black", linewidth=0.8)
             panel.set_title(label, fontsize=10)
-            panel.set_xlabel("sparsity")
+            panel.set_xlabel("bits of a quantised weight" if label in quantised else "sparsity")
             panel.set_ylabel("% of items\nlost (below 0), won (above)")
             panel.tick_params(labelleft=True)
         legend(figure, axes)
         return figure
 
     summary = "; ".join(
-        f"{label}, {name_of(ability)} at {points[-1][0]:g}: {points[-1][1]:.1%} lost, {points[-1][2]:.1%} won"
+        f"{label}, {name_of(ability)} at {place:g}{' bits' if label in quantised else ''}: {lost:.1%} lost, {won:.1%} won"
         for label, by_ability in flipped.items() for ability, points in by_ability.items()
+        for place, lost, won in [points[0 if label in quantised else -1]]
     )  # fmt: skip
     return draw(
         folder, "flips", "Answers that flipped",
-        "Items that the dense model gets right and the pruned one wrong (below zero), and the reverse (above), as a share of all items of "
-        "the tasks of the ability, all calibration seeds together.",
-        f"Lines of the share of items lost and won at each sparsity. {summary}.", make,
+        "Items that the dense model gets right and the pruned or quantised one wrong (below zero), and the reverse (above), as a share of "
+        "all items of the tasks of the ability, all calibration seeds together.",
+        f"Lines of the share of items lost and won at each sparsity or number of bits. {summary}.", make,
     )  # fmt: skip

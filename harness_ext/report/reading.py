@@ -13,12 +13,14 @@ from typing import Any
 from harness_ext.errors import shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.report.answers import Answer, answers, chance_of
+from harness_ext.report.checkpoints import beside_weights, calibration_of, changed_before, joined, name_apart
 from harness_ext.report.commands import command_of
 from harness_ext.report.margins import Margins, margins_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
 from harness_ext.sweep.scores import METRICS
+from harness_ext.weights.checkpoint_record import CHECKPOINT
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 
@@ -53,6 +55,7 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
                 f"{path}: no results in it; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf"
                 + (f" ({gaps[-1]})" if gaps else "")
             )
+    name_apart(trials, [trial for trial in trials if trial.from_checkpoint])
     return trials, gaps
 
 
@@ -80,9 +83,13 @@ def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRIC
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for record in records:
+        name, pruning = joined(record.pretrained, record.pruning)
+        made_before = changed_before(record.pruning)
         trial = LoadedTrial(
-            source=str(record.folder), pretrained=record.pretrained, pruning=record.pruning, calibration=record.calibration,
-            ratio=record.ratio, parameters=record.parameters, command=record.command, versions=_versions(record.results, record.pruning),
+            source=str(record.folder), pretrained=name, pruning=pruning,
+            calibration=calibration_of(pruning) if made_before else record.calibration,
+            ratio=_ratio(str(pruning["plan"]["sparsity"])) if made_before else record.ratio, parameters=record.parameters,
+            command=record.command, versions=_versions(record.results, record.pruning), from_checkpoint=record.checkpoint is not None,
             limit=record.settings["limit"], bits=bits_of(record.results["config"], record.results["config"].get("model_args") or {}),
             date=record.results.get("date"),
         )  # fmt: skip
@@ -111,15 +118,23 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
         )
         return []
     else:
-        name, pruning = name_of(config, arguments), record_of(config, arguments)
+        beside = beside_weights(file, config, arguments, results.get("date"), gaps)
+        if beside is None:
+            return []
+        name, pruning = name_of(config, arguments), record_of(config, arguments) | beside
     if missing := [name for name in ("dense_digest", "fingerprint", "achieved_sparsity") if name not in pruning]:
         raise ReportError(f"{file}: its pruning record has no {missing[0]}")
+    made_before, from_checkpoint = changed_before(pruning), CHECKPOINT in pruning
+    name, pruning = joined(name, pruning)
     plan = pruning["plan"]
-    calibration = str(arguments.get("calibration", plan["calibration"])) if "calibration" in plan else None
+    calibration = calibration_of(pruning)
+    if calibration is not None and not made_before:
+        calibration = str(arguments.get("calibration", calibration))
     trial = LoadedTrial(
         source=str(file), pretrained=name, pruning=pruning, calibration=calibration,
         ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"), bits=bits_of(config, arguments), date=results.get("date"),
+        from_checkpoint=from_checkpoint,
     )  # fmt: skip
     stamp = file.name.removeprefix("results_").removesuffix(".json")
 

@@ -89,7 +89,7 @@ def report(
     against = axis_named(axis)
     for trial in trials if against is not SPARSITY else []:
         against.of(trial)
-    analysis = analyse(trials, classes, resamples=resamples, groups=replicates, gaps=gaps)
+    analysis = analyse(trials, classes, resamples=resamples, groups=replicates, gaps=gaps, axis=axis)
     target = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
     folder, file = (target.with_suffix(""), target) if target.suffix == ".html" else (target, target / "index.html")
     command = ["harness-ext", "report", *map(str, sources), *(["--out", str(out)] if out else [])]

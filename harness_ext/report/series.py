@@ -44,8 +44,11 @@ def dense_trials(trials: Iterable[LoadedTrial]) -> dict[str, LoadedTrial]:
     return {trial.dense_digest: trial for trial in trials if trial.is_dense}
 
 
-def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[Series], list[str]]:
+def collect(trials: Sequence[LoadedTrial], axis: str = "sparsity") -> tuple[list[Series], list[Series], list[str]]:
     """Groups trials into series over sparsities, and series over bits. Also returns what is in no series.
+
+    Args:
+        axis: name of the axis of the figures.
 
     Raises:
         ReportError: results of different task versions or items are mixed, or two models have one name.
@@ -75,7 +78,7 @@ def collect(trials: Sequence[LoadedTrial]) -> tuple[list[Series], list[Series], 
     if quantised:
         gaps.append(
             f"no critical sparsity and no disparity of {', '.join(series.label for series in quantised)}: bits are not a sparsity; the "
-            "scores are in the tables, and in figures with --axis bits"
+            f"scores are in the tables, and in figures {'against bits' if axis == 'bits' else 'with --axis bits'}"
         )
     for digest, name in sorted({(each.model, each.pretrained) for each in [*ordered, *quantised] if each.dense is None}):
         gaps.append(
@@ -130,10 +133,12 @@ def check_comparable(trials: Sequence[LoadedTrial]) -> None:
 def _label(series: Sequence[Series]) -> None:
     """Gives each series a label: the method, and the other settings that differ among the series."""
     several = len({one.model for one in series}) > 1
-    names = dict.fromkeys(name for one in series for name in one.settings if name not in ("pruner", "sparsity"))
+    names = dict.fromkeys(name for one in series for name in one.settings if name not in ("pruner", "sparsity", "before"))
     for one in series:
         parts = [one.pretrained] if several else []
         parts.append(one.settings.get("pruner", "pruned"))
+        if "before" in one.settings:
+            parts[-1] += f" after {one.settings['before']}"
         if one.settings.get("sparsity", "0") != "0":
             parts.append(f"sparsity {one.settings['sparsity']}")
         for name in names:

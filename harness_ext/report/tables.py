@@ -54,7 +54,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "layers": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "seed": WHOLE, "layer": TEXT, "weights": WHOLE, "zeros": WHOLE,
-        "layer_sparsity": REAL, "fingerprint": TEXT,
+        "layer_sparsity": REAL, "fingerprint": TEXT, "bits": WHOLE,
     },
     "labels": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "answers": WHOLE, "entropy": REAL,
@@ -199,13 +199,15 @@ def _listed(sparsities: Sequence[float]) -> str:
 def _layers(analysis: Analysis) -> list[Row]:
     return [
         {
-            "model": series.pretrained, "series": series.label, "sparsity": sparsity, "seed": seed, "layer": layer,
-            "weights": entry["weights"], "zeros": entry["zeros"], "layer_sparsity": entry["zeros"] / entry["weights"],
-            "fingerprint": trial.fingerprint,
+            "model": series.pretrained, "series": series.label, "sparsity": trial.achieved if series.quantised else place,
+            "seed": seed, "layer": layer, "weights": entry["weights"], "zeros": entry["zeros"],
+            "layer_sparsity": entry["zeros"] / entry["weights"], "fingerprint": trial.fingerprint,
+            "bits": entry.get("bits", trial.weight_bits),
         }
-        for series in analysis.series
-        for sparsity, by_seed in sorted(series.points.items())
+        for series in [*analysis.series, *analysis.quantised]
+        for place, by_seed in sorted(series.points.items())
         for seed, trial in by_seed.items()
+        if trial.ratio > 0
         for layer, entry in trial.pruning.get("layers", {}).items()
         if entry.get("weights") and "zeros" in entry
     ]  # fmt: skip

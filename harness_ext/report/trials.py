@@ -76,6 +76,7 @@ class LoadedTrial:
         limit: ``--limit`` of lm-eval; None if all items were used.
         bits: bits per parameter; None if unknown.
         date: when the results were written, in seconds since 1970; None if unknown.
+        from_checkpoint: whether the loaded weights were those of a pruned or quantised checkpoint.
         tasks: scores by task.
     """
 
@@ -90,6 +91,7 @@ class LoadedTrial:
     limit: float | None = None
     bits: float | None = None
     date: float | None = None
+    from_checkpoint: bool = False
     tasks: dict[str, TaskScore] = field(default_factory=dict)
 
     @property
@@ -108,7 +110,7 @@ class LoadedTrial:
     @property
     def weight_bits(self) -> int | None:
         """Bits of a quantised weight; None where weights are not quantised."""
-        bits = self.plan.get("bits")
+        bits = self.plan.get("bits", self.pruning.get("before", {}).get("bits"))
         return None if bits is None else int(bits)
 
     @property
@@ -158,6 +160,8 @@ class LoadedTrial:
                 if (kind, name) != ("calibration", "seed"):
                     settings[f"{kind}.{name}"] = json.dumps(value, default=str)
         settings |= {"bits": str(self.weight_bits)} if self.weight_bits is not None else {}
+        if "before" in self.pruning:
+            settings["before"] = str(self.pruning["before"]["words"])
         settings |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
         return settings | {"precision": str(plan.get("precision", ""))}
 
@@ -167,7 +171,8 @@ class LoadedTrial:
         if self.is_dense:
             return f"{self.pretrained} dense ({self.source})"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        return f"{self.pretrained} {self.plan['pruner']} {self.amount}{seed} ({self.source})"
+        before = f"{self.pruning['before']['words']}, then " if "before" in self.pruning else ""
+        return f"{self.pretrained} {before}{self.plan['pruner']} {self.amount}{seed} ({self.source})"
 
 
 def amount(bits: int | None, sparsity: str) -> str:

@@ -104,6 +104,7 @@ class DenseModel:
             raise RestoreError(
                 f"{self._pretrained}: the restored dense weights have the digest {record['dense_digest']}, not {self._digest}"
             )
+        record |= self.lm.checkpoint_record
         self.lm.pruning_record = record
         if self._sweep.batch_size is None:
             self.lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in self.lm.model.parameters()))

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness_ext.atomic import writing
 from harness_ext.sweep.identity import canonical, key
+from harness_ext.weights.checkpoint_record import CHECKPOINT, in_words, made
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,17 @@ class TrialRecord:
 
     @property
     def is_dense(self) -> bool:
-        return self.ratio == 0 and self.bits is None
+        """Whether the evaluated model is dense. A checkpoint that ``harness-ext prune`` wrote is not, also at sparsity 0."""
+        return not self._changes and self.checkpoint is None
+
+    @property
+    def checkpoint(self) -> str | None:
+        """What had been done to the model before the trial, such as ``gptq, 4 bits``; None for dense weights."""
+        return in_words(self.pruning[CHECKPOINT]) if CHECKPOINT in self.pruning else None
+
+    @property
+    def _changes(self) -> bool:
+        return self.ratio != 0 or self.bits is not None
 
     @property
     def bits(self) -> int | None:
@@ -75,8 +86,8 @@ class TrialRecord:
 
     @property
     def pruner(self) -> str | None:
-        """None for the dense model. ``allocation``, ``modules``, ``calibration`` and ``seed`` are None then as well."""
-        return None if self.is_dense else str(self.pruning["plan"]["pruner"])
+        """None if the trial changed no weights. ``allocation``, ``modules``, ``calibration`` and ``seed`` are None then as well."""
+        return str(self.pruning["plan"]["pruner"]) if self._changes else None
 
     @property
     def sparsity(self) -> str:
@@ -91,15 +102,15 @@ class TrialRecord:
     @property
     def achieved_sparsity(self) -> float:
         """The share of zeros in the selected linear layers."""
-        return float(self.pruning["achieved_sparsity"])
+        return float(made(self.pruning)["achieved_sparsity"])
 
     @property
     def allocation(self) -> str | None:
-        return None if self.is_dense else str(self.pruning["plan"]["allocation"])
+        return str(self.pruning["plan"]["allocation"]) if self._changes else None
 
     @property
     def modules(self) -> str | None:
-        return None if self.is_dense else str(self.pruning["plan"]["modules"])
+        return str(self.pruning["plan"]["modules"]) if self._changes else None
 
     @property
     def calibration(self) -> str | None:
@@ -122,7 +133,7 @@ class TrialRecord:
     @property
     def nonzero(self) -> int:
         """``parameters`` without the zeros in the pruned linear layers."""
-        return self.parameters - sum(int(entry["zeros"]) for entry in self.pruning["layers"].values())
+        return self.parameters - sum(int(entry["zeros"]) for entry in made(self.pruning)["layers"].values())
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from harness_ext.sweep.records import TrialRecord, order
 COLUMNS = (
     "key", "pretrained", "pruner", "sparsity", "ratio", "achieved_sparsity", "allocation", "modules", "calibration", "seed", "options",
     "parameters", "nonzero", "limit", "task", "version", "filter", "metric", "value", "stderr", "samples", "items", "fingerprint",
+    "checkpoint",
 )  # fmt: skip
 
 
@@ -37,5 +38,5 @@ def table(records: Iterable[TrialRecord]) -> str:
                 stderr = scores.get(f"{metric}_stderr,{filter_name}")
                 row = [task, record.results["versions"].get(task), filter_name, metric, value]
                 row += [stderr if isinstance(stderr, float) else None, scores.get("sample_len")]
-                writer.writerow([*trial, *row, record.items.get(task), record.fingerprint])
+                writer.writerow([*trial, *row, record.items.get(task), record.fingerprint, record.checkpoint])
     return text.getvalue()

@@ -10,6 +10,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+from harness_ext.weights.checkpoint_record import CHECKPOINT, in_words
+
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 KINDS = ("attention", "ffn")
 
@@ -89,7 +91,8 @@ def _heading(plan: Mapping[str, Any]) -> str:
 
 def _facts(record: Mapping[str, Any], base: str) -> dict[str, str]:
     plan = record["plan"]
-    facts = {"base model": base, "method": _named(plan["pruner"], plan.get("pruner_options", {}))}
+    before = f"{base}, which is itself not dense: {in_words(record[CHECKPOINT])}" if CHECKPOINT in record else base
+    facts = {"base model": before, "method": _named(plan["pruner"], plan.get("pruner_options", {}))}
     if (source := record.get("source", {})).get("gguf_file"):
         facts["weights"] = f"dequantised from {source['gguf_file']} ({source['quantisation']})"
     if plugin := record.get("plugin"):

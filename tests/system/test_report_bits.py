@@ -176,3 +176,31 @@ def test_two_methods_are_compared_at_the_bits_that_are_named(tmp_path: Path) -> 
     assert compared.names == ("2 bits", "4 bits")
     difference = next(each for each in pair.tasks if each.name == "lab_facts_closed").difference.value
     assert difference == pytest.approx(np.mean(RECALL[0.3]) - np.mean(RECALL[0.8]))
+
+
+def test_answers_that_flipped_are_drawn_for_quantised_models_alone(tmp_path: Path) -> None:
+    scores = {"lab_facts_closed": RECALL[0.0], "icl_linear": CONTEXT[0.0]}
+    write_trial(tmp_path / "run", scores)
+    for bits, like in ((2, 0.8), (8, 0.3)):
+        write_quantised(tmp_path / "run", bits, like)
+    done = report([tmp_path / "run"], resamples=100)
+    assert not any("flips" in gap for gap in done.gaps)
+    lost = np.mean([right and not now for right, now in zip(RECALL[0.0], RECALL[0.8], strict=True)])
+    assert any(f"recall at 2 bits: {lost:.1%} lost" in text for text in places(done.page, "flips"))
+
+
+def test_layers_of_models_that_are_quantised_and_pruned_are_in_the_table(tmp_path: Path) -> None:
+    write_quantised(tmp_path / "run", 4, 0.6, "0.6")
+    write_quantised(tmp_path / "run", 8, 0.0)
+    sweep(tmp_path / "run")
+    table = rows(report([tmp_path / "run"], resamples=100).page.parent, "layers")
+    both = [row for row in table if row["bits"]]
+    assert {(row["bits"], row["layer_sparsity"], row["sparsity"]) for row in both} == {("4", "0.6", "0.6")}
+    assert len(both) == len([row for row in table if row["sparsity"] == "0.6"]) - len(both)
+
+
+def test_the_axis_that_was_asked_for_is_not_advised(tmp_path: Path) -> None:
+    trials(tmp_path / "run")
+    for axis, advised in (("sparsity", True), ("bits", False)):
+        (gap,) = [gap for gap in report([tmp_path / "run"], axis=axis, resamples=100).gaps if "bits are not a sparsity" in gap]
+        assert ("--axis bits" in gap) is advised
