@@ -1,14 +1,18 @@
 """Makes the stock ``lm_eval`` command know our model and our tasks.
 
 lm-eval 0.4.13 has no entry points for plugins. ``harness_ext_autoload.pth`` imports this module at every start of Python, so it uses
-built-in modules alone and does next to nothing; whatever it raises, the line in the .pth file swallows. It waits for two modules of
+built-in modules alone and does next to nothing; whatever it raises, the line in the .pth file swallows. It waits for three modules of
 lm-eval to be imported and then calls ``harness_ext.host.registration``; errors in there belong to lm-eval's run and are shown.
 """
 
 import sys
 from _thread import get_ident
 
-WATCHED = {"lm_eval.models": "models_imported", "lm_eval.tasks.manager": "tasks_imported"}
+WATCHED = {
+    "lm_eval.models": "models_imported",
+    "lm_eval.tasks.manager": "tasks_imported",
+    "lm_eval.config.evaluate_config": "command_line_imported",
+}
 
 
 class Finder:

@@ -79,7 +79,9 @@ class Registry(Generic[T]):
             return self.items[name]
         absent = self.not_installed()
         here = [other for other in self.items if other not in absent]
-        hint = did_you_mean(name, here) or did_you_mean(name, absent)
+        hint = (
+            did_you_mean(name, here) or did_you_mean(name.lower(), here) or did_you_mean(name, absent) or did_you_mean(name.lower(), absent)
+        )
         available = ", ".join(sorted(here)) or "none"
         by_command: dict[str, list[str]] = {}
         for other, command in sorted(absent.items()):

@@ -205,8 +205,8 @@ def _check_bits(plugins: Plugins, pruner: PruningMethod, sparsity: Sparsity, bit
         pruner.check_bits(bits)
     elif sparsity.ratio > 0:
         raise BadOptionError(
-            f"sparsity={sparsity} without bits: pruner {pruner.name!r} quantises weights: want bits=4,sparsity={sparsity}, or a pruner "
-            f"such as {PRUNER}"
+            f"sparsity={sparsity} without bits: {pruner.name!r} is a quantizer: want pruner={pruner.name},bits=4,sparsity={sparsity}, or a "
+            f"pruner such as {PRUNER}"
         )
 
 

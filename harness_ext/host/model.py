@@ -25,7 +25,7 @@ from harness_ext.host.model_folder import is_path, no_such_model, registered_fol
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.host.shared_prompts import Request, SharedPrompts
-from harness_ext.method.options import Configurable
+from harness_ext.method.options import ELSEWHERE, Configurable
 from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
 from harness_ext.weights.checkpoint_record import of_checkpoint
@@ -220,8 +220,13 @@ def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
     """
     known = set(inspect.signature(HFLM.__init__).parameters)
     for name in sorted(arguments.keys() - known):
+        if name in ("quantizer", "quantiser", "compressor"):
+            raise BadOptionError(
+                f"no argument {shown(name)}: quantizers are chosen by pruner, as in pruner=gptq,bits=4. Did you mean 'pruner'?"
+            )
         if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):
             raise BadOptionError(f"no argument {shown(name)}.{hint}")
         for part in (plan.pruner, plan.calibration, plan.allocation):
-            if isinstance(part, Configurable) and name in part.options():
-                raise BadOptionError(f"no argument {shown(name)}. Did you mean '{part.kind}.{name}'?")
+            option = ELSEWHERE.get(name, name)
+            if isinstance(part, Configurable) and {name, option} & part.options().keys():
+                raise BadOptionError(f"no argument {shown(name)}. Did you mean '{part.kind}.{name if name in part.options() else option}'?")

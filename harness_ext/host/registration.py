@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness_ext.tasks.options import TaskOptions
+
+log = logging.getLogger(__name__)
 
 MODEL = "pruned-hf"
 TARGET = "harness_ext.host.model:PrunedHFLM"
@@ -23,11 +26,13 @@ SOURCES = tuple(f"harness_ext.tasks.{name}" for name in ("icl", "lab_facts", "lo
 
 def register() -> None:
     """Registers the model and the tasks with lm-eval. Only needed if the .pth file of the package is not read (``python -S``)."""
+    import lm_eval.config.evaluate_config
     import lm_eval.models  # registering before lm-eval's own models would hide them
     import lm_eval.tasks.manager  # noqa: F401
 
     models_imported()
     tasks_imported()
+    command_line_imported()
 
 
 def models_imported() -> None:
@@ -82,6 +87,24 @@ def tasks_imported() -> None:
     TaskManager.match_tasks = match_tasks
 
 
+def command_line_imported() -> None:
+    """On lm-eval's command line, says which options in ``--metadata`` no chosen task reads, before a model is loaded."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    original = EvaluatorConfig.process_tasks
+    if getattr(original, "_harness_ext", False):
+        return
+
+    @functools.wraps(original)
+    def process_tasks(self: Any, metadata: dict[str, Any] | None = None) -> Any:
+        manager = original(self, metadata)
+        warn_of_unread(manager, self.tasks, manager.metadata or {})
+        return manager
+
+    process_tasks._harness_ext = True  # type: ignore[attr-defined]
+    EvaluatorConfig.process_tasks = process_tasks
+
+
 def task_folders() -> list[str | Path]:
     """The task folders of all plugins that can be loaded."""
     from harness_ext.plugins import Plugins
@@ -91,8 +114,45 @@ def task_folders() -> list[str | Path]:
 
 def check_metadata(metadata: dict[str, Any]) -> None:
     """Checks the options of our tasks before a model is loaded."""
+    from harness_ext.host.task_metadata import check_names
+
     for source in SOURCES:
         import_module(source).check_options(metadata)
+    check_names(metadata)
+
+
+def warn_of_unread(manager: Any, names: Iterable[Any], metadata: Mapping[str, Any]) -> None:
+    """Logs which options of our tasks in ``metadata`` no chosen task reads. One list of options may serve several runs: it is no error.
+
+    Args:
+        names: all chosen tasks and groups. The configuration of a task may take the place of its name.
+    """
+    from harness_ext.host.task_metadata import unread
+
+    if line := unread(metadata, _readers(manager, names)):
+        log.warning(line)
+
+
+def _readers(manager: Any, names: Iterable[Any]) -> Iterator[tuple[str, tuple[str, ...]] | None]:
+    """What each task reads, as for :func:`harness_ext.host.task_metadata.unread`."""
+    for name in names:
+        entry = manager.task_index.get(name) if isinstance(name, str) else None
+        if entry is None:
+            yield None
+            continue
+        config = entry.cfg or {}
+        source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")
+        if source in SOURCES:
+            arguments = config.get("dataset_kwargs") or {}
+            yield name, import_module(source).reads(**arguments)
+        elif isinstance(config.get("task"), list):
+            if not all(isinstance(task, str) and task in manager.task_index for task in config["task"]):
+                yield None
+            yield from _readers(manager, [task for task in config["task"] if isinstance(task, str)])
+        elif "task" in config and not {"custom_dataset", "class"} & config.keys():
+            yield name, ()
+        else:
+            yield None  # a task with code of its own, or a tag
 
 
 def check_tasks(manager: Any, names: Iterable[str]) -> dict[str, TaskOptions]:

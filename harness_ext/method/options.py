@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import dataclass_transform
@@ -13,6 +13,12 @@ from typing_extensions import dataclass_transform
 from harness_ext.errors import BadOptionError, did_you_mean, shortened, shown
 
 Self = TypeVar("Self", bound="Configurable")
+ELSEWHERE = {
+    "desc_act": "act_order", "actorder": "act_order", "sym": "symmetric", "percdamp": "damping", "damp_percent": "damping",
+    "dampening_frac": "damping", "groupsize": "group_size", "blocksize": "block_size", "q_group_size": "group_size", "nsamples": "samples",
+    "num_samples": "samples", "num_calibration_samples": "samples", "seqlen": "length", "max_seq_length": "length",
+}  # fmt: skip
+"""Options by the names that they have in AutoGPTQ, GPTQModel, llm-compressor and the code of the papers."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -60,7 +66,7 @@ class Configurable:
             if option not in defaults:
                 takes = ", ".join(f"{name}={default!r}" for name, default in defaults.items()) or "no options"
                 raise BadOptionError(
-                    f"{cls.kind} {cls.name!r} has no option {shown(option)}.{did_you_mean(option, defaults)} It takes: {takes}"
+                    f"{cls.kind} {cls.name!r} has no option {shown(option)}.{nearest_option(option, defaults)} It takes: {takes}"
                 )
             if not _is_a(value, hints[option]):
                 words = [
@@ -77,6 +83,13 @@ class Configurable:
             raise
         except ValueError as error:
             raise BadOptionError(f"{cls.kind} {cls.name!r}: {error}") from error
+
+
+def nearest_option(option: str, options: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the option that another tool calls so, or for the nearest name; or nothing."""
+    names = list(options)
+    same = ELSEWHERE.get(option.lower())
+    return f" Did you mean {same!r}?" if same in names else did_you_mean(option, names)
 
 
 def _parts(hint: Any) -> Sequence[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown
-from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders
+from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders, warn_of_unread
 from harness_ext.sweep.dense import RandomState, random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
 from harness_ext.tasks.corpora import Corpus
@@ -59,6 +59,7 @@ class Catalogue:
         are_names = not any(re.search(r"[*?\[]", name) for name in names)
         self.manager: Any = (self._small_manager() if are_names else None) or self._full_manager()
         self.names = self._matched()
+        warn_of_unread(self.manager, self.names, self._metadata)
 
     def load(self, pretrained: str, metadata: Mapping[str, Any] | None = None) -> list[Any]:
         """The tasks and groups, made anew, as ``simple_evaluate`` takes them.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness_ext.errors import BadOptionError
+from harness_ext.tasks.options import TaskOptions
 
 
 class Answers(NamedTuple):
@@ -30,26 +31,36 @@ class Answers(NamedTuple):
     target: int
 
 
-def check_balance(prefix: str, *, carriers: str, count: int, values: int, queries: int, choices: str = "values") -> None:
-    """Checks that answers can be balanced.
+def check_balance(options: TaskOptions, *, carriers: str, choices: str = "values", per_choice: int = 1, each: int = 1) -> None:
+    """Checks that answers can be balanced. The message begins with the option that was set, and has the values that fit the others.
 
     Args:
-        prefix: prefix of the options, such as ``mqar_``.
+        options: with ``queries``, the number of earlier questions.
         carriers: name of the option for the number of carriers, such as ``pairs``.
-        count, values, queries: numbers of carriers, of choices, and of earlier questions.
         choices: name of the option for the number of choices.
+        per_choice, each: the option ``carriers`` is ``per_choice`` times the number of carriers over ``each``: both 1, unless the option is
+            another size than that number.
 
     Raises:
-        BadOptionError: a number is no multiple of the number of values, or too many questions come first.
+        BadOptionError: a number is no multiple of the number of choices, or too many questions come first.
     """
-    for name, number in ((carriers, count), ("queries", queries)):
+    size, values, queries = (int(getattr(options, name)) for name in (carriers, choices, "queries"))
+    for name, number in ((carriers, size * each // per_choice), ("queries", queries)):
         if number % values:
-            raise BadOptionError(
-                f"{prefix}{name}={number}: want a multiple of {prefix}{choices}={values}: each answer occurs equally often"
-            )
-    if queries > count - values:
+            first, wanted = (choices, "a divisor") if options.is_set(choices) and not options.is_set(name) else (name, "a multiple")
+            second = name if first == choices else choices
+            raise BadOptionError(f"{options.told(first)}: want {wanted} of {options.told(second)}: each answer occurs equally often")
+    most, least = size * each // per_choice - values, (queries + values) * per_choice // each
+    if queries > most:
+        first = next((name for name in (carriers, "queries", choices) if options.is_set(name)), "queries")
+        fits = {carriers: f"at least {least}", "queries": f"at most {most}"}
+        others = [name for name in (carriers, "queries", choices) if name != first]
+        wants = [f"want {fits[first]}", f"or {options.prefix}{others[0]} {fits[others[0]]}"] if first in fits else [
+            "want " + ", or ".join(f"{options.prefix}{name} {fits[name]}" for name in others)
+        ]  # fmt: skip
         raise BadOptionError(
-            f"{prefix}queries={queries}: want at most {count - values}, so that each of the {values} answers is left for the last question"
+            f"{options.told(first)} with {' and '.join(options.told(name) for name in others)}: {', '.join(wants)}, so that each of the "
+            f"{values} answers is left for the last question"
         )
 
 

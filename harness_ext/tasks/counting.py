@@ -40,11 +40,12 @@ class Options(TaskOptions):
         each = self.most * (self.most + 1) // 2
         if self.length % each:
             raise BadOptionError(
-                f"counting_length={self.length}: want a multiple of {each}, so that equally many words occur 1 to {self.most} times"
+                f"{self.told('length')}: want a multiple of {each} with {self.told('most')}, so that equally many words occur 1 to "
+                f"{self.most} times"
             )
         if self.words > len(WORDS):
             raise BadOptionError(f"counting_length={self.length}: {self.words} different words: there are {len(WORDS)}")
-        check_balance("counting_", carriers="length", count=self.words, values=self.most, queries=self.queries, choices="most")
+        check_balance(self, carriers="length", choices="most", per_choice=self.most + 1, each=2)
 
     @property
     def words(self) -> int:

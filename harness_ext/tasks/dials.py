@@ -42,6 +42,11 @@ def check_options(metadata: Mapping[str, Any]) -> None:
         kind.options.check_metadata(metadata)
 
 
+def reads(dial: str, **_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (KINDS[dial].options.prefix,) if dial in KINDS else ()
+
+
 def check_task(*, dial: str, **metadata: Any) -> Any:
     """Checks the options of a task, also in combination, without making its items.
 

@@ -42,8 +42,8 @@ class Options(TaskOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps > self.length:
-            raise BadOptionError(f"hops_steps={self.steps}: want at most hops_length={self.length}, the number of pairs of a chain")
-        check_balance("hops_", carriers="chains", count=self.chains, values=self.values, queries=self.queries)
+            raise BadOptionError(f"{self.told('steps')}: want at most {self.told('length')}, the number of pairs of a chain")
+        check_balance(self, carriers="chains")
         check_enough_keys(f"hops_chains={self.chains}, hops_length={self.length}", self.keys, self.chains * self.length)
 
 

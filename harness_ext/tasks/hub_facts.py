@@ -51,6 +51,11 @@ class HubOptions(TaskOptions):
 check_options = HubOptions.check_metadata
 
 
+def reads(**_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (Options.prefix, HubOptions.prefix)
+
+
 def check_task(*, condition: str, data: str, **metadata: Any) -> Options:
     """Checks the options of a task without loading its data. A local file is read only if exemplars are drawn from it.
 

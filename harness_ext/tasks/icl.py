@@ -65,6 +65,11 @@ class Options(TaskOptions):
 check_options = Options.check_metadata
 
 
+def reads(**_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (Options.prefix,)
+
+
 def check_task(*, family: str, **metadata: Any) -> Options:
     """Checks the family and the options of a task, also in combination, without making its items.
 

@@ -21,6 +21,11 @@ GROUPS = ("memorised", "unseen")
 check_options = Options.check_metadata
 
 
+def reads(**_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (Options.prefix,)
+
+
 def check_task(*, condition: str, people: str, recall: bool = False, **metadata: Any) -> Options:
     """Checks the options of a task without making its items.
 

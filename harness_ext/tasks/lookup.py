@@ -55,6 +55,11 @@ class Options(TaskOptions):
 check_options = Options.check_metadata
 
 
+def reads(**_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (Options.prefix,)
+
+
 def check_task(**metadata: Any) -> Options:
     """Reads the options in the metadata of a task. Names without the prefix are ignored.
 

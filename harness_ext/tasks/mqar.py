@@ -36,7 +36,7 @@ class Options(TaskOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_balance("mqar_", carriers="pairs", count=self.pairs, values=self.values, queries=self.queries)
+        check_balance(self, carriers="pairs")
         check_enough_keys(f"mqar_pairs={self.pairs}", self.keys, self.pairs)
 
 

@@ -55,6 +55,14 @@ class TaskOptions:
         for name, check in self._checks().items():
             check(name, getattr(self, name.removeprefix(self.prefix)))
 
+    def is_set(self, name: str) -> bool:
+        """Whether an option has another value than its default."""
+        return bool(getattr(self, name) != next(field.default for field in dataclasses.fields(self) if field.name == name))  # type: ignore[arg-type]
+
+    def told(self, name: str) -> str:
+        """An option with its value, for a message, such as ``mqar_queries=8 (the default)``."""
+        return f"{self.prefix}{name}={shown(getattr(self, name))}{'' if self.is_set(name) else ' (the default)'}"
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of the options, with the prefix."""

@@ -50,6 +50,11 @@ class RelationError(FactError):
     """A file that does not contain a relation, or a folder without such files."""
 
 
+def reads(**_: Any) -> tuple[str, ...]:
+    """The prefixes of the options that a task reads."""
+    return (Options.prefix, OPTION)
+
+
 def check_task(*, condition: str, recall: bool = False, **metadata: Any) -> Options:
     """Checks the options of a task without making its items. The relation files are read.
 

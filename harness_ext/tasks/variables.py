@@ -45,8 +45,8 @@ class Options(TaskOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.steps > self.length:
-            raise BadOptionError(f"variables_steps={self.steps}: want at most variables_length={self.length}, the assignments of a chain")
-        check_balance("variables_", carriers="chains", count=self.chains, values=self.values, queries=self.queries)
+            raise BadOptionError(f"{self.told('steps')}: want at most {self.told('length')}, the assignments of a chain")
+        check_balance(self, carriers="chains")
         if (needed := self.chains * self.length) > len(PAIRS):
             raise BadOptionError(
                 f"variables_chains={self.chains}, variables_length={self.length}: {needed} variables: there are {len(PAIRS)} names"

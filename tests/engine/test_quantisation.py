@@ -348,3 +348,25 @@ def test_a_class_that_overrides_nothing_or_too_much_is_an_error():
         Nothing.check_class()
     with raises_line(PluginError, "Both overrides score", "harness_ext.Pruner"):
         Both.check_class()
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("desc_act", "act_order"), ("actorder", "act_order"), ("sym", "symmetric"), ("percdamp", "damping"), ("blocksize", "block_size")],
+)
+def test_names_of_other_tools_get_ours(option, meant):
+    with raises_line(BadOptionError, repr(option), f"Did you mean '{meant}'"):
+        prune(tiny.model(), pruner="gptq", bits=4, pruner_options={option: True})
+
+
+def test_a_quantizer_is_found_by_its_name_in_capitals_and_wants_bits():
+    with raises_line(BadOptionError, "'GPTQ'", "Did you mean 'gptq'"):
+        prune(tiny.model(), pruner="GPTQ", bits=4)
+    with raises_line(BadOptionError, "quantizer", "pruner=gptq,bits=4"):
+        prune(tiny.model(), pruner="gptq", sparsity=0.5)
+
+
+@pytest.mark.parametrize("width", [16, 24])
+def test_a_group_size_of_0_is_one_group_a_row(width):
+    quantizers = [Plugins().pruners.get("rtn")[0].from_options({"group_size": size}) for size in (0, "row")]
+    assert [quantizer.groups_of(width) for quantizer in quantizers] == [1, 1]
