@@ -103,12 +103,13 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores peft if it is given a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
+        super().__init__(pretrained=pretrained, **arguments)
+        # Only now: a name on the hub that cannot be loaded is not looked up once more.
         self.checkpoint_record = (
             of_checkpoint(pretrained, revision=arguments.get("revision"), subfolder=arguments.get("subfolder"))
             if isinstance(pretrained, str)
             else {}
         )
-        super().__init__(pretrained=pretrained, **arguments)
         if adapter:
             self._model = merged(self.model, adapter)
         self._shared_prompts = SharedPrompts(self) if share_prompts else None

@@ -11,6 +11,7 @@ from harness_ext.errors import BadOptionError, shown
 if TYPE_CHECKING:
     from harness_ext.tasks.options import TaskOptions
 
+OF_LM_EVAL = ("relation",)  # near to one of ours; tasks that want relations say so themselves
 RELATIONS = "relations"  # the only option of our tasks without a prefix
 NEAR_STEM, NEAR_IF_KNOWN, NEAR_NAME = 0.75, 0.6, 0.85
 """How much alike a prefix must be to one of ours, the same where the rest is the name of an option, and how much alike whole names."""
@@ -45,7 +46,7 @@ def nearest(name: str) -> str | None:
     """The option that a misspelt name most likely means; None if the name is an option, or is not near to one."""
     ours = families()
     options = {option: prefix for prefix, kind in ours.items() for option in kind.names()}
-    if name in options or name == RELATIONS:
+    if name in options or name == RELATIONS or name in OF_LM_EVAL:
         return None
     written = name.lower().replace("-", "_").replace(".", "_").strip("_")
     same_letters = {option.replace("_", ""): option for option in [*options, RELATIONS]}

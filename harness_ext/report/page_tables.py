@@ -70,6 +70,7 @@ def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Tabl
         _methods(rows["methods"], caveat_notes),
         _ladder(rows["ladder"]),
         _at_bits(rows["bits"]),
+        _recall(rows["recall"]),
         _seeds(rows["seeds"], caveat_notes),
         _labels(rows["labels"]),
         _scores(rows["scores"]),
@@ -155,6 +156,25 @@ def _at_bits(rows: Sequence[Mapping[str, Any]]) -> Table:
     ]
     heads = ["model", "method", "sparsity or bits", "ability", "bits of the model", "score", "dense at equal bits"]
     return Table("Models of the same number of bits", heads, shown, notes, (2, 4, 5, 6))
+
+
+def _recall(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or row["pruner"] or "dense", amount(row["bits"], row["sparsity"]), whole(row["seed"]), row["task"],
+         *(number(row[name]) for name in ("exact", "recognition", "recall_at_1", "recall_at_5", "recall_at_10")),
+         number(row["median_rank"], 1), *(number(row[name]) for name in ("exact_helped", "recovered", "lost"))]
+        for row in rows
+    ]  # fmt: skip
+    notes = [
+        "Shares of facts. Exact: the model writes the answer. Recognition: the right answer is the likeliest of the choices. Recall@k: it "
+        "is among the k likeliest of all answers of its relation; the median of its rank is beside it. With help, the prompt has one more "
+        "fact of the relation: recovered facts are written with help only, lost ones without help only."
+    ]
+    heads = [
+        "model", "method", "sparsity", "seed", "task", "exact", "recognition", "recall@1", "recall@5", "recall@10", "median rank",
+        "exact with help", "recovered", "lost with help",
+    ]  # fmt: skip
+    return Table("What is lost of recall", heads, shown, notes, (2, 3, *range(5, 14)))
 
 
 def _seeds(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> Table:

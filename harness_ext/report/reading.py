@@ -181,9 +181,19 @@ def _tasks(
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
             count=count, chance=chance, chance_declared=chance_known, digests=digests, scores=items_read.scores,
             predictions=items_read.predictions, labels=items_read.labels, own_chance=items_read.chance, metadata=metadata,
-            margins=items_read.margins,
+            margins=items_read.margins, recall=recall_of(scores),
         )  # fmt: skip
     return task_scores
+
+
+def recall_of(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The scores of a task that ranks all answers of a relation, by name; nothing for another task."""
+    plain = {
+        name.partition(",")[0]: float(value)
+        for name, value in scores.items()
+        if "," in name and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    return {name: value for name, value in plain.items() if not name.endswith("_stderr")} if "recall_at_5" in plain else {}
 
 
 def _chance(task: str, metric: str, declared: Any, from_items: float | None, gaps: list[str]) -> tuple[float, bool]:

@@ -12,6 +12,7 @@ from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import bits_of_model
 from harness_ext.report.difficulty_rows import bin_rows, matched_rows
 from harness_ext.report.method_pairs import MethodPair, pair_rows
+from harness_ext.report.recall_scores import recall_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
 TEXT, REAL, WHOLE, TRUTH = "string", "float64", "int64", "bool"
@@ -60,6 +61,11 @@ COLUMNS: dict[str, dict[str, str]] = {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "answers": WHOLE, "entropy": REAL,
         "label_entropy": REAL, "distinct": WHOLE, "commonest": REAL, "balanced_accuracy": REAL, "fingerprint": TEXT, "bits": WHOLE,
     },
+    "recall": {
+        "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "items": WHOLE, "exact": REAL,
+        "recognition": REAL, "recognition_chance": REAL, "recall_at_1": REAL, "recall_at_5": REAL, "recall_at_10": REAL,
+        "median_rank": REAL, "exact_helped": REAL, "recovered": REAL, "lost": REAL, "fingerprint": TEXT, "bits": WHOLE,
+    },
     "seeds": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,
         "level": REAL, "caveat": TEXT,
@@ -89,7 +95,7 @@ def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, li
     return {
         "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
         "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
-        "bits": _at_bits(analysis),
+        "bits": _at_bits(analysis), "recall": recall_rows(analysis),
         "methods": pair_rows(pairs), "matched": matched_rows(analysis), "difficulty": bin_rows(analysis),
     }  # fmt: skip
 

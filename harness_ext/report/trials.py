@@ -36,6 +36,7 @@ class TaskScore:
         own_chance: chance computed from the items, the mean of 1 / number of choices; None if the records do not tell it.
         metadata: metadata of the task, as in the results.
         margins: how far the right answers are ahead, of the dense model only; None without per-sample records.
+        recall: all scores of a recall task by name, such as ``recall_at_5``; empty for other tasks.
     """
 
     task: str
@@ -54,6 +55,7 @@ class TaskScore:
     own_chance: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     margins: Margins | None = None
+    recall: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def corrected(self) -> float:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from harness_ext import PrunedHFLM
 from harness_ext.commands.cli import app
+from harness_ext.errors import HarnessExtError
 from harness_ext.report import report
 from harness_ext.report.compare import compare_results
 from harness_ext.report.reading import read
@@ -139,3 +140,12 @@ def of_hf(folder: Path, pretrained: str, date: float | None = None) -> Path:
     results["config"] |= {"model": "hf", "model_args": {"pretrained": pretrained}, "model_dtype": "torch.float16"}
     file.write_text(json.dumps(results | ({} if date is None else {"date": date})), encoding="utf-8")
     return file
+
+
+def test_a_model_that_cannot_be_loaded_is_not_looked_up_for_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up of a name on the hub waits for the network: one that fails in loading must not wait twice."""
+    looked_up: list[str] = []
+    monkeypatch.setattr("harness_ext.host.model.of_checkpoint", lambda name, **_: looked_up.append(name) or {})
+    with pytest.raises((OSError, HarnessExtError)):
+        PrunedHFLM(pretrained="no-one/no-model", device="cpu")
+    assert looked_up == []
