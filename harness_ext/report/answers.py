@@ -8,6 +8,7 @@ from typing import Any
 
 Answer = str | int
 CHOICE_METRIC = "acc"  # acc_norm divides by the lengths of the choices, which are not in the records
+RANK_METRIC = "recall_at_1"  # only tasks that rank all answers have it
 
 
 def answers(rows: Sequence[Mapping[str, Any]], metric: str, scores: Sequence[float]) -> tuple[list[Answer] | None, list[Answer] | None]:
@@ -66,7 +67,12 @@ def _prediction(row: Mapping[str, Any], metric: str) -> Answer | None:
 
 
 def likelihoods(row: Mapping[str, Any]) -> list[float]:
-    """The log-likelihoods of the choices of an item, in their order. Empty if the record has none."""
+    """The log-likelihoods of the choices of an item, in their order. Empty if the record has none.
+
+    A task of recall ranks all answers of a relation, with and without one more exemplar: its record does not say which are the choices.
+    """
+    if RANK_METRIC in row.get("metrics", ()):
+        return []
     responses = row.get("filtered_resps")
     of_choices = [value for value in map(_likelihood, responses if isinstance(responses, list) else []) if value is not None]
     if "acc_mutual_info" in row.get("metrics", ()):  # the second half belongs to the choices without the question

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from report_folders import rows, sweep, write_plain
+from sweeps import sweep as run_sweep
 from test_report_axis import places
 
 from harness_ext.report import report
@@ -63,3 +64,13 @@ def test_without_such_tasks_there_is_neither(tmp_path: Path) -> None:
     assert rows(done.page.parent, "recall") == []
     with pytest.raises(ValueError, match="substring not found"):
         places(done.page, "recall")
+
+
+def test_the_chance_of_a_task_that_ranks_all_answers_is_that_of_its_choices(tmp_path: Path) -> None:
+    """Its records hold the ranks of all answers of the relation, twice. Recognition is among the choices."""
+    swept = {"pretrained": ["lab-xs"], "pruner": ["magnitude"], "sparsity": ["0", "0.5"], "tasks": ["lab_facts_recall"], "limit": "12"}
+    run_sweep(tmp_path / "run", **swept)
+    done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    assert {row["recognition_chance"] for row in rows(tmp_path / "out", "recall")} == {"0.0625"}
+    assert {row["chance"] for row in rows(tmp_path / "out", "scores")} == {"0.0625"}
+    assert "declare a chance" not in done.page.read_text(encoding="utf-8")
