@@ -72,7 +72,13 @@ APART = {
     ]
     for name in ("sparseml", "llmcompressor")
 }
-ALL = ["pip install this", "pytest --that", *SLOW, *LINTERS, *SITE, *REAL, *NEWEST, *APART["sparseml"], *APART["llmcompressor"]]
+CHECKS = ["pip install this", "pytest --that", *SLOW, *LINTERS, *SITE, *REAL, *NEWEST]
+PEERS = [*APART["sparseml"], *APART["llmcompressor"]]  # beside the checks that come after the slow tests
+
+
+def in_order(log: list[str]) -> tuple[list[str], list[str]]:
+    """What was called of the checks, and of the peers."""
+    return [line for line in log if line not in PEERS], [line for line in log if line in PEERS]
 
 
 def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:
@@ -81,7 +87,14 @@ def test_the_readme_has_the_blocks_that_ci_and_users_run() -> None:
 
 
 def test_ci_runs_the_line_of_the_readme_and_then_the_linters_and_builds_the_site(tmp_path: Path) -> None:
-    assert run(tmp_path, DOCTORED) == (0, ALL)
+    status, log = run(tmp_path, DOCTORED)
+    assert (status, in_order(log)) == (0, (CHECKS, PEERS))
+    assert log.index(PEERS[0]) > log.index(SLOW[0])
+
+
+def test_ci_fails_where_a_peer_does_after_the_checks(tmp_path: Path) -> None:
+    status, log = run(tmp_path, DOCTORED, "pytest\\ tests/with_sparseml")
+    assert (status, in_order(log)) == (1, (CHECKS, APART["sparseml"]))
 
 
 @pytest.mark.parametrize("name", APART)
@@ -94,7 +107,8 @@ def test_tests_that_need_other_versions_are_left_to_the_environment_that_ci_make
 
 
 def test_ci_goes_on_where_the_newest_transformers_fail(tmp_path: Path) -> None:
-    assert run(tmp_path, DOCTORED, NEWEST[0].replace(" ", "\\ ")) == (0, ALL)
+    status, log = run(tmp_path, DOCTORED, NEWEST[0].replace(" ", "\\ "))
+    assert (status, in_order(log)) == (0, (CHECKS, PEERS))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +118,7 @@ def test_ci_goes_on_where_the_newest_transformers_fail(tmp_path: Path) -> None:
 def test_ci_fails_where_a_command_does_and_goes_no_further(tmp_path: Path, failing: str, called: list[str] | None) -> None:
     status, log = run(tmp_path, DOCTORED, failing)
     assert status == 1
-    assert log[-1].startswith(failing)
+    assert in_order(log)[0][-1].startswith(failing)
     assert called is None or log == called
 
 
