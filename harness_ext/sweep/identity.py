@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ def identity_of(plugins: Plugins, pretrained: str, revision: str | None) -> Call
 
 
 def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> str:
-    """Identifies a model: the digest of its folder, or its commit on the hub. No weight is loaded.
+    """Identifies a model: the digest of its folder without the model card, or its commit on the hub. No weight is loaded.
 
     Raises:
         BadOptionError: not a registered model, a folder or a name on the hub.
@@ -50,7 +50,7 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
     """
     folder = model_folder(plugins, pretrained)
     if Path(folder).is_dir():
-        return "sha256:" + _folder_digest(Path(folder))
+        return "sha256:" + _folder_digest(Path(folder), without=("README.md",))
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     try:
@@ -131,11 +131,11 @@ def _method(method: Configurable, origin: Origin | None) -> dict[str, Any]:
     return identity | ({"files": files | folders} if files or folders else {})
 
 
-def _folder_digest(folder: Path) -> str:
+def _folder_digest(folder: Path, without: Collection[str] = ()) -> str:
     sha = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+        if path.is_file() and relative.as_posix() not in without and not any(part.startswith(".") for part in relative.parts):
             sha.update(f"{relative.as_posix()} {_file_digest(path)}\n".encode())
     return sha.hexdigest()[:16]
 

@@ -85,6 +85,9 @@ class TestRecords:
         assert [job.key for job in prepare(pretrained=[str(tmp_path / "copy")]).jobs] == keys
         with pytest.raises(BadOptionError, match=r"two trials are the same: lab-xs dense and .*copy dense"):
             prepare(pretrained=["lab-xs", str(tmp_path / "copy")])
+        card = tmp_path / "copy" / "README.md"
+        card.write_text(card.read_text() + "\n")
+        assert [job.key for job in prepare(pretrained=[str(tmp_path / "copy")]).jobs] == keys
         config = tmp_path / "copy" / "config.json"
         config.write_text(config.read_text() + "\n")
         assert not set(keys) & {job.key for job in prepare(pretrained=[str(tmp_path / "copy")]).jobs}
