@@ -36,6 +36,7 @@ class Options(TaskOptions):
     Attributes:
         items: Number of facts, drawn at random; 0 means all.
         choices: Largest number of ranked answers, including the right one and the substitute. 0 means no ranking.
+        ranked: Largest number of answers that a task of recall ranks, the choices among them. 0 means all of the relation.
         distractors: Number of sentences around the one that states the fact. Up to half are about the subject, the rest about the relation.
         seed: Seed of the facts, passages, substitutes and choices.
         known: File written by ``harness-ext known-facts``. Of the drawn facts, only those in the file are kept.
@@ -46,6 +47,7 @@ class Options(TaskOptions):
     prefix: ClassVar[str] = "facts_"
     items: int = whole(0, 0, 10**7)
     choices: int = checked(16, _check_choices)
+    ranked: int = whole(0, 0, 10**6)
     distractors: int = whole(5, 0, 1000)
     seed: int = whole(0, 0, LARGEST_SEED)
     known: str | None = checked(None, _check_known)

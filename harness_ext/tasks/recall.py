@@ -33,10 +33,10 @@ def recall_rows(facts: Sequence[Fact], condition: str, options: Options) -> list
     """The items of :func:`harness_ext.tasks.facts.rows`, closed-book, with more columns.
 
     Returns:
-        A row for each fact. ``ranked`` has all different answers of the relation in random order, with the index ``ranked_target`` of the
-        right one. Other accepted answers, and answers that contain it or are a part of it, are left out. ``choices``, the up to 16 answers
-        of the plain tasks, are the ones to recognise the right answer among. ``helped_prompt`` is the prompt with one more exemplar, whose
-        id is ``helper``.
+        A row for each fact. ``ranked`` has all different answers of the relation in random order, or as many as ``facts_ranked`` says,
+        with the index ``ranked_target`` of the right one. Other accepted answers, and answers that contain it or are a part of it, are
+        left out. ``choices``, the up to 16 answers of the plain tasks, are the ones to recognise the right answer among. ``helped_prompt``
+        is the prompt with one more exemplar, whose id is ``helper``.
 
     Raises:
         BadOptionError: as :func:`check_recall`, and as :func:`harness_ext.tasks.facts.rows`.
@@ -48,7 +48,7 @@ def recall_rows(facts: Sequence[Fact], condition: str, options: Options) -> list
     for plain, helped in zip(rows(facts, condition, options), rows(facts, condition, _with_help(options)), strict=True):
         fact = by_id[plain["id"]]
         others = [answer for answer in by_relation[fact.relation] if contradicts(answer, fact.answers)]
-        answers = [fact.answers[0], *others]
+        answers = [fact.answers[0], *_some(others, plain["choices"], options, len(made))]
         order = np.random.RandomState([options.seed, 0x4ECA, len(made)]).permutation(len(answers))
         made.append(
             plain
@@ -62,6 +62,16 @@ def recall_rows(facts: Sequence[Fact], condition: str, options: Options) -> list
     return made
 
 
+def _some(others: Sequence[str], choices: Sequence[str], options: Options, item: int) -> list[str]:
+    """The wrong answers to rank: all, or the choices and a random part of the rest."""
+    if not options.ranked or len(others) < options.ranked:
+        return list(others)
+    chosen = [answer for answer in others if answer in choices]
+    rest = [answer for answer in others if answer not in choices]
+    drawn = np.random.RandomState([options.seed, 0x4ECB, item]).permutation(len(rest))[: options.ranked - 1 - len(chosen)]
+    return chosen + [rest[place] for place in drawn]
+
+
 def _with_help(options: Options) -> Options:
     return replace(options, shots=options.shots + 1)
 
@@ -71,3 +81,5 @@ def _check(condition: str, options: Options) -> None:
         raise BadOptionError(f"recall: true, condition={shown(condition)}: recall is asked closed-book: want closed")
     if not options.choices:
         raise BadOptionError("facts_choices=0: the right answer is recognised among several: want at least 2")
+    if options.ranked and options.ranked < options.choices:
+        raise BadOptionError(f"facts_ranked={options.ranked}: want 0 (all answers) or at least facts_choices={options.choices}")

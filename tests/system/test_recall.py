@@ -68,6 +68,21 @@ def test_all_different_answers_of_the_relation_are_ranked_once(folder):
     assert len(places) > 12  # the order is random
 
 
+def test_a_part_of_the_answers_is_ranked_with_the_choices_among_them(folder):
+    whole, part = rows(folder), rows(folder, facts_ranked=20)
+    for row, full in zip(part, whole, strict=True):
+        assert len(set(row["ranked"])) == len(row["ranked"]) == min(20, len(full["ranked"]))
+        assert set(row["choices"]) <= set(row["ranked"]) <= set(full["ranked"])
+        assert row["ranked"][row["ranked_target"]] == row["answers"][0]
+        assert {name: value for name, value in row.items() if "ranked" not in name} == {
+            name: value for name, value in full.items() if "ranked" not in name
+        }
+    left_out = [set(CITIES) - set(row["ranked"]) for row in part if row["relation"] == "seat"]
+    assert len(set.union(*left_out)) > 15  # another part for each fact
+    assert rows(folder, facts_ranked=20) == part
+    assert rows(folder, facts_ranked=24) == whole
+
+
 def test_accepted_answers_and_parts_of_the_answer_are_not_ranked_against_it(tmp_path):
     answers = ["York", "New York", "Leeds", "Bath"]
     samples = [{"subject": f"S{number}", "object": answers[number % 4]} for number in range(12)]
@@ -257,6 +272,12 @@ def test_the_tasks_have_their_class(folder):
 
 
 # --- refusals
+
+
+@pytest.mark.parametrize("ranked", [1, 15])
+def test_all_choices_are_ranked(folder, ranked):
+    with raises_line(BadOptionError, f"facts_ranked={ranked}", "facts_choices=16"):
+        rows(folder, facts_ranked=ranked)
 
 
 def test_recall_needs_closed_book_questions_choices_and_one_more_fact(folder, tmp_path):
