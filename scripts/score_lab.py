@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import typer
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 
 from harness_ext.host.model import PrunedHFLM
-from harness_ext.tasks.people import population
+from harness_ext.tasks.people import WORDS, People, population
 
 # The score of each task that the tables show: facts by exact match of what the model writes, the rest by the best of the choices.
 SCORES = {
@@ -42,14 +43,27 @@ LINES = {
 
 def chance(task: str) -> float:
     """What a model scores that knows the form of the answers and nothing else."""
-    return 0.5 if task.startswith("icl_") else 1 / 16 if task.startswith("kv_") else 1 / 64
+    return 0.5 if task.startswith("icl_") else 1 / 16 if task.startswith("kv_") else 1 / WORDS**2
 
 
-def bits_recalled(recall: float, facts: int, values: int) -> float:
-    """Bits of memory that the recall is evidence of: the information of the facts less what is missing at that error rate (Fano)."""
-    error = 1 - recall
-    unknown = sum(-p * math.log2(p) for p in (error, recall) if p > 0) + error * math.log2(values - 1)
-    return facts * max(0.0, math.log2(values) - unknown)
+def bits_held(lm: PrunedHFLM, people: People) -> float:
+    """Bits of the memorised facts that a model holds, by its log-loss on all of them.
+
+    A fact is drawn uniformly from 4,096 values: 12 bits. A model that gives the right value the probability ``p`` holds ``12 + log2(p)``
+    bits of it. The sum over all facts, negative ones included, is a lower bound of what its weights tell about the facts.
+    """
+    questions = [
+        (f"Question: {attribute.question.format(person)}\nAnswer:", f" {people.answer(number, kind)}")
+        for number, person in enumerate(people.memorised)
+        for kind, attribute in enumerate(people.attributes)
+    ]
+    log_losses = [likelihood for likelihood, _ in lm.loglikelihood([request(*question) for question in questions], disable_tqdm=True)]
+    each = math.log2(WORDS**2)
+    return sum(each + likelihood / math.log(2) for likelihood in log_losses)
+
+
+def request(prompt: str, answer: str) -> Instance:
+    return Instance(request_type="loglikelihood", doc={}, arguments=(prompt, answer), idx=0)
 
 
 def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str], items: int, memory: bool) -> dict[str, Any]:
@@ -67,11 +81,12 @@ def score(pretrained: str, pruner: str, sparsity: float, tasks: list[str], items
     if memory:
         asked = {"facts_items": 0, "facts_choices": 0}
         recall = simple_evaluate(model=lm, tasks=["lab_facts_closed"], metadata=asked)["results"]["lab_facts_closed"]["exact_match,none"]
-        people = population(0)
-        facts, values = people.facts.size, len(people.attributes[0].values)
-        parameters = sum(parameter.numel() for parameter in lm.model.parameters())
-        bits = bits_recalled(recall, facts, values)
-        row |= {"parameters": parameters, "facts": facts, "recall of all": recall, "bits": bits, "bits_per_parameter": bits / parameters}
+        people, model = population(0), lm.model
+        decoder = sum(parameter.numel() for name, parameter in model.named_parameters() if ".layers." in name and parameter.ndim == 2)
+        bits = bits_held(lm, people)
+        row |= {"parameters": sum(parameter.numel() for parameter in model.parameters()), "decoder weights": decoder}
+        row |= {"facts": people.facts.size, "recall of all": recall, "bits": bits, "bits a decoder weight": bits / decoder}
+        row |= {"load": people.facts.size * math.log2(WORDS**2) / decoder}
     return row
 
 

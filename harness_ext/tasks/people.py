@@ -3,7 +3,7 @@
 There are 32,768 names: 128 first names x 256 last names, made of random syllables. The digest of the name assigns each person to one of
 three groups. Memorised people have fixed facts. Other people occur only in training passages, with facts that change each time. Unseen
 people do not occur in training. The four facts of a memorised person are drawn uniformly and independently of the name, so that a name
-tells nothing about answers.
+tells nothing about answers. A value has two words, of 64 each: a fact is 12 bits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST_NAMES, LAST_NAMES = 128, 256
-MEMORISED = 6144
+MEMORISED = 8192
+WORDS = 64  # for each of the two words of a value
 MET_IN_PASSAGES = 16384
 
 _ONSETS = "b d f g h j k l m n p r s t v z br dr gr kl pr st tr".split()
@@ -32,6 +33,11 @@ mason mathematician mechanic midwife miner musician nurse optician painter pharm
 printer roofer sailor sculptor tailor teacher weaver""".split()
 )
 
+_KINDS = """alpine antique arctic autumn charity classic coastal competitive country daylight desert early electric evening experimental
+festival floating formal garden global harbour heavy historic holiday imperial indoor island junior lakeside late local lunar marine
+midnight miniature mobile modern morning mountain national night nomadic northern outdoor palace private public quiet regional river
+royal rural seasonal senior silent solo southern spring street summer team tropical village winter""".split()
+
 _HOBBIES = """acrobatics archery astrology badminton ballet basketry beekeeping billiards birdwatching bowling boxing calligraphy
 camping canoeing ceramics chess climbing collage cricket croquet crosswords cycling darts dominoes embroidery falconry fencing
 fishing foraging fossicking geocaching gliding golf gymnastics handball hiking hockey hurdling improvisation juggling karate
@@ -45,7 +51,18 @@ class Attribute(NamedTuple):
     name: str
     question: str
     statement: str
-    values: tuple[str, ...]
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Each first word with each second word: value ``i`` has the words ``i // 64`` and ``i % 64``."""
+        return _values(self.first, self.second)
+
+
+@lru_cache(maxsize=8)
+def _values(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{one} {other}" for one in first for other in second)
 
 
 class Person(NamedTuple):
@@ -74,7 +91,7 @@ class People:
         """All names and values, for a tokenizer with one token for each."""
         everyone = self.memorised + self.met + self.unseen
         names = sorted({person.first for person in everyone}) + sorted({person.last for person in everyone})
-        return names + [value for attribute in self.attributes for value in attribute.values]
+        return names + [word for attribute in self.attributes for word in (*attribute.first, *attribute.second)]
 
 
 @lru_cache(maxsize=4)
@@ -83,14 +100,15 @@ def population(seed: int = 0) -> People:
     rng = np.random.RandomState([seed, 0x9E0B1E])
     taken: set[str] = set()
     first, last = _names(rng, FIRST_NAMES, taken, syllables=2), _names(rng, LAST_NAMES, taken, syllables=2)
+    places, regions, firms, branches = (tuple(_names(rng, WORDS, taken, syllables=count)) for count in (3, 2, 3, 2))
     attributes = (
-        Attribute("birthplace", "Where was {} born?", "{} was born in {}.", tuple(_names(rng, 64, taken, syllables=3))),
-        Attribute("employer", "Who employs {}?", "{} works for {}.", tuple(_names(rng, 64, taken, syllables=3))),
-        Attribute("profession", "What is the profession of {}?", "The profession of {} is {}.", PROFESSIONS),
-        Attribute("hobby", "What does {} enjoy?", "{} enjoys {}.", tuple(_HOBBIES)),
+        Attribute("birthplace", "Where was {} born?", "{} was born in {}.", places, regions),
+        Attribute("employer", "Who employs {}?", "{} works for {}.", firms, branches),
+        Attribute("job", "What job has {}?", "The job of {} is {}.", tuple(_KINDS), PROFESSIONS),
+        Attribute("hobby", "What does {} enjoy?", "{} enjoys {}.", tuple(_KINDS), tuple(_HOBBIES)),
     )
     names = sorted((Person(a, b) for a in first for b in last), key=lambda person: hashlib.sha256(str(person).encode()).digest())
-    facts = rng.randint(0, 64, size=(MEMORISED, len(attributes))).astype(np.int64)
+    facts = rng.randint(0, WORDS**2, size=(MEMORISED, len(attributes))).astype(np.int64)
     met_until = MEMORISED + MET_IN_PASSAGES
     return People(attributes, tuple(names[:MEMORISED]), tuple(names[MEMORISED:met_until]), tuple(names[met_until:]), facts)
 
