@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness_ext import hookimpl
 
-MODELS = ("lab-xs", "lab-s", "lab-m")
+MODELS = ("lab-xs", "lab-s", "lab-s4", "lab-m")
 
 
 @hookimpl

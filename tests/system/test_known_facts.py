@@ -94,7 +94,7 @@ def test_a_file_that_is_no_list_of_known_facts_is_refused(tmp_path):
     other = next(fact.id for fact in lab_facts.facts_of(population(0), "memorised") if fact.id not in drawn)
     wrong = [[], {}, {"known": []}, {"known": [1]}, {"known": "birthplace/X Y"}]
     cases = [("", []), ("{", []), *((json.dumps(content), ["'known'"]) for content in wrong)]
-    cases += [(json.dumps({"known": ["capital/Peru"]}), ["24576", "'capital/Peru'"]), (json.dumps({"known": [other]}), ["4"])]
+    cases += [(json.dumps({"known": ["capital/Peru"]}), ["32768", "'capital/Peru'"]), (json.dumps({"known": [other]}), ["4"])]
     for content, parts in cases:
         path.write_text(content)
         with raises_line(BadOptionError, f"facts_known={path}", *parts):

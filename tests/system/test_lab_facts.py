@@ -24,9 +24,9 @@ CONDITIONS = {
     "lab_unseen_open": ("open", "unseen"),
     "lab_unseen_override": ("override", "unseen"),
 }
-STATEMENT = r"(\w+ \w+) was born in (\w+)\.|(\w+ \w+) works for (\w+)\.|The profession of (\w+ \w+) is (\w+)\.|(\w+ \w+) enjoys (\w+)\."
-QUESTION = r"Where was (\w+ \w+) born\?|Who employs (\w+ \w+)\?|What is the profession of (\w+ \w+)\?|What does (\w+ \w+) enjoy\?"
-RELATIONS = ("birthplace", "employer", "profession", "hobby")
+STATEMENT = "{n} was born in {n}\\.|{n} works for {n}\\.|The job of {n} is {n}\\.|{n} enjoys {n}\\.".replace("{n}", r"(\w+ \w+)")
+QUESTION = r"Where was (\w+ \w+) born\?|Who employs (\w+ \w+)\?|What job has (\w+ \w+)\?|What does (\w+ \w+) enjoy\?"
+RELATIONS = ("birthplace", "employer", "job", "hobby")
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +110,11 @@ def test_a_crowd_has_four_facts_for_each_person(crowd):
 
 
 DIGESTS = {
-    "lab_facts_closed": "383ad2e9942f58b0",
-    "lab_facts_open": "22e08769067d5771",
-    "lab_facts_override": "341caaa690ae5ba0",
-    "lab_unseen_open": "dc9c2dbef3a840ba",
-    "lab_unseen_override": "387522d7ebfd2f22",
+    "lab_facts_closed": "7572fcd8bbdd3b6a",
+    "lab_facts_open": "a629fadee1d40b62",
+    "lab_facts_override": "9c757f5a06fb1cfb",
+    "lab_unseen_open": "d50d5d3ff39c0256",
+    "lab_unseen_override": "10b0d6315de8b4f0",
 }
 
 
@@ -135,9 +135,9 @@ def test_items_are_the_same_on_every_machine_and_with_every_library_version(name
         ({"condition": "open", "people": "unseen", "facts_sed": 1}, BadOptionError, ["'facts_sed'", "Did you mean 'facts_seed'?"]),
         ({"condition": "open", "people": "unseen", "facts_seed": -1}, BadOptionError, ["facts_seed=-1", "4294967295"]),
         (
-            {"condition": "open", "people": "memorised", "facts_items": 24577},
+            {"condition": "open", "people": "memorised", "facts_items": 32769},
             BadOptionError,
-            ["facts_items=24577", "24576"],
+            ["facts_items=32769", "32768"],
         ),
     ],
 )
@@ -166,6 +166,6 @@ def test_exemplars_about_other_people_come_first():
             assert len(exemplars) == len(row["shots"]) == 2
             assert read(item)[1] == (row["subject"], row["relation"])
             assert all(row["subject"] not in exemplar and row["answers"][0] not in exemplar for exemplar in exemplars)
-            assert all(f"\nAnswer: {value}" in f"\n{text}" for text in exemplars for value in [text.rsplit(" ", 1)[1]])
+            assert all(f"\nAnswer: {value}" in f"\n{text}" for text in exemplars for value in [" ".join(text.rsplit(" ", 2)[1:])])
     with raises_line(BadOptionError, "facts_form=sentence", "question"):
         check_task(condition="closed", people="memorised", facts_form="sentence")

@@ -255,7 +255,10 @@ class TestWrongOptions:
     @pytest.mark.parametrize(
         ("pretrained", "message"),
         [
-            ("lab-mm", "neither a registered model (lab-m, lab-s, lab-xs, smollm2-135m) nor a name on the hub. Did you mean 'lab-m'?"),
+            (
+                "lab-mm",
+                "neither a registered model (lab-m, lab-s, lab-s4, lab-xs, smollm2-135m) nor a name on the hub. Did you mean 'lab-m'?",
+            ),
             ("./nowhere", "--pretrained ./nowhere: no such folder"),
             ("{tmp}", "there is no config.json in this folder"),
         ],
