@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
+import paper_family
 import paper_figures
+import paper_loads
 import typer
 from equal_difficulty import equal_difficulty
 from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, told
@@ -24,7 +26,8 @@ from harness_ext.statistics import DROPS, StatisticsError, ability_critical
 HERE = Path(__file__).parent
 METHODS = (*PRUNERS, "magnitude")
 SWEEPS = ("pruning", "modules", "ladder", "equal", "calibration")
-AT_EQUAL = {"lab-s": 0.66493, "lab-xs": 0.875}  # the sparsity at which lab-m has as many decoder weights left as the dense model has
+# The sparsity at which lab-m has as many decoder weights left as the dense model has.
+AT_EQUAL = {"lab-s4": 0.4375, "lab-s": 0.578125, "lab-xs": 0.8125}
 OUTCOMES: tuple[Outcome, ...] = (SHOWN, REVERSE, NOT_SHOWN, NOT_TESTABLE, NOT_MEASURED)
 
 
@@ -56,7 +59,7 @@ def score_rows(scores: Scores) -> list[list[str]]:
     worst = [max(p_value(scores, task, cell, seed) for seed in scores.seeds([cell], [task])) for cell, task in tested]
     stars = dict(zip(tested, holm(worst), strict=True))
     rows = []
-    for cell in (*(Cell(model) for model in ("lab-xs", "lab-s", "lab-m")), *cells):
+    for cell in (*(Cell(model) for model in ("lab-xs", "lab-s", "lab-s4", "lab-m")), *cells):
         row = [cell.model, cell.pruner, f"{cell.ratio:g}"]
         for task in TASKS:
             if (cell, task) in scores.values:
@@ -126,7 +129,7 @@ def moved(claims: list[Claim]) -> list[str]:
 def render(**values: Any) -> str:
     """The page from its template."""
     claims = values["claims"]
-    values = {"difficulty": {}, "hard": ""} | values
+    values = {"difficulty": {}, "hard": "", "family": {}, "loads": {}} | values
     values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
     recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
     values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
@@ -150,10 +153,15 @@ def main(
     counts = {task: len(ids) for task, ids in scores.ids.items()}
     hard = page.with_name("results_difficulty.png")
     difficulty = equal_difficulty([folder / "difficulty"], hard) if (folder / "difficulty" / "trials").is_dir() else {}
+    loads = paper_loads.measured(folder) if (folder / "loads-context" / "trials").is_dir() else {}
+    if loads:
+        paper_figures.save(paper_figures.loads, loads, page.with_name("results_loads.png"))
+    families = [folder / "family"] if (folder / "family" / "trials").is_dir() else []
     text = render(
         claims=claims, summary=summary(claims), critical=critical_rows(scores), drops=DROPS, rows=score_rows(scores), tasks=TASKS,
         equal=equal_rows(scores), figures=paper_figures.write(scores, page.parent), counts=counts, facts=scores.facts,
         seeds=len(scores.seeds([Cell(pruner="sparsegpt", ratio=0.6)], TASKS[:1])), difficulty=difficulty, hard=hard.name,
+        family=paper_family.measured(families) if families else {}, loads=loads,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {', '.join(f'{claim.name}: {claim.outcome}' for claim in claims)}")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from lab_settings import SIZES
+from paper_family import decoder_weights
 from paper_scores import ABILITIES, Cell, MissingError, Scores, measure, of
 
 from harness_ext.extras import require_extra
@@ -104,7 +106,7 @@ def ladder(scores: Scores) -> Figure:
                 one.plot(*zip(*sorted(found), strict=True), label=label, **style(index))
         named(one, name)
         one.set(xscale="log", xlabel="weights left in the decoder")
-        one.set_xticks([2e5, 5e5, 1e6, 2e6], ["0.2 M", "0.5 M", "1 M", "2 M"])
+        one.set_xticks([1e5, 2e5, 4e5, 8e5], ["0.1 M", "0.2 M", "0.4 M", "0.8 M"])
         one.set_xticks([], minor=True)
     axes[0].set_ylabel("score corrected for chance")
     legend(figure, axes, 2)
@@ -122,7 +124,29 @@ def calibration(scores: Scores) -> Figure:
     return figure
 
 
-DECODER = {"lab-xs": 221_184, "lab-s": 592_896, "lab-m": 1_769_472}  # weights in the linear layers of the decoder
+def loads(measured: dict[str, Any]) -> Figure:
+    """Critical sparsities against the load of the memory, one panel a drop: a point for each training seed, a line through their means."""
+    rows = measured["critical"]
+    drops = list(dict.fromkeys(row["drop"] for row in rows))
+    figure, axes = panels(len(drops), sharey=True)
+    for one, drop in zip(axes, drops, strict=True):
+        shown = [row for row in rows if row["drop"] == drop]
+        for index, ability in enumerate(measured["abilities"]):
+            found = [(row["load"], row["critical"][ability]) for row in shown]
+            look = style(index)
+            one.plot([load for load, _ in found], [seeds.mean for _, seeds in found], label=ability, **look)
+            points = [(load, value) for load, seeds in found for value in seeds.values]
+            one.scatter(*zip(*points, strict=True), color=look["color"], marker=look["marker"], s=14, alpha=0.5)
+        ticks = [row["load"] for row in shown]
+        one.set(title=f"{100 * drop:g} % lost", xlabel="facts in memory, bits a decoder weight", xscale="log", ylim=(0, 0.85))
+        one.set_xticks(ticks, [f"{load:.2g}" for load in ticks])
+        one.set_xticks([], minor=True)
+    axes[0].set_ylabel("critical sparsity")
+    legend(figure, axes, len(measured["abilities"]))
+    return figure
+
+
+DECODER = {size: decoder_weights(size) for size in SIZES}
 FIGURES: dict[str, Callable[[Scores], Figure]] = {
     "abilities": abilities,
     "critical": critical,
@@ -132,14 +156,17 @@ FIGURES: dict[str, Callable[[Scores], Figure]] = {
 }
 
 
-def write(scores: Scores, folder: Path) -> list[str]:
-    """Writes ``results_NAME.png`` for every figure."""
+def save(make: Callable[..., Figure], figures_of: Any, path: Path) -> None:
+    """Draws one figure in the style of the reports."""
     require_extra("report", "the figures")
     import matplotlib
 
-    names = []
+    with matplotlib.rc_context(STYLE):
+        make(figures_of).savefig(path, dpi=110, metadata={"Software": None})
+
+
+def write(scores: Scores, folder: Path) -> list[str]:
+    """Writes ``results_NAME.png`` for every figure."""
     for name, make in FIGURES.items():
-        with matplotlib.rc_context(STYLE):
-            make(scores).savefig(folder / f"results_{name}.png", dpi=110, metadata={"Software": None})
-        names.append(f"results_{name}.png")
-    return names
+        save(make, scores, folder / f"results_{name}.png")
+    return [f"results_{name}.png" for name in FIGURES]

@@ -12,7 +12,7 @@ DROP = 0.05
 ACQUIRED = 0.25  # a smaller dense model with a smaller share of the score of lab-m never learned the ability
 PRUNERS = ("sparsegpt", "wanda")
 IN_CONTEXT = ("in-context", "reading", "override", "lookup", "functions")
-SMALLER = ("lab-s", "lab-xs")
+SMALLER = ("lab-s4", "lab-s", "lab-xs")
 
 
 def not_acquired(scores: Scores) -> list[Line]:

@@ -14,6 +14,7 @@ from harness_ext.statistics import Curve, Estimate
 from harness_ext.statistics.resampling import interval, method
 from harness_ext.statistics.weighting import Sample, Table
 from harness_ext.sweep import load
+from harness_ext.tasks.people import WORDS
 
 Array = NDArray[np.float64]
 
@@ -29,10 +30,10 @@ TASKS = (*ABILITIES["recall"], *ABILITIES["in-context"])
 
 
 def chance(task: str, metric: str) -> float:
-    """What a model scores that knows the form of the answers and nothing else: facts take 64 values."""
+    """What a model scores that knows the form of the answers and nothing else: a fact takes one of 4,096 values."""
     if task.startswith("icl_"):
         return 0.5
-    return 1 / 64 if metric == "exact_match" else 1 / 16
+    return 1 / WORDS**2 if metric == "exact_match" else 1 / 16
 
 
 @dataclass(frozen=True)

@@ -254,9 +254,9 @@ def dense_split(scores: Scores) -> Claim:
     return Claim(
         "The smaller dense models of this family lose recall before in-context ability",
         "smaller models of the OPT family lose recall before in-context ability (P)",
-        "the interval of the share of in-context ability minus the share of recall lies above 0, for lab-s and lab-xs. Shares are of the "
-        "chance-corrected score of the dense lab-m. Single abilities do not count. Not testable: in some in-context ability, a smaller "
-        f"model has less than {ACQUIRED:g} of the score of lab-m, by the whole interval. Such a model never learned the ability",
+        "the interval of the share of in-context ability minus the share of recall lies above 0, for lab-s4, lab-s and lab-xs. Shares are "
+        "of the chance-corrected score of the dense lab-m. Single abilities do not count. Not testable: in some in-context ability, a "
+        f"smaller model has less than {ACQUIRED:g} of the score of lab-m, by the whole interval. Such a model never learned the ability",
         [*lines, *unlearned], [one for one in lines if one.what.endswith(", in-context")],
         NOT_TESTABLE if unlearned else None,
         note=read_worse(scores) if unlearned else "",

@@ -290,7 +290,7 @@ def test_quality_writes_rows_as_they_come_and_does_not_compute_them_again(tmp_pa
 
 def test_quality_tells_what_is_left_above_chance_and_who_refused():
     dense = {"lab_facts_closed": 1.0, "kv_16": 1.0}
-    row = {"lab_facts_closed": 1 / 64, "kv_16": 1.0}
+    row = {"lab_facts_closed": 1 / 4096, "kv_16": 1.0}
     assert bench_quality.left(row, dense, ["lab_facts_closed"]) == pytest.approx(0)
     assert bench_quality.left(row, dense, ["lab_facts_closed", "kv_16"]) == pytest.approx(0.5)
     assert bench_quality.left({"refused": "no"}, dense, ["kv_16"]) is None

@@ -184,7 +184,7 @@ class TestClaims:
     @pytest.mark.parametrize(("recall", "context", "outcome"), [(0.5, 0.9, SHOWN), (0.9, 0.5, REVERSE), (0.7, 0.7, NOT_SHOWN)])
     def test_dense_models(self, recall, context, outcome):
         scores = Scores()
-        for model, share in (("lab-m", 1.0), ("lab-s", 0.95), ("lab-xs", 0.9)):
+        for model, share in (("lab-m", 1.0), ("lab-s4", 0.97), ("lab-s", 0.95), ("lab-xs", 0.9)):
             for task in TASKS:
                 kept = (recall if task in ABILITIES["recall"] else context) * share if model != "lab-m" else 1.0
                 rng, floor = np.random.default_rng(TASKS.index(task)), chance(task, "exact_match" if task.startswith("lab_") else "acc")
@@ -195,7 +195,7 @@ class TestClaims:
     @pytest.mark.parametrize(("reading", "outcome"), [(0.1, NOT_TESTABLE), (0.5, REVERSE)])
     def test_a_smaller_model_that_never_learned_to_read_has_not_lost_it(self, reading, outcome):
         scores = Scores()
-        for model in ("lab-m", "lab-s", "lab-xs"):
+        for model in ("lab-m", "lab-s4", "lab-s", "lab-xs"):
             for task in TASKS:
                 kept = reading if task in ABILITIES["reading"] and model != "lab-m" else 0.95
                 rng, floor = np.random.default_rng(TASKS.index(task)), chance(task, "exact_match" if task.startswith("lab_") else "acc")
@@ -371,8 +371,8 @@ def test_a_grid_has_known_fields_and_all_grids_of_a_size_have_the_same_items(gri
     if grid.stem not in ("ranking", "difficulty"):
         assert fields["metadata"] == read_fields(grid.with_name("pruning.yaml"))["metadata"]
         assert fields["tasks"] == list(TASKS)
-    of_several = {"ladder": ["lab-xs", "lab-s"], "difficulty": ["lab-m", "lab-s", "lab-xs"]}
-    assert fields["pretrained"] == of_several.get(grid.stem, "lab-m")
+    of_several = {"ladder": ["lab-xs", "lab-s", "lab-s4"], "difficulty": ["lab-m", "lab-s4", "lab-s", "lab-xs"], "family": None}
+    assert fields.get("pretrained") == of_several.get(grid.stem, "lab-m")
 
 
 def test_a_quick_grid_is_accepted_by_the_sweep(tmp_path):

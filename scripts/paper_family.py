@@ -1,0 +1,116 @@
+"""What holds over training seeds: the ladder of dense models, and when each of its models loses recall and in-context ability.
+
+The sweep ``family`` has every size with several training seeds, dense and pruned. Intervals are Student's over the training seeds of a
+size: they cover other trainings of the same recipe, which intervals over items do not. With three seeds they are wide (two degrees of
+freedom).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lab_settings import SIZES
+from paper_scores import ABILITIES, Cell, Scores, read
+from scipy import stats
+
+from harness_ext.statistics import StatisticsError, ability_critical
+from harness_ext.tasks.people import MEMORISED, WORDS
+
+DROPS = (0.05, 0.5)
+PRUNER = "sparsegpt"
+FACTS = MEMORISED * 4 * math.log2(WORDS**2)  # bits
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """The mean of a figure over training seeds, with its 95 % interval; one seed has no interval."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def half_width(self) -> float | None:
+        count = len(self.values)
+        return None if count < 2 else float(stats.t.ppf(0.975, count - 1) * np.std(self.values, ddof=1) / math.sqrt(count))
+
+    def __str__(self) -> str:
+        half = self.half_width
+        return f"{self.mean:.2f}" if half is None else f"{self.mean:.2f} ({self.mean - half:.2f} to {self.mean + half:.2f})"
+
+
+def decoder_weights(size: str) -> int:
+    """Weights in the linear layers of the decoder: four of attention and two of an FFN four times as wide."""
+    return SIZES[size]["depth"] * (4 + 2 * 4) * SIZES[size]["width"] ** 2
+
+
+def models(scores: Scores) -> dict[str, list[str]]:
+    """The names of the models of each size in the sweep, the smallest size first."""
+    found: dict[str, list[str]] = {size: [] for size in sorted(SIZES, key=decoder_weights)}
+    for name in dict.fromkeys(cell.model for cell, _ in scores.values):
+        size = Path(name.removesuffix("/model")).name.rpartition("-")[0]
+        if size in found:
+            found[size].append(name)
+    return {size: names for size, names in found.items() if names}
+
+
+def dense_rows(scores: Scores) -> list[dict[str, Any]]:
+    """For each size: weights, bits of facts a weight, and the chance-corrected score of each ability over seeds."""
+    return [
+        {
+            "size": size, "weights": decoder_weights(size), "load": FACTS / decoder_weights(size), "seeds": len(names),
+            "scores": {ability: OverSeeds(tuple(scores.mean(Cell(name), ability) for name in names)) for ability in ABILITIES},
+        }
+        for size, names in models(scores).items()
+    ]  # fmt: skip
+
+
+def split_rows(scores: Scores) -> list[dict[str, Any]]:
+    """For each size: the share of the score of the largest model that it has, in-context ability less recall, each pair of seeds."""
+    *smaller, (_, largest) = models(scores).items()
+    rows = []
+    for size, names in smaller:
+        pairs = list(zip(names, largest, strict=False))
+        shares = {
+            ability: [scores.mean(Cell(small), ability) / scores.mean(Cell(large), ability) for small, large in pairs]
+            for ability in ("recall", "in-context")
+        }
+        difference = OverSeeds(tuple(b - a for a, b in zip(shares["recall"], shares["in-context"], strict=True)))
+        rows.append({"size": size, "shares": {name: OverSeeds(tuple(values)) for name, values in shares.items()}, "difference": difference})
+    return rows
+
+
+def critical(scores: Scores, name: str, ability: str, drop: float) -> float:
+    """The critical sparsity of one model; the largest sparsity of the grid where the score never falls so far."""
+    found = ability_critical(scores.curves(Cell(name, PRUNER), ABILITIES[ability]), drop=drop, corrected=True, resamples=100)
+    return found.last if found.sparsity is None else found.sparsity
+
+
+def critical_rows(scores: Scores) -> list[dict[str, Any]]:
+    """For each size and drop: the critical sparsities of the abilities, and of in-context ability less recall, over seeds."""
+    rows = []
+    for size, names in models(scores).items():
+        for drop in DROPS:
+            try:
+                found = {ability: [critical(scores, name, ability, drop) for name in names] for ability in ABILITIES}
+            except StatisticsError:
+                continue
+            gaps = tuple(b - a for a, b in zip(found["recall"], found["in-context"], strict=True))
+            rows.append({
+                "size": size, "drop": drop, "critical": {name: OverSeeds(tuple(values)) for name, values in found.items()},
+                "difference": OverSeeds(gaps), "later": sum(gap > 0 for gap in gaps), "seeds": len(gaps),
+            })  # fmt: skip
+    return rows
+
+
+def measured(folders: Sequence[Path]) -> dict[str, Any]:
+    """All that the page tells of training seeds."""
+    scores = read(folders)
+    return {"dense": dense_rows(scores), "split": split_rows(scores), "critical": critical_rows(scores), "abilities": list(ABILITIES)}
