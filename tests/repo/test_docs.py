@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-SLOW = ("own-model.md", "offline.md")  # pages whose code takes seconds
+SLOW = ("own-model.md", "offline.md", "quantization.md")  # pages whose code takes seconds
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow) if page.name in SLOW else page for page in EXECUTED], ids=name)
