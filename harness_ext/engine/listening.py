@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -135,13 +135,18 @@ class Listening:
         self._tensor = None
         self._stack.close()
 
-    @contextmanager
-    def one_batch(self) -> Iterator[None]:
-        """Around the call of the block with one batch."""
+    def run(self, call: Callable[[], object]) -> None:
+        """Calls the block with one batch, as far as the last selected layer.
+
+        Args:
+            call: calls the block.
+        """
         first = not any(self.calls.values())
         self.calls = dict.fromkeys(self.calls, 0)
+        # Not in a context manager that is a generator: from Python 3.12 the error, and all tensors of the block with it, would stay alive.
         with suppress(_Enough):
-            yield
+            call()
+        self._tensor = None
         if first:
             self.once = self._can_stop() and all(count == 1 for count in self.calls.values())
 

@@ -43,7 +43,12 @@ def prove(placement: Placement, blocks: list[DecoderBlock], input_ids: torch.Ten
         except UnsupportedModelError as error:
             failure = error
         if not ranks.all_true(failure is None):
-            raise failure or UnsupportedModelError(f"{type(placement.model).__name__} cannot be walked block by block in another process")
+            try:
+                raise failure or UnsupportedModelError(
+                    f"{type(placement.model).__name__} cannot be walked block by block in another process"
+                )
+            finally:
+                failure = None  # or the error would keep itself alive, and the tensors of the walk
     return route
 
 

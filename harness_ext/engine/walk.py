@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from functools import partial
 
 import torch
 
@@ -97,8 +98,8 @@ class Walk:
             NumericalError, UnsupportedModelError: as :meth:`measure`; also for a layer that is used more than once.
         """
         listening = self._listening(index, self.blocks[index].layers, [])
-        with self.stopwatch("forward"), listening, torch.no_grad(), listening.one_batch():
-            self.call(index, 0)
+        with self.stopwatch("forward"), listening, torch.no_grad():
+            listening.run(partial(self.call, index, 0))
         groups = listening.groups()
         for layer in listening.called:
             if layer.expert is None and listening.calls[layer.name] > 1:
@@ -126,10 +127,9 @@ class Walk:
 
     def _measure_part(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool) -> list[Stage]:
         listening = self._listening(index, layers, kinds, once=once)
-        with self.stopwatch("forward"), listening:
+        with self.stopwatch("forward"), listening, torch.no_grad():
             for batch in range(len(self.hidden)):
-                with torch.no_grad(), listening.one_batch():
-                    self.call(index, batch)
+                listening.run(partial(self.call, index, batch))
         give_back()
         groups = listening.groups()
         with self.stopwatch("statistics"):
