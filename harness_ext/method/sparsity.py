@@ -13,6 +13,7 @@ import torch
 from harness_ext.errors import BadOptionError, NumericalError, shown
 
 Group = Literal["row", "matrix"]
+FEW_ROWS = 32  # up to here a device other than the CPU sorts rows; with more of them, selecting in all at once keeps it busy
 
 
 @dataclass(frozen=True)
@@ -145,10 +146,20 @@ def lowest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(count, dim=1, keepdim=True).values
+    threshold = _kth_lowest(scores, count, sort=scores.device.type != "cpu" and len(scores) <= FEW_ROWS)
     below, ties = scores < threshold, scores == threshold
     missing = count - below.sum(1, keepdim=True)
     # On a CPU a look is cheaper than a cumulative sum; elsewhere it would wait for the device.
     if scores.device.type != "cpu" or (ties.sum(1, keepdim=True) != missing).any():
         ties &= ties.cumsum(1) <= missing
     return below | ties
+
+
+def _kth_lowest(scores: torch.Tensor, count: int, *, sort: bool) -> torch.Tensor:
+    """The ``count``-th lowest score of every row, counted from 1: [rows, 1].
+
+    Args:
+        sort: whether to sort the rows, which takes memory for a copy of them and as many indices. On a CUDA device ``kthvalue`` gives each
+            row to one multiprocessor: a row of 1.4 million scores took it 7.15 ms on an H100, and a sort 0.18 ms.
+    """
+    return scores.sort(dim=1).values[:, count - 1 : count] if sort else scores.kthvalue(count, dim=1, keepdim=True).values

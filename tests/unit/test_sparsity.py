@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -14,6 +15,8 @@ from pairwise import all_pairs
 from refusals import raises_line
 
 from harness_ext import BadOptionError, NumericalError, Sparsity
+from harness_ext.method import sparsity as sparsity_module
+from harness_ext.method.sparsity import _kth_lowest
 
 
 @pytest.mark.parametrize(
@@ -135,6 +138,35 @@ def test_infinite_scores_are_kept_or_removed():
 def test_scores_of_any_floating_dtype(dtype, sparsity):
     scores = torch.randint(0, 9, (4, 8), generator=torch.Generator().manual_seed(2))
     assert Sparsity.parse(sparsity).mask(scores.to(dtype)).equal(Sparsity.parse(sparsity).mask(scores.double()))
+
+
+@all_pairs(
+    dtype=[torch.float16, torch.bfloat16, torch.float32, torch.float64],
+    rows=[1, 3, 40],
+    size=[1, 8, 333],
+    values=[2, 5, 10**6],
+    seed=[0, 1],
+)
+def test_a_sort_and_a_selection_find_the_same_threshold(dtype, rows, size, values, seed):
+    """Few rows are sorted on a device other than the CPU. The mask depends on the scores and the threshold alone."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = (torch.randint(0, values, (rows, size), generator=generator) / values - 0.4).to(dtype)
+    extremes = torch.tensor([math.inf, -math.inf, 0.0, -0.0], dtype=dtype)
+    extreme = torch.rand(rows, size, generator=generator) < 0.2
+    scores[extreme] = extremes[torch.randint(0, 4, (int(extreme.sum()),), generator=generator)]
+    for count in {1, size // 2 or 1, size}:
+        by_sort, by_selection = (_kth_lowest(scores, count, sort=sort) for sort in (True, False))
+        assert by_sort.dtype == dtype
+        assert by_sort.shape == (rows, 1)
+        assert by_sort.equal(by_selection)
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_the_mask_is_the_same_with_a_sort(sort, monkeypatch):
+    monkeypatch.setattr(sparsity_module, "_kth_lowest", lambda scores, count, **_: _kth_lowest(scores, count, sort=sort))
+    scores = torch.randint(0, 5, (3, 40), generator=torch.Generator().manual_seed(3)).float()  # with many ties
+    for per, expected in (("row", oracle.mask_of_rows), ("matrix", oracle.mask_of_matrix)):
+        assert Sparsity(0.3).mask(scores, per).tolist() == expected(scores.double().numpy(), 0.3).tolist()
 
 
 def test_scores_are_not_written_into():
