@@ -177,4 +177,6 @@ def _inputs_of_first_block(model: Any, blocks: nn.ModuleList, input_ids: torch.T
                 model(row[None], use_cache=False)
     finally:
         blocks[0] = first
-    return torch.cat(caught), how
+    inputs = torch.cat(caught)
+    caught.clear()  # the class is a reference cycle, which would keep them
+    return inputs, how

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import math
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -89,6 +91,24 @@ def test_the_authors_loop_shows_each_layer_each_sequence_as_the_model_itself_doe
         for given, own in zip(told, inputs[layer], strict=True):
             torch.testing.assert_close(given.reshape(10, -1), own.reshape(10, -1))
     assert seconds["total"] >= seconds["first pass"] + seconds["second pass"] > 0
+
+
+def test_the_authors_loop_keeps_no_second_copy_of_the_inputs():
+    blocks, caught = nn.ModuleList([nn.Identity()]), []
+
+    def model(row: torch.Tensor, use_cache: bool) -> None:
+        hidden = row[..., None].float()
+        caught.append(weakref.ref(hidden))
+        blocks[0](hidden)
+
+    gc.collect()
+    gc.disable()
+    try:
+        inputs, _ = public_reference._inputs_of_first_block(model, blocks, torch.arange(6).view(2, 3))
+        assert inputs.flatten().tolist() == [0, 1, 2, 3, 4, 5]
+        assert [reference() for reference in caught] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_second_block_of_the_authors_loop_is_fed_by_the_pruned_first():
