@@ -41,7 +41,7 @@ class Placement:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Around a run: what is outside the blocks is where they compute, within the context."""
+        """Around a run: what a walk uses outside the blocks is where they compute, within the context."""
         yield
 
     @contextmanager
@@ -74,8 +74,8 @@ class Placement:
 
 
 class OneBlockOnDevice(Placement):
-    """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes.
-    The next block is brought there meanwhile.
+    """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes,
+    but for the language model head, which a walk does not use. The next block is brought there meanwhile.
 
     Args:
         model: on the CPU.
@@ -138,10 +138,11 @@ class OneBlockOnDevice(Placement):
 
     def _move_rest(self, device: torch.device) -> None:
         inside = {id(p) for m in self.model.modules() if id(m) in self._numbers for p in [*m.parameters(), *m.buffers()]}
+        rest = {id(tensor) for tensor in _tensors(self.model.base_model).values()} - inside  # with a head that is tied to the embeddings
         for module in self.model.modules():
             for tensors in (module._parameters, module._buffers):
                 for name, tensor in tensors.items():
-                    if tensor is not None and id(tensor) not in inside:
+                    if tensor is not None and id(tensor) in rest:
                         if isinstance(tensor, torch.nn.Parameter):
                             tensor.data = tensor.data.to(device)
                         else:

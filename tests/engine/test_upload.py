@@ -164,6 +164,17 @@ class TestOneBlockOnDevice:
         once = [("take", 0), ("start", 1), ("take", 1), ("start", 2), ("take", 2)]
         assert calls == 3 * once  # of the model itself, of the walk beside it, and of the pruning
 
+    @pytest.mark.parametrize("tied", [False, True])
+    def test_the_embeddings_go_there_and_a_head_of_its_own_does_not(self, tied: bool) -> None:
+        model = tiny.model(tie_word_embeddings=tied)
+        embeddings, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        assert (embeddings is head) == tied
+        home_of_embeddings, home_of_head, before = embeddings.data, head.data, head.detach().clone()
+        with OneBlockOnDevice(model, find_blocks(model), OTHER).session():
+            assert embeddings.data_ptr() != home_of_embeddings.data_ptr()
+            assert (head.data_ptr() != home_of_head.data_ptr()) == tied
+        assert head.equal(before)
+
     def test_what_is_changed_there_comes_home_only_where_it_is_to(self) -> None:
         model = tiny.model()
         first, _ = blocks = find_blocks(model)
