@@ -33,6 +33,7 @@ Stock = Callable[[list[Request]], list[Answer]]
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 CACHES = ("cache", "past_key_values")  # what transformers calls it since 5.24, and before
+PASS_BYTES = 2**30  # of the cache of a pass of continuations on a device other than the CPU, where it is more than that of a batch
 HALF_TOLERANCE = 0.25  # of float16 and bfloat16; where it is passed, lm-eval's answers at two batch sizes tell how far they differ
 
 
@@ -150,18 +151,22 @@ class SharedPrompts:
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
             answers: dict[int, Answer] = {}
             rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
-            for start in range(0, len(rows), batch_size):
-                part = rows[start : start + batch_size]
+            longest = max(len(requests[place][2]) for _, place in rows)
+            at_once = _rows_at_once(batch_size, cache, tuple(prompts.shape), longest, device)
+            for start in range(0, len(rows), at_once):
+                part = rows[start : start + at_once]
                 chosen = torch.tensor([number for number, _ in part], device=device)
                 tokens = [requests[place][1][-1:] + requests[place][2] for _, place in part]
                 inputs, real = _padded([ids[:-1] for ids in tokens], left=False, device=device)
                 logits = self._call(inputs, torch.cat([mask[chosen], torch.ones_like(real)], dim=1), _select(cache, chosen)).logits
                 logits = F.log_softmax(logits, dim=-1, dtype=lm.softmax_dtype)
-                for (_, place), ids, row in zip(part, tokens, logits, strict=True):
-                    continuation = torch.tensor(ids[1:], device=device)
-                    own = row[: len(continuation)]  # without the padding
-                    greedy = bool((own.argmax(-1) == continuation).all())
-                    answers[place] = float(own.gather(1, continuation[:, None]).sum()), greedy
+                continuations, _ = _padded([ids[1:] for ids in tokens], left=False, device=device)
+                own = logits.gather(2, continuations[:, :, None])[:, :, 0]
+                greedy = logits.argmax(-1) == continuations
+                own, greedy = torch.stack([own, greedy.to(own.dtype)]).cpu()  # waits for the device once
+                for row, ((_, place), ids) in enumerate(zip(part, tokens, strict=True)):
+                    length = len(ids) - 1  # without the padding
+                    answers[place] = float(own[row, :length].sum()), bool(greedy[row, :length].all())
         return answers
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, keep_logits: int = 0) -> Any:
@@ -180,6 +185,23 @@ class SharedPrompts:
 def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:
     for start in range(0, len(groups), batch_size):
         yield groups[start : start + batch_size]
+
+
+def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest: int, device: torch.device) -> int:
+    """How many continuations go through the model in one pass.
+
+    A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows: no more tokens than in the pass of the prompts at this batch
+    size, so that the logits take no more memory than lm-eval's own, and a cache of at most ``PASS_BYTES``.
+
+    Args:
+        prompts: number and length of the prompts that the cache is of.
+        longest: tokens of a continuation.
+    """
+    number, length = prompts
+    size = sum(tensor.nbytes for layer in cache.layers for tensor in vars(layer).values() if isinstance(tensor, torch.Tensor)) // number
+    if device.type == "cpu" or not size:
+        return batch_size
+    return max(batch_size, min(batch_size * length // longest, PASS_BYTES // size))
 
 
 def _select(cache: Any, rows: torch.Tensor) -> Any:

@@ -14,8 +14,10 @@ import torch
 import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import DynamicCache
 
 from harness_ext import BadOptionError, PrunedHFLM
+from harness_ext.host import shared_prompts
 from harness_ext.host.shared_prompts import SharedPrompts
 
 PROMPTS = ["a b c d e f g h i j k l", "a b c d e f g h i j", "b c d e f g h i j k l m n o p q", "1 2", "x y z : a b c d e f"]
@@ -71,6 +73,43 @@ def test_answers_are_those_of_hf(name, batch_size):
     _, theirs, _ = ask(HFLM, model, requests(), batch_size=batch_size)
     check(ours, theirs)
     assert lm._shared_prompts.works
+
+
+@pytest.mark.parametrize("name", [*tiny.ARCHITECTURES, "gemma2", "mixtral"])
+def test_many_continuations_in_one_pass_get_the_same_answers(name, monkeypatch):
+    model = other_model(name) if name in VARIANTS else tiny.model(name)
+    _, theirs, _ = ask(HFLM, model, requests())
+    rows = []
+
+    def all_at_once(*_):
+        return len(requests())
+
+    monkeypatch.setattr(shared_prompts, "_rows_at_once", all_at_once)
+    model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len((args or [kwargs["input_ids"]])[0])), with_kwargs=True)
+    lm, ours, _ = ask(PrunedHFLM, model, requests())
+    check(ours, theirs)
+    assert lm._shared_prompts.works
+    assert max(rows) == 4 * len(CHOICES)
+
+
+@pytest.mark.parametrize(
+    ("device", "prompts", "longest", "rows"),
+    [
+        ("cpu", (4, 120), 3, 4),
+        ("cuda", (4, 120), 3, 160),  # as many tokens as four prompts have
+        ("cuda", (2, 120), 3, 160),
+        ("cuda", (4, 120), 50, 9),
+        ("cuda", (4, 120), 500, 4),  # never fewer than a batch
+        ("cuda", (4, 2000), 3, 62),  # as much cache as fits into the bytes
+        ("cuda", (4, 60000), 3, 4),
+    ],
+)
+def test_rows_of_a_pass_are_bound_by_tokens_and_bytes(device, prompts, longest, rows, monkeypatch):
+    monkeypatch.setattr(shared_prompts, "PASS_BYTES", 2 * 62 * 2000 * 8 * 4)
+    cache = DynamicCache()
+    number, length = prompts
+    cache.update(torch.zeros(number, 2, length, 4), torch.zeros(number, 2, length, 4), 0)
+    assert shared_prompts._rows_at_once(4, cache, prompts, longest, torch.device(device)) == rows
 
 
 def test_a_prompt_goes_through_the_model_once():
