@@ -38,6 +38,7 @@ FAMILIES = {
     "mistral": _GATED,
     "qwen2": _GATED,
     "qwen3": _GATED._replace(biases={"attention": "attention_bias"}),
+    "starcoder2": Family(("mlp.c_fc",), "mlp.c_proj", "intermediate_size", "self_attn"),
     "opt": Family(("fc1",), "fc2", "ffn_dim"),
     "gpt2": Family(("mlp.c_fc",), "mlp.c_proj", "n_inner"),
     "gpt_neox": Family(("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h", "intermediate_size"),

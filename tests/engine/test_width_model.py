@@ -9,6 +9,7 @@ import tiny
 import torch
 from pairwise import all_pairs
 from refusals import raises_line
+from transformers import Starcoder2Config, Starcoder2ForCausalLM
 from widths import (
     CHANNELS,
     IDS,
@@ -86,6 +87,20 @@ class TestModel:
         assert again.config.num_attention_heads == 2
         assert again(IDS).logits.equal(model(IDS).logits)
 
+    @pytest.mark.parametrize("bias", [False, True])
+    def test_of_starcoder2_loses_heads_and_channels_with_and_without_biases(self, bias, tmp_path):
+        """The form of the embedded models: an FFN without a gate, and heads whose size the config has."""
+        sizes = {"hidden_size": 32, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4}
+        config = Starcoder2Config(vocab_size=tiny.VOCABULARY, use_bias=bias, residual_dropout=0.0, embedding_dropout=0.0, **sizes)
+        model = tiny.randomise(Starcoder2ForCausalLM(config)).eval()
+        before = linear_weights(model)
+        notes = prune(model, 0.5)
+        assert (notes["heads"]["after"], notes["channels"]["after"]) == (2, 12)
+        assert linear_weights(model) == before / 2
+        again = reloaded(model, tmp_path)
+        assert again.config.head_dim == 4
+        assert again(IDS).logits.equal(model(IDS).logits)
+
     @pytest.mark.parametrize("name", ["llama-gqa-tied", "gpt2", "opt"])
     def test_keeps_its_embeddings_tied(self, name, tmp_path):
         model = build(name)
@@ -144,7 +159,7 @@ class TestRefuses:
             ("llama", "ffn", 0.01, ["sparsity=0.01", "0.0416667", "1 of 24 channels"]),
             ("llama", "ffn", 0.99, ["sparsity=0.99", "0.958333", "23 of 24 channels"]),
             ("opt", "all", 0.9, ["sparsity=0.9", "23 of 24 channels"]),
-            ("gpt2", "attention", 0.5, ["modules='attention'", "gpt2", "ffn", "llama, mistral, qwen2, qwen3"]),
+            ("gpt2", "attention", 0.5, ["modules='attention'", "gpt2", "ffn", "llama, mistral, qwen2, qwen3, starcoder2"]),
             ("gpt-neox", "attention", 0.5, ["modules='attention'", "gpt_neox"]),
             ("llama", "*.q_proj", 0.5, ["modules='*.q_proj'", "all, attention or ffn"]),
         ],
@@ -169,7 +184,7 @@ class TestRefuses:
     def test_architectures_that_it_does_not_know(self):
         model = build("llama")
         model.config.model_type = "strange"
-        with raises_line(UnsupportedModelError, "'strange'", "llama, mistral, qwen2, qwen3, opt, gpt2, gpt_neox"):
+        with raises_line(UnsupportedModelError, "'strange'", "llama, mistral, qwen2, qwen3, starcoder2, opt, gpt2, gpt_neox"):
             prune(model, 0.5)
 
     def test_blocks_of_different_widths(self):
