@@ -17,7 +17,7 @@ import paper_figures
 import paper_loads
 import typer
 from equal_difficulty import equal_difficulty
-from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, told
+from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, rounded, told
 from paper_tests import PRUNERS, all_claims, p_value
 from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN, Claim, Outcome, holm
 
@@ -82,8 +82,8 @@ def equal_rows(scores: Scores) -> list[dict[str, Any]]:
             except MissingError:
                 continue
             rows.append({
-                "model": model, "ability": ability, "dense": f"{scores.mean(Cell(model), ability):.3f}",
-                "pruned": f"{scores.mean(pruned, ability):.3f}", "difference": told(difference), "high": difference.high,
+                "model": model, "ability": ability, "dense": rounded(scores.mean(Cell(model), ability), 3),
+                "pruned": rounded(scores.mean(pruned, ability), 3), "difference": told(difference), "high": difference.high,
             })  # fmt: skip
     return rows
 

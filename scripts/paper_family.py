@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from lab_settings import SIZES
-from paper_scores import ABILITIES, Cell, Scores, read
+from paper_scores import ABILITIES, Cell, Scores, read, rounded
 from scipy import stats
 
-from harness_ext.statistics import StatisticsError, ability_critical
+from harness_ext.statistics import Curve, StatisticsError, ability_critical
 from harness_ext.tasks.people import MEMORISED, WORDS
 
 DROPS = (0.05, 0.5)
@@ -31,6 +31,8 @@ class OverSeeds:
     """The mean of a figure over training seeds, with its 95 % interval; one seed has no interval."""
 
     values: tuple[float, ...]
+    beyond: int = 0
+    """How many of the values are the end of a grid, which the true ones lie beyond."""
 
     @property
     def mean(self) -> float:
@@ -43,7 +45,9 @@ class OverSeeds:
 
     def __str__(self) -> str:
         half = self.half_width
-        return f"{self.mean:.2f}" if half is None else f"{self.mean:.2f} ({self.mean - half:.2f} to {self.mean + half:.2f})"
+        if self.beyond:
+            return f"at least {self.mean:.2f} ({self.beyond} of {len(self.values)} beyond the grid)"
+        return rounded(self.mean) if half is None else f"{rounded(self.mean)} ({rounded(self.mean - half)} to {rounded(self.mean + half)})"
 
 
 def decoder_weights(size: str) -> int:
@@ -58,7 +62,12 @@ def models(scores: Scores) -> dict[str, list[str]]:
         size = Path(name.removesuffix("/model")).name.rpartition("-")[0]
         if size in found:
             found[size].append(name)
-    return {size: names for size, names in found.items() if names}
+    return {size: sorted(names, key=seed_of) for size, names in found.items() if names}
+
+
+def seed_of(name: str) -> int:
+    """The training seed of a model."""
+    return int(name.removesuffix("/model").rpartition("-")[2])
 
 
 def dense_rows(scores: Scores) -> list[dict[str, Any]]:
@@ -73,11 +82,17 @@ def dense_rows(scores: Scores) -> list[dict[str, Any]]:
 
 
 def split_rows(scores: Scores) -> list[dict[str, Any]]:
-    """For each size: the share of the score of the largest model that it has, in-context ability less recall, each pair of seeds."""
+    """For each size: the share of the score of the largest model that it has, in-context ability less recall, each pair of seeds.
+
+    Raises:
+        ValueError: a size has other training seeds than the largest.
+    """
     *smaller, (_, largest) = models(scores).items()
     rows = []
     for size, names in smaller:
-        pairs = list(zip(names, largest, strict=False))
+        if [seed_of(name) for name in names] != [seed_of(name) for name in largest]:
+            raise ValueError(f"{size} and the largest size have other training seeds: want the same")
+        pairs = list(zip(names, largest, strict=True))
         shares = {
             ability: [scores.mean(Cell(small), ability) / scores.mean(Cell(large), ability) for small, large in pairs]
             for ability in ("recall", "in-context")
@@ -87,10 +102,15 @@ def split_rows(scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def critical(scores: Scores, name: str, ability: str, drop: float) -> float:
-    """The critical sparsity of one model; the largest sparsity of the grid where the score never falls so far."""
-    found = ability_critical(scores.curves(Cell(name, PRUNER), ABILITIES[ability]), drop=drop, corrected=True, resamples=100)
-    return found.last if found.sparsity is None else found.sparsity
+def critical(curves: Sequence[Curve], drop: float) -> tuple[float, bool]:
+    """The critical sparsity of one model, and whether it is the end of the grid, because the score never falls so far."""
+    found = ability_critical(list(curves), drop=drop, corrected=True, resamples=100)
+    return (found.last, True) if found.sparsity is None else (found.sparsity, False)
+
+
+def over_seeds(found: Sequence[tuple[float, bool]]) -> OverSeeds:
+    """Critical sparsities over training seeds."""
+    return OverSeeds(tuple(value for value, _ in found), beyond=sum(end for _, end in found))
 
 
 def critical_rows(scores: Scores) -> list[dict[str, Any]]:
@@ -99,13 +119,18 @@ def critical_rows(scores: Scores) -> list[dict[str, Any]]:
     for size, names in models(scores).items():
         for drop in DROPS:
             try:
-                found = {ability: [critical(scores, name, ability, drop) for name in names] for ability in ABILITIES}
+                found = {
+                    ability: [critical(scores.curves(Cell(name, PRUNER), tasks), drop) for name in names]
+                    for ability, tasks in ABILITIES.items()
+                }
             except StatisticsError:
                 continue
-            gaps = tuple(b - a for a, b in zip(found["recall"], found["in-context"], strict=True))
+            pairs = list(zip(found["recall"], found["in-context"], strict=True))
+            gaps = tuple(context - recall for (recall, _), (context, _) in pairs)
+            beyond = sum(recall_ends or context_ends for (_, recall_ends), (_, context_ends) in pairs)
             rows.append({
-                "size": size, "drop": drop, "critical": {name: OverSeeds(tuple(values)) for name, values in found.items()},
-                "difference": OverSeeds(gaps), "later": sum(gap > 0 for gap in gaps), "seeds": len(gaps),
+                "size": size, "drop": drop, "critical": {ability: over_seeds(values) for ability, values in found.items()},
+                "difference": OverSeeds(gaps, beyond), "later": sum(gap > 0 for gap in gaps), "seeds": len(gaps),
             })  # fmt: skip
     return rows
 

@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from paper_family import DROPS, PRUNER, OverSeeds, decoder_weights
+from paper_family import DROPS, PRUNER, OverSeeds, critical, decoder_weights, over_seeds
 from paper_scores import Cell, Scores, read
 from train_family import LOADED
 
-from harness_ext.statistics import Curve, ability_critical
+from harness_ext.statistics import Curve
 from harness_ext.tasks.people import WORDS, population
 
 SIZE = "lab-xs"
@@ -59,12 +59,6 @@ def curve(scores: Scores, name: str, task: str) -> Curve:
     cells = [Cell(name, PRUNER, ratio) if ratio else Cell(name) for ratio in grid]
     rows = np.stack([scores.rows(cell, task, [0]) for cell in cells], axis=1)
     return Curve(task, grid, rows, scores.ids[task], scores.chances[task])
-
-
-def critical(curves: Sequence[Curve], drop: float) -> float:
-    """The critical sparsity; the largest of the grid where the score never falls so far."""
-    found = ability_critical(list(curves), drop=drop, corrected=True, resamples=100)
-    return found.last if found.sparsity is None else found.sparsity
 
 
 def slope(loads: Sequence[float], values: Sequence[float]) -> float:
@@ -124,10 +118,13 @@ def rows_of(curves: dict[tuple[int, str], dict[str, Curve]]) -> dict[str, Any]:
             for ability, tasks in ABILITIES.items()
         }
         for index, people in enumerate(loads):
-            values = {ability: OverSeeds(tuple(found[index])) for ability, found in by_ability.items()}
+            values = {ability: over_seeds(found[index]) for ability, found in by_ability.items()}
             critical_rows.append({"people": people, "load": load_of(people), "drop": drop, "critical": values})
         at = [load_of(people) for people in loads]
-        of_seeds = {ability: [slope(at, of_seed) for of_seed in zip(*found, strict=True)] for ability, found in by_ability.items()}
+        of_seeds = {
+            ability: [slope(at, [value for value, _ in of_seed]) for of_seed in zip(*found, strict=True)]
+            for ability, found in by_ability.items()
+        }
         pairs = zip(of_seeds["recall"], of_seeds["in-context"], strict=True)
         slopes.append({
             "drop": drop, "slopes": {ability: OverSeeds(tuple(values)) for ability, values in of_seeds.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from paper_scores import ABILITIES, Cell, MissingError, Scores, measure, of, told
+from paper_scores import ABILITIES, Cell, MissingError, Scores, measure, of, rounded, told
 from paper_verdicts import NOT_TESTABLE, SHOWN, Line, below
 
 from harness_ext.statistics import StatisticsError, ability_critical
@@ -51,7 +51,7 @@ def functions_kept(scores: Scores) -> str:
             kept = [100 * scores.mean(Cell(pruner=pruner, ratio=ratio), "functions") / dense for ratio in (0.7, 0.8, 0.9)]
         except MissingError:
             continue
-        told_of.append(f"{kept[0]:.0f}, {kept[1]:.0f} and {kept[2]:.0f} % with {pruner}")
+        told_of.append(f"{rounded(kept[0], 0)}, {rounded(kept[1], 0)} and {rounded(kept[2], 0)} % with {pruner}")
     if not told_of:
         return ""
     return f"Of the dense score above chance, this model keeps at 0.7, 0.8 and 0.9: {'; '.join(told_of)}."

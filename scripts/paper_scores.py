@@ -210,15 +210,20 @@ def measure(
     return Estimate(float(found(sample.means[None])[0]), ends[0], ends[1], level, method(sample, gradient))
 
 
+def rounded(value: float, digits: int = 2) -> str:
+    """A number with so many digits, and zero without a sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
 def ends(low: float | None, high: float | None, scale: float = 1.0, digits: int = 2) -> str:
     """``0.35 to 0.41``, with open ends in words."""
     if low is None and high is None:
         return "no ends"
     if low is None or high is None:
         end = high if low is None else low
-        return f"{'up to' if low is None else 'from'} {scale * (end or 0.0):.{digits}f}"
-    return f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
+        return f"{'up to' if low is None else 'from'} {rounded(scale * (end or 0.0), digits)}"
+    return f"{rounded(scale * low, digits)} to {rounded(scale * high, digits)}"
 
 
 def told(found: Estimate, scale: float = 1.0, digits: int = 2) -> str:
-    return f"{scale * found.value:.{digits}f} ({ends(found.low, found.high, scale, digits)})"
+    return f"{rounded(scale * found.value, digits)} ({ends(found.low, found.high, scale, digits)})"

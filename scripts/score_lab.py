@@ -2,7 +2,7 @@
 
     python scripts/score_lab.py --pruner sparsegpt,magnitude --sparsity 0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9 --items 512 \\
         --plot docs/lab_split.png
-    python scripts/score_lab.py --pretrained lab-xs,lab-s,lab-m --memory
+    python scripts/score_lab.py --pretrained lab-xs,lab-s,lab-s4,lab-m --tasks , --memory
 """
 
 from __future__ import annotations
