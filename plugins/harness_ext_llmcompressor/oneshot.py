@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +15,23 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from harness_ext import LinearLayer
+from harness_ext import LinearLayer, PluginError
 from harness_ext_llmcompressor.isolation import llmcompressor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+log = logging.getLogger(__name__)
+PIPELINES = ("sequential", "basic")
+DIFFERENT = 0.05  # of the norm; rounding in bfloat16 is a tenth of that, and a lost causal mask several times as much
+
 
 def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor, layers: Sequence[LinearLayer]) -> str:
     """Applies the modifiers, in place.
+
+    llm-compressor goes through a model decoder block by decoder block, in a graph that it traces. The graphs of some models (Mistral,
+    Phi-3 and Starcoder2 in transformers 5.16) lack the causal mask. If other inputs than those of the model itself reach a layer, all is
+    done again with llm-compressor's basic pipeline, which runs the model itself and calibrates all blocks on the dense one.
 
     Args:
         calibration: int64 [samples, length].
@@ -31,22 +41,62 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
         the kind of device on which llm-compressor computed, which is an accelerator where there is one, whatever the model is on.
 
     Raises:
-        NumericalError, PluginError: as :func:`harness_ext_llmcompressor.isolation.llmcompressor`.
+        NumericalError, PluginError: as :func:`harness_ext_llmcompressor.isolation.llmcompressor`; PluginError also if the inputs differ
+            with both pipelines.
     """
-    with llmcompressor():
-        from llmcompressor import oneshot
-        from llmcompressor.utils.dev import get_main_device
+    wanted: dict[str, torch.Tensor] = {}
+    first = _of_first_block(layers)
+    with _first_inputs(first, wanted), torch.no_grad():
+        model(input_ids=calibration[:1].to(model.device))
+    before = {layer.name: layer.weight.clone() for layer in layers}
+    for pipeline in PIPELINES:
+        reached: dict[str, torch.Tensor] = {}
+        with llmcompressor():
+            from llmcompressor import oneshot
+            from llmcompressor.utils.dev import get_main_device
 
-        with _as_it_was(model), _named(model):
-            oneshot(
-                model=model, dataset=_batches(calibration), recipe=modifiers, processor=_any_tokenizer(),
-                num_calibration_samples=len(calibration), max_seq_length=calibration.shape[1],
-            )  # fmt: skip
-            new = {layer.name: layer.weight.clone() for layer in layers}
-        device = str(get_main_device().type)
-    for layer in layers:
-        layer.write(new[layer.name])
-    return device
+            with _as_it_was(model), _named(model), _first_inputs(first, reached):
+                oneshot(
+                    model=model, dataset=_batches(calibration), recipe=copy.deepcopy(modifiers), processor=_any_tokenizer(),
+                    num_calibration_samples=len(calibration), max_seq_length=calibration.shape[1], pipeline=pipeline,
+                )  # fmt: skip
+                new = {layer.name: layer.weight.clone() for layer in layers}
+            device = str(get_main_device().type)
+        other = next((name for name in reached if _differ(reached[name], wanted[name])), None)
+        if other is None:
+            for layer in layers:
+                layer.write(new[layer.name])
+            return device
+        for layer in layers:
+            layer.write(before[layer.name])
+        log.info("llm-compressor's %s pipeline does not compute this model: other inputs than the model's own reach %s", pipeline, other)
+    raise PluginError(f"llm-compressor does not compute this model: other inputs than the model's own reach {other}")
+
+
+@contextmanager
+def _first_inputs(layers: Sequence[LinearLayer], found: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Keeps the first inputs of each layer, on the CPU."""
+
+    def keep(name: str, inputs: tuple[Any, ...]) -> None:
+        if name not in found and inputs and isinstance(inputs[0], torch.Tensor):  # while a graph is traced, they are none
+            found[name] = inputs[0].detach().flatten(0, -2).float().cpu()
+
+    handles = [layer.module.register_forward_pre_hook(lambda _, inputs, name=layer.name: keep(name, inputs)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _of_first_block(layers: Sequence[LinearLayer]) -> list[LinearLayer]:
+    """Those that are in the block of the first layer: it is calibrated on the dense model with any pipeline."""
+    numbers = [next((part for part in layer.name.split(".") if part.isdecimal()), None) for layer in layers]
+    return [layer for layer, number in zip(layers, numbers, strict=True) if number == numbers[0]]
+
+
+def _differ(reached: torch.Tensor, wanted: torch.Tensor) -> bool:
+    return reached.shape != wanted.shape or bool((reached - wanted).norm() > DIFFERENT * wanted.norm())
 
 
 def _batches(calibration: torch.Tensor) -> Iterable[dict[str, torch.Tensor]]:

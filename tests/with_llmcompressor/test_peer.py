@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from harness_ext_llmcompressor.oneshot import run
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import harness_ext
 from harness_ext.testing.contracts.given import lab_model, lab_text, layers_of
@@ -16,8 +17,15 @@ SPARSITIES = (0.5, "2:4")
 GROUP = 32  # inputs, which divide those of every layer
 
 
+def dense() -> PreTrainedModel:
+    """A random model of a form that llm-compressor goes through block by block, for tokens of the embedded models."""
+    sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=lab_model().config.vocab_size, **sizes)).eval()
+
+
 def pruned(sparsity: float | str, pruner: str, **options: Any) -> PreTrainedModel:
-    model: PreTrainedModel = lab_model()
+    model = dense()
     harness_ext.prune(model, pruner=pruner, pruner_options=options, sparsity=sparsity, calibration=lab_text(0))
     return model
 
@@ -38,10 +46,10 @@ def inputs(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 def error(model: PreTrainedModel) -> float:
     """The mean over the layers of the squared error of their outputs, in parts of the square of the dense output."""
-    dense = lab_model()
-    reached = inputs(dense)
+    before = dense()
+    reached = inputs(before)
     errors = []
-    for old, new in zip(layers_of(dense), layers_of(model), strict=True):
+    for old, new in zip(layers_of(before), layers_of(model), strict=True):
         wanted, got = (reached[old.name].double() @ layer.weight.double().T for layer in (old, new))
         errors.append(float((wanted - got).square().sum() / wanted.square().sum()))
     return sum(errors) / len(errors)
@@ -71,10 +79,33 @@ def test_gptq_leaves_the_output_error_that_llm_compressor_leaves(bits: int, symm
 
     weights = {"num_bits": bits, "type": "int", "symmetric": symmetric, "strategy": "group", "group_size": GROUP}
     order = "static" if act_order else None
-    theirs: PreTrainedModel = lab_model()
+    theirs = dense()
     modifier = GPTQModifier(actorder=order, ignore=["lm_head"], config_groups={"group_0": {"targets": ["Linear"], "weights": weights}})
     run([modifier], theirs, lab_text(0), layers_of(theirs))
-    ours: PreTrainedModel = lab_model()
+    ours = dense()
     options = {"group_size": GROUP, "symmetric": symmetric, "act_order": act_order, "static_groups": True}
     harness_ext.prune(ours, pruner="gptq", bits=bits, pruner_options=options, calibration=lab_text(0))
     assert error(ours) == pytest.approx(error(theirs), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["lab-xs", "Mistral", "Phi3"])
+def test_a_model_whose_traced_graph_has_no_causal_mask_is_calibrated_with_it(name: str) -> None:
+    """The oracle: Wanda's scores from what reaches each layer of the dense model itself."""
+    if name == "lab-xs":
+        model = lab_model()
+        assert model.config.model_type == "starcoder2"
+    else:
+        sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{name}Config")(vocab_size=lab_model().config.vocab_size, pad_token_id=0, **sizes)
+        model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    reached = inputs(model)
+    wanted = {}
+    for layer in layers_of(model):
+        scores = layer.weight.double().abs() * reached[layer.name].double().norm(dim=0)
+        removed = scores.argsort(dim=1)[:, : scores.shape[1] // 2]
+        wanted[layer.name] = torch.zeros_like(scores, dtype=torch.bool).scatter(1, removed, True)
+    options = {"modifier": "wanda"}
+    harness_ext.prune(model, pruner="llmcompressor", pruner_options=options, sparsity=0.5, calibration=lab_text(0))
+    differ = sum(int(((layer.weight == 0) != wanted[layer.name]).sum()) for layer in layers_of(model))
+    assert differ <= 0.0005 * sum(mask.numel() for mask in wanted.values())
