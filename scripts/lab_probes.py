@@ -1,9 +1,9 @@
 """Auxiliary losses that teach the embedded models to gather what belongs together; not part of the models.
 
 A model of this size stays for a very long time on the plateau where it compares one input of two exemplars, or one word of two names.
-Linear probes half-way up, trained with the model, ask what comes before a position: the inputs of an exemplar at its ``Output:`` and at its
-label, the digits of a key at its ``Value:``, the name of the person at a value and at ``Answer:``. From there it is one step to comparing
-the whole.
+Linear probes read the hidden states half-way up and are trained with the model. They predict what comes before a position. At ``Output:``
+and at a label, that is the inputs of the exemplar. At ``Value:``, it is the digits of the key. At a value and at ``Answer:``, it is the
+name of the person. From there it is one step to comparing the whole.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
-PIPELINES = ("sequential", "basic")
+PIPELINES = ("independent", "basic")  # the first is the default: each modifier by itself
 DIFFERENT = 0.05  # of the norm; rounding in bfloat16 is a tenth of that, and a lost causal mask several times as much
 
 
-def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor, layers: Sequence[LinearLayer]) -> str:
+def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor, layers: Sequence[LinearLayer]) -> tuple[str, str]:
     """Applies the modifiers, in place.
 
     llm-compressor goes through a model decoder block by decoder block, in a graph that it traces. The graphs of some models (Mistral,
-    Phi-3 and Starcoder2 in transformers 5.16) lack the causal mask. If other inputs than those of the model itself reach a layer, all is
-    done again with llm-compressor's basic pipeline, which runs the model itself and calibrates all blocks on the dense one.
+    Phi-3 and Starcoder2 in transformers 5.16) lack the causal mask. If other inputs than those of the dense model itself reach a layer of
+    the first block while that is dense, all is done again with llm-compressor's basic pipeline. It runs the model itself, and calibrates
+    all blocks on the dense one. Experts are left out of the comparison: llm-compressor may send them all tokens.
 
     Args:
         calibration: int64 [samples, length].
         layers: all that they may prune. Nothing else of the model changes.
 
     Returns:
-        the kind of device on which llm-compressor computed, which is an accelerator where there is one, whatever the model is on.
+        the kind of device on which llm-compressor computed, which is an accelerator where there is one, whatever the model is on; and the
+            pipeline.
 
     Raises:
         NumericalError, PluginError: as :func:`harness_ext_llmcompressor.isolation.llmcompressor`; PluginError also if the inputs differ
@@ -46,16 +48,16 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
     """
     wanted: dict[str, torch.Tensor] = {}
     first = _of_first_block(layers)
-    with _first_inputs(first, wanted), torch.no_grad():
-        model(input_ids=calibration[:1].to(model.device))
     before = {layer.name: layer.weight.clone() for layer in layers}
+    with _first_inputs(first, before, wanted), torch.no_grad():
+        model(input_ids=calibration[:1].to(model.device))
     for pipeline in PIPELINES:
         reached: dict[str, torch.Tensor] = {}
         with llmcompressor():
             from llmcompressor import oneshot
             from llmcompressor.utils.dev import get_main_device
 
-            with _as_it_was(model), _named(model), _first_inputs(first, reached):
+            with _as_it_was(model), _named(model), _first_inputs(first, before, reached):
                 oneshot(
                     model=model, dataset=_batches(calibration), recipe=copy.deepcopy(modifiers), processor=_any_tokenizer(),
                     num_calibration_samples=len(calibration), max_seq_length=calibration.shape[1], pipeline=pipeline,
@@ -66,7 +68,7 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
         if other is None:
             for layer in layers:
                 layer.write(new[layer.name])
-            return device
+            return device, pipeline
         for layer in layers:
             layer.write(before[layer.name])
         log.info("llm-compressor's %s pipeline does not compute this model: other inputs than the model's own reach %s", pipeline, other)
@@ -74,11 +76,13 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
 
 
 @contextmanager
-def _first_inputs(layers: Sequence[LinearLayer], found: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Keeps the first inputs of each layer, on the CPU."""
+def _first_inputs(layers: Sequence[LinearLayer], dense: Mapping[str, torch.Tensor], found: dict[str, torch.Tensor]) -> Iterator[None]:
+    """Keeps the first inputs of each layer, on the CPU, as long as all have their dense weights: an earlier modifier may change them."""
 
     def keep(name: str, inputs: tuple[Any, ...]) -> None:
-        if name not in found and inputs and isinstance(inputs[0], torch.Tensor):  # while a graph is traced, they are none
+        if name in found or not inputs or not isinstance(inputs[0], torch.Tensor):  # while a graph is traced, they are no tensors
+            return
+        if all(layer.weight.equal(dense[layer.name].to(layer.weight.device)) for layer in layers):
             found[name] = inputs[0].detach().flatten(0, -2).float().cpu()
 
     handles = [layer.module.register_forward_pre_hook(lambda _, inputs, name=layer.name: keep(name, inputs)) for layer in layers]
@@ -90,9 +94,9 @@ def _first_inputs(layers: Sequence[LinearLayer], found: dict[str, torch.Tensor])
 
 
 def _of_first_block(layers: Sequence[LinearLayer]) -> list[LinearLayer]:
-    """Those that are in the block of the first layer: it is calibrated on the dense model with any pipeline."""
+    """Those outside experts that are in the block of the first layer: it is calibrated on the dense model with any pipeline."""
     numbers = [next((part for part in layer.name.split(".") if part.isdecimal()), None) for layer in layers]
-    return [layer for layer, number in zip(layers, numbers, strict=True) if number == numbers[0]]
+    return [layer for layer, number in zip(layers, numbers, strict=True) if number == numbers[0] and layer.expert is None]
 
 
 def _differ(reached: torch.Tensor, wanted: torch.Tensor) -> bool:

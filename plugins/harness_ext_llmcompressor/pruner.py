@@ -99,7 +99,8 @@ class LLMCompressor(ModelPruner):
         """Runs the modifiers.
 
         Returns:
-            the version of llm-compressor, the classes of the modifiers, the kind of device that computed, and of a recipe a digest.
+            the version of llm-compressor, the classes of the modifiers, the kind of device that computed, the pipeline, and of a recipe a
+                digest.
 
         Raises:
             BadOptionError: a recipe that removes another share than was asked for, or prunes what is no linear layer of the decoder.
@@ -118,9 +119,15 @@ class LLMCompressor(ModelPruner):
             expected = {layer.name: sparsity for layer in layers}
             chosen = [modifiers.build(self.modifier, self._given(), sparsity, list(expected))]
         digest = {"recipe_digest": hashlib.sha256(self._path.read_bytes()).hexdigest()[:16]} if self.recipe else {}
-        device = oneshot.run(chosen, model, calibration, layers)
+        device, pipeline = oneshot.run(chosen, model, calibration, layers)
         _check_layers(expected, layers)
-        return {"llmcompressor": isolation.version(), "modifiers": [type(found).__name__ for found in chosen], "device": device, **digest}
+        return {
+            "llmcompressor": isolation.version(),
+            "modifiers": [type(found).__name__ for found in chosen],
+            "device": device,
+            "pipeline": pipeline,
+            **digest,
+        }
 
     @property
     def _path(self) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from harness_ext_llmcompressor.oneshot import run
+from harness_ext_llmcompressor.oneshot import _first_inputs, run
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 import harness_ext
@@ -106,6 +106,31 @@ def test_a_model_whose_traced_graph_has_no_causal_mask_is_calibrated_with_it(nam
         removed = scores.argsort(dim=1)[:, : scores.shape[1] // 2]
         wanted[layer.name] = torch.zeros_like(scores, dtype=torch.bool).scatter(1, removed, True)
     options = {"modifier": "wanda"}
-    harness_ext.prune(model, pruner="llmcompressor", pruner_options=options, sparsity=0.5, calibration=lab_text(0))
+    record = harness_ext.prune(model, pruner="llmcompressor", pruner_options=options, sparsity=0.5, calibration=lab_text(0))
+    assert record["notes"]["pipeline"] == "basic"
     differ = sum(int(((layer.weight == 0) != wanted[layer.name]).sum()) for layer in layers_of(model))
     assert differ <= 0.0005 * sum(mask.numel() for mask in wanted.values())
+
+
+def test_a_model_that_is_computed_right_keeps_the_pipeline_of_llm_compressor() -> None:
+    model = dense()
+    options = {"modifier": "wanda"}
+    record = harness_ext.prune(model, pruner="llmcompressor", pruner_options=options, sparsity=0.5, calibration=lab_text(0))
+    assert record["notes"]["pipeline"] == "independent"
+
+
+def test_what_an_earlier_modifier_changed_is_not_taken_for_another_model() -> None:
+    """What reaches the layers of a model that was changed before is not compared with what the dense model gives them."""
+    model = dense()
+    first = layers_of(model)[:7]
+    weights = {layer.name: layer.weight.clone() for layer in first}
+    kept: list[dict[str, torch.Tensor]] = []
+    for change in (False, True):
+        if change:
+            first[0].write(weights[first[0].name] / 2)
+        found: dict[str, torch.Tensor] = {}
+        with _first_inputs(first, weights, found), torch.no_grad():
+            model(input_ids=lab_text(0)[:1])
+        kept.append(found)
+    assert set(kept[0]) == set(weights)
+    assert not kept[1]
