@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
+import paper_bits
 import paper_family
 import paper_figures
 import paper_loads
@@ -129,7 +130,7 @@ def moved(claims: list[Claim]) -> list[str]:
 def render(**values: Any) -> str:
     """The page from its template."""
     claims = values["claims"]
-    values = {"difficulty": {}, "hard": "", "family": {}, "loads": {}} | values
+    values = {"difficulty": {}, "hard": "", "family": {}, "loads": {}, "bits": {}} | values
     values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
     recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
     values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
@@ -156,12 +157,15 @@ def main(
     loads = paper_loads.measured(folder) if (folder / "loads-context" / "trials").is_dir() else {}
     if loads:
         paper_figures.save(paper_figures.loads, loads, page.with_name("results_loads.png"))
+    bits = paper_bits.measured(folder)
+    if bits:
+        paper_figures.save(paper_figures.bits, bits, page.with_name("results_bits.png"))
     families = [folder / "family"] if (folder / "family" / "trials").is_dir() else []
     text = render(
         claims=claims, summary=summary(claims), critical=critical_rows(scores), drops=DROPS, rows=score_rows(scores), tasks=TASKS,
         equal=equal_rows(scores), figures=paper_figures.write(scores, page.parent), counts=counts, facts=scores.facts,
         seeds=len(scores.seeds([Cell(pruner="sparsegpt", ratio=0.6)], TASKS[:1])), difficulty=difficulty, hard=hard.name,
-        family=paper_family.measured(families) if families else {}, loads=loads,
+        family=paper_family.measured(families) if families else {}, loads=loads, bits=bits,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {', '.join(f'{claim.name}: {claim.outcome}' for claim in claims)}")

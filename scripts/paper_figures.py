@@ -146,6 +146,30 @@ def loads(measured: dict[str, Any]) -> Figure:
     return figure
 
 
+def bits(measured: dict[str, Any]) -> Figure:
+    """Recall and in-context ability against the bits of the whole model, a line for each way of making it smaller."""
+    from paper_bits import DRAWN
+
+    figure, axes = panels(2, columns=2, width=4.8, height=3.6, sharey=True)
+    for one, ability in zip(axes, ("recall", "in-context"), strict=True):
+        for index, line in enumerate(DRAWN):
+            rows = [row for row in measured["rows"] if row["line"] == line]
+            if not rows:
+                continue
+            look = style(index) | ({"linestyle": "none", "markersize": 7} if line.startswith("smaller") else {})
+            scores = [row["scores"][ability] for row in rows]
+            errors = [score.half_width or 0.0 for score in scores]
+            one.errorbar([row["bits"] / 1e6 for row in rows], [score.mean for score in scores], errors, capsize=2, label=line, **look)
+        named(one, ability)
+        one.set(xscale="log", xlabel="millions of bits of the whole model")
+        ticks = [4, 6, 8, 12, 18]
+        one.set_xticks(ticks, [str(tick) for tick in ticks])
+        one.set_xticks([], minor=True)
+    axes[0].set_ylabel("score corrected for chance")
+    legend(figure, axes, 2)
+    return figure
+
+
 DECODER = {size: decoder_weights(size) for size in SIZES}
 FIGURES: dict[str, Callable[[Scores], Figure]] = {
     "abilities": abilities,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import jinja2
+import real_bits
 import typer
 from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-SWEEPS = ("pruning", "pruning-more", "modules")
+SWEEPS = ("pruning", "pruning-more", "modules", "bits", "bits-sparse")
 WHOLE = SWEEPS[:2]  # those that prune all linear layers
 DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
@@ -58,7 +59,13 @@ def curves(results: Results, way: Way) -> dict[str, Any]:
 def score_rows(results: Results) -> list[list[str]]:
     """A row for the dense model and for each way and sparsity: the mean score of each ability with its interval, and perplexity."""
     names = list(results.abilities)
-    dense = ["dense", "", "0", *(f"{sum(scores.dense.values()) / len(scores.dense):.2f}" for scores in results.abilities.values())]
+    dense = [
+        "dense",
+        "",
+        "0",
+        millions(results, None, 0.0),
+        *(f"{sum(scores.dense.values()) / len(scores.dense):.2f}" for scores in results.abilities.values()),
+    ]
     rows = [[*dense, mean(results.perplexity.get((None, 0.0), []))]]
     ways = list(dict.fromkeys(way for scores in results.abilities.values() for way in scores.pruned))
     for way in ways:
@@ -73,9 +80,17 @@ def score_rows(results: Results) -> list[list[str]]:
                 drawn[name] = dict(zip(summary.sparsities, summary.scores, strict=True))
         grid = sorted({ratio for scores in results.abilities.values() for ratio in scores.pruned.get(way, {})})
         for ratio in grid:
-            cells = [told(drawn[name][ratio]) if ratio in drawn.get(name, {}) else plain(results, name, way, ratio) for name in names]
-            rows.append([way.pruner, way.modules, f"{ratio:g}", *cells, mean(results.perplexity.get((way, ratio), []))])
+            at = way.place(ratio)
+            cells = [told(drawn[name][at]) if at in drawn.get(name, {}) else plain(results, name, way, ratio) for name in names]
+            size = millions(results, way, ratio)
+            rows.append([way.name, way.modules, f"{ratio:g}", size, *cells, mean(results.perplexity.get((way, ratio), []))])
     return rows
+
+
+def millions(results: Results, way: Way | None, ratio: float) -> str:
+    """The bits of the whole model, in millions."""
+    bits = results.bits[way, ratio]
+    return "-" if bits is None else f"{bits / 1e6:,.0f}"
 
 
 def plain(results: Results, ability: str, way: Way, ratio: float) -> str:
@@ -168,11 +183,15 @@ def main(
 ) -> None:
     results = read([folder / name for name in SWEEPS if (folder / name / "trials").is_dir()])
     all_ways = {way for scores in results.abilities.values() for way in scores.pruned}
-    ways = sorted((way for way in all_ways if way.modules == "all"), key=lambda way: way.pruner)
+    ways = sorted((way for way in all_ways if way.modules == "all" and way.bits is None), key=lambda way: way.pruner)
     figure = page.with_suffix(".png")
     draw(results, ways, figure)
     hard = page.with_name(f"{page.stem}-difficulty.png")
     difficulty = equal_difficulty([folder / name for name in WHOLE if (folder / name / "trials").is_dir()], hard)
+    sizes = page.with_name(f"{page.stem}-bits.png")
+    fewest = real_bits.fewest_rows(results) if results.bits[None, 0.0] else []
+    if fewest:
+        real_bits.draw(results, sizes)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "real_model"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
@@ -183,7 +202,7 @@ def main(
         disparities=disparity_rows(results, ways), equal=equal_rows(results), figure=figure.name, drop=round(100 * DROP),
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
-        seeds=results.seeds(), difficulty=difficulty, hard=hard.name,
+        seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {results.trials} trials")

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from harness_ext.report.axis import bits_of_model
+from harness_ext.report.reading import read_records
 from harness_ext.statistics import Curve
 from harness_ext.sweep import TrialRecord, load
 
@@ -26,10 +28,19 @@ ABILITIES = {
 
 @dataclass(frozen=True)
 class Way:
-    """A way of pruning: method and kind of layer."""
+    """A way of pruning or quantising: method, kind of layer, and bits of a quantised weight."""
 
     pruner: str
     modules: str = "all"
+    bits: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.pruner if self.bits is None else f"{self.pruner}, {self.bits} bits"
+
+    def place(self, sparsity: float) -> float:
+        """The position in curves: the sparsity, or the share of 16 bits a weight that is gone."""
+        return sparsity if self.bits is None else 1 - (1 - sparsity) * self.bits / 16
 
 
 @dataclass
@@ -39,10 +50,12 @@ class Scores:
     chance: float
     dense: dict[Any, float] = field(default_factory=dict)
     pruned: dict[Way, dict[float, dict[int, dict[Any, float]]]] = field(default_factory=dict)
-    """By way, sparsity, calibration seed and item."""
+    """By way, sparsity, calibration seed and item. The sparsity is 0 where weights were quantised and none removed."""
 
     def curve(self, way: Way, name: str) -> Curve | None:
         """The curve over all measured sparsities, with the calibration seeds that all of them have; None where nothing was measured.
+
+        Its sparsities are those of ``Way.place``.
 
         Raises:
             StatisticsError: the dense model is not above chance.
@@ -58,7 +71,7 @@ class Scores:
         values = [
             [[self.dense[item] for item in items], *([cells[ratio][seed][item] for item in items] for ratio in grid)] for seed in seeds
         ]
-        return Curve(name, [0.0, *grid], np.array(values), items, self.chance)
+        return Curve(name, [0.0, *map(way.place, grid)], np.array(values), items, self.chance)
 
 
 @dataclass
@@ -70,6 +83,8 @@ class Results:
     """By way (None: dense) and sparsity, one value a calibration seed."""
     zeros: dict[tuple[Way, float], int]
     """How many weights are zero in the pruned linear layers."""
+    bits: dict[tuple[Way | None, float], float | None]
+    """Bits of the whole model, by way (None: dense) and sparsity; None where the results do not tell the dtype."""
     trials: int
     minutes: float
 
@@ -108,13 +123,17 @@ def read(folders: Iterable[Path]) -> Results:
         abilities,
         _perplexities(records),
         {(way_of(record), record.ratio): record.parameters - record.nonzero for record in records if not record.is_dense},
+        {
+            (None, 0.0) if trial.is_dense else (way_of(record), record.ratio): bits_of_model(trial)
+            for record, trial in zip(records, read_records(records)[0], strict=True)
+        },
         len(records),
         sum(sum(record.seconds.values()) for record in records) / 60,
     )
 
 
 def way_of(record: TrialRecord) -> Way:
-    return Way(record.pruner or "", record.modules or "all")
+    return Way(record.pruner or "", record.modules or "all", record.bits)
 
 
 def _perplexities(records: Iterable[TrialRecord]) -> dict[tuple[Way | None, float], list[float]]:

@@ -4,8 +4,8 @@
 #   scripts/reproduce_paper.sh [--quick] [OUT]
 #
 # What is done in OUT (runs/paper, or runs/paper-quick) is not done again. JOBS sweeps run at a time, one thread each.
-# --quick shows that everything runs: few items, one calibration seed; its page is OUT/results.md.
-# FAMILY is a folder of scripts/train_family.py: with it, the page also has the models of other training seeds, and those of other memory
+# FAMILY is a folder of scripts/train_family.py: with it, the page also has the models of other training seeds, dense, pruned and quantised,
+# and those of other memory loads if they were trained (--sets sizes,loads).
 # loads if they were trained (--sets sizes,loads).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -32,6 +32,8 @@ sweep() {
   if [ "$1" = calibration ]; then more=(--calibration "$2/texts/facts.txt" --calibration "$2/texts/functions.txt"); fi
   case $1 in
     family) for model in "$FAMILY"/lab-{xs,s,s4,m}-[0-9]/model; do more+=(--pretrained "$model"); done ;;
+    bits | bits-sparse) for model in "$FAMILY"/lab-m-[0-9]/model; do more+=(--pretrained "$model"); done ;;
+    bits-sizes) for model in "$FAMILY"/lab-{xs,s,s4}-[0-9]/model; do more+=(--pretrained "$model"); done ;;
     loads-context) for model in "$FAMILY"/*-people-*/model; do more+=(--pretrained "$model"); done ;;
     loads-recall-*)
       for model in "$FAMILY"/*-"${1##*-}"-people-*/model; do more+=(--pretrained "$model"); done
@@ -53,7 +55,7 @@ if [ ${#loads[@]} -gt 0 ]; then
   loads+=(loads-context)
 fi
 # The longest first, so that two at a time end at about the same time.
-printf '%s\n' ${FAMILY:+family} ${loads[@]+"${loads[@]}"} pruning modules calibration ranking difficulty equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
+printf '%s\n' ${FAMILY:+family bits bits-sparse bits-sizes} ${loads[@]+"${loads[@]}"} pruning modules calibration ranking difficulty equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
 
 python "$root/scripts/paper_claims.py" "$out" --page "$page"
 harness-ext report "$out"/{pruning,modules,ladder,equal,calibration} --out "$out/report"

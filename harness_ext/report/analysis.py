@@ -131,9 +131,9 @@ def analyse(
     with_dense = [each for each in series if each.dense is not None]
     analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples, analysis.disparities)
     analysis.gaps += analysis.difficulty.gaps
-    dense_ladder = ladder(trials, series, abilities, families)
+    dense_ladder = ladder(trials, series, abilities, families, resamples)
     analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks
-    at_equal_bits = equal_bits(trials, series, quantised, abilities, families)
+    at_equal_bits = equal_bits(trials, series, quantised, abilities, families, resamples)
     analysis.at_bits, analysis.at_bits_tasks = at_equal_bits.scores, at_equal_bits.tasks
     analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps, *at_equal_bits.gaps]))
     return analysis

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import AXES, SPARSITY, Axis
 from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, Hover, band, draw, legend, panels, style
+from harness_ext.report.equal_bits import AtBits
 from harness_ext.report.hero import ends
+from harness_ext.report.ladder import SizedScore
 from harness_ext.report.series import Series
 from harness_ext.report.words import name_of, of_curves
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from harness_ext.statistics import AbilityCurve
+
+# The mark of dense models.
+STAR: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none"}
 
 
 def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: Path) -> tuple[list[Drawn], list[str]]:
@@ -116,6 +121,17 @@ def _critical(analysis: Analysis, drops: Sequence[float], folder: Path) -> Drawn
     )  # fmt: skip
 
 
+def _with_intervals(
+    panel: Axes, sizes: Sequence[float], entries: Sequence[AtBits | SizedScore], label: str, look: Mapping[str, Any]
+) -> None:
+    """Draws scores against sizes, each with its interval; a score without one has no vertical line."""
+    scores = [entry.score for entry in entries]
+    panel.plot(sizes, scores, label=label, **look)
+    low = [entry.score if entry.low is None else entry.low for entry in entries]
+    high = [entry.score if entry.high is None else entry.high for entry in entries]
+    panel.vlines(sizes, low, high, color=look["color"], linewidth=1)
+
+
 def _ladder(analysis: Analysis, folder: Path) -> Drawn:
     shown = list(dict.fromkeys(entry.ability for entry in analysis.sized_scores))
 
@@ -124,11 +140,10 @@ def _ladder(analysis: Analysis, folder: Path) -> Drawn:
         for panel, ability in zip(axes, shown, strict=True):
             sizes = [entry for entry in analysis.sized_scores if entry.ability == ability]
             dense = sorted((entry for entry in sizes if entry.series is None), key=lambda entry: entry.nonzero)
-            star: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 10}
-            panel.plot([entry.nonzero for entry in dense], [entry.score for entry in dense], label="dense", **star)
+            _with_intervals(panel, [entry.nonzero for entry in dense], dense, "dense", {**STAR, "linestyle": "-"})
             for index, label in enumerate(dict.fromkeys(entry.series for entry in sizes if entry.series)):
                 points = sorted((entry for entry in sizes if entry.series == label), key=lambda entry: entry.nonzero)
-                panel.plot([entry.nonzero for entry in points], [entry.score for entry in points], label=label, **style(index))
+                _with_intervals(panel, [entry.nonzero for entry in points], points, label, style(index))
             panel.set_xscale("log")
             panel.set_title(name_of(ability), fontsize=10)
             panel.set_xlabel("parameters that are not zero")
@@ -144,7 +159,7 @@ def _ladder(analysis: Analysis, folder: Path) -> Drawn:
     return draw(
         folder, "ladder", "Smaller dense models beside pruned ones",
         "Mean chance-corrected score against the parameters that are not zero, dense models (stars) and pruned ones, on the tasks that all "
-        "dense models have. Points have no intervals.",
+        "dense models have. Vertical lines are 95 % intervals over items and calibration seeds.",
         f"Line charts of the score against parameters, one panel for each ability. {summary}.", make,
     )  # fmt: skip
 
@@ -157,12 +172,11 @@ def _at_bits(analysis: Analysis, folder: Path) -> Drawn:
         for panel, ability in zip(axes, shown, strict=True):
             entries = sorted((entry for entry in analysis.at_bits if entry.ability == ability), key=lambda entry: entry.bits)
             dense = [entry for entry in entries if entry.series is None]
-            star: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none"}
-            panel.plot([entry.bits for entry in dense], [entry.score for entry in dense], label="nothing removed", **star)
+            _with_intervals(panel, [entry.bits for entry in dense], dense, "nothing removed", STAR)
             for index, series in enumerate([*analysis.series, *analysis.quantised]):
                 points = [entry for entry in entries if entry.series == series.label]
                 x, y = [entry.bits for entry in points], [entry.score for entry in points]
-                panel.plot(x, y, label=series.label, **style(index))
+                _with_intervals(panel, x, points, series.label, style(index))
                 hover.points(
                     panel, x, y, [f"{entry.series}, {entry.amount}: {entry.score:.4g} at {entry.bits:.4g} bits" for entry in points]
                 )
@@ -181,7 +195,8 @@ def _at_bits(analysis: Analysis, folder: Path) -> Drawn:
     return draw(
         folder, "bits", "Pruned, quantised and dense models at equal bits",
         "Mean chance-corrected score against the bits of the whole model, on the tasks that all dense models have. Quantised layers count "
-        "codes, scales and zero points, pruned layers the weights that are left and a mask of one bit a weight. Points have no intervals.",
+        "codes, scales and zero points, pruned layers the weights that are left and a mask of one bit a weight. Vertical lines are "
+        "95 % intervals over items and calibration seeds.",
         f"Line charts of the score against bits, one panel for each ability. {summary}.", make,
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness_ext.report.abilities import ABILITIES, NAMES
 from harness_ext.report.axis import bits_of_model
-from harness_ext.report.ladder import between, mean_of, shared_tasks
+from harness_ext.report.ladder import between, interval_of, mean_of, shared_tasks
 from harness_ext.report.series import Series, dense_trials
 from harness_ext.report.trials import LoadedTrial
 
@@ -22,6 +22,8 @@ class AtBits:
         series: label of the series; None for a dense model.
         amount: the sparsity, or the bits of a quantised weight, as a text.
         bits: of the whole model.
+        low, high: the 95 % interval over items and calibration seeds; None without per-sample records, and where a task is not above
+            chance in the dense model.
         dense_at_equal: the score of a dense model of as many bits, interpolated between the two nearest dense models, linearly in the
             logarithm of bits. None if there is no dense model on both sides.
     """
@@ -32,6 +34,8 @@ class AtBits:
     ability: str
     bits: float
     score: float
+    low: float | None = None
+    high: float | None = None
     dense_at_equal: float | None = None
 
 
@@ -50,12 +54,14 @@ def equal_bits(
     quantised: Sequence[Series],
     abilities: Mapping[str, str],
     families: Mapping[str, str],
+    resamples: int = 2000,
 ) -> EqualBits:
     """Computes the scores of all ways of making a model smaller. Nothing is computed where no model is quantised.
 
     Args:
         series, quantised: of pruned and of quantised models.
         abilities, families: the ability and the family of each task, by name.
+        resamples: those of intervals that have no closed form.
     """
     result = EqualBits()
     dense = list(dense_trials(trials).values())
@@ -75,7 +81,9 @@ def equal_bits(
             continue
         result.tasks[ability] = tasks
         steps = [(_bits(trial), mean_of([trial], tasks, families)) for trial in dense]
-        result.scores += [AtBits(trial.pretrained, None, "0", ability, *step, step[1]) for trial, step in zip(dense, steps, strict=True)]
+        for trial, (bits, score) in zip(dense, steps, strict=True):
+            low, high = interval_of(trial, [trial], tasks, families, resamples)
+            result.scores.append(AtBits(trial.pretrained, None, "0", ability, bits, score, low, high, score))
         for each in [*series, *quantised]:
             for by_seed in [each.points[place] for place in sorted(each.points)]:
                 changed = list(by_seed.values())
@@ -83,8 +91,9 @@ def equal_bits(
                     result.gaps.append(f"{changed[0].name} is not compared at equal bits for {NAMES[ability]}: a task is missing")
                     continue
                 bits, score = float(np.mean([_bits(trial) for trial in changed])), mean_of(changed, tasks, families)
+                low, high = interval_of(each.dense, changed, tasks, families, resamples)
                 equal = between(bits, steps)
-                result.scores.append(AtBits(each.pretrained, each.label, changed[0].amount, ability, bits, score, equal))
+                result.scores.append(AtBits(each.pretrained, each.label, changed[0].amount, ability, bits, score, low, high, equal))
     return result
 
 

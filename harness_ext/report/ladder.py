@@ -10,7 +10,7 @@ import numpy as np
 from harness_ext.report.abilities import ABILITIES, NAMES
 from harness_ext.report.series import Series, dense_trials
 from harness_ext.report.trials import LoadedTrial, same_items
-from harness_ext.statistics import family_mean
+from harness_ext.statistics import Curve, StatisticsError, ability_curve, family_mean
 
 
 @dataclass
@@ -20,6 +20,8 @@ class SizedScore:
     Args:
         series: label of the series; None for a dense model.
         nonzero: number of nonzero parameters.
+        low, high: the 95 % interval over items and calibration seeds; None without per-sample records, and where a task is not above
+            chance in the dense model.
         dense_at_equal: the score of a dense model with as many parameters. It is interpolated between the two nearest dense models,
             linearly in the logarithm of parameters. None if there is no dense model on both sides.
     """
@@ -30,6 +32,8 @@ class SizedScore:
     ability: str
     nonzero: float
     score: float
+    low: float | None = None
+    high: float | None = None
     dense_at_equal: float | None = None
 
 
@@ -42,11 +46,18 @@ class Ladder:
     gaps: list[str] = field(default_factory=list)
 
 
-def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: Mapping[str, str], families: Mapping[str, str]) -> Ladder:
+def ladder(
+    trials: Sequence[LoadedTrial],
+    series: Sequence[Series],
+    abilities: Mapping[str, str],
+    families: Mapping[str, str],
+    resamples: int = 2000,
+) -> Ladder:
     """Computes the scores of dense models, and of pruned models beside them.
 
     Args:
         abilities, families: the ability and the family of each task, by name.
+        resamples: those of intervals that have no closed form.
     """
     result = Ladder()
     dense = sorted(dense_trials(trials).values(), key=lambda trial: trial.nonzero or 0)
@@ -63,9 +74,9 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
             continue
         result.tasks[ability] = tasks
         steps = [(float(trial.nonzero or 0), mean_of([trial], tasks, families)) for trial in dense]
-        result.sized_scores += [
-            SizedScore(trial.pretrained, None, 0.0, ability, step[0], step[1], step[1]) for trial, step in zip(dense, steps, strict=True)
-        ]
+        for trial, (size, score) in zip(dense, steps, strict=True):
+            low, high = interval_of(trial, [trial], tasks, families, resamples)
+            result.sized_scores.append(SizedScore(trial.pretrained, None, 0.0, ability, size, score, low, high, score))
         for each in series:
             for sparsity, by_seed in sorted(each.points.items()):
                 pruned = list(by_seed.values())
@@ -74,7 +85,8 @@ def ladder(trials: Sequence[LoadedTrial], series: Sequence[Series], abilities: M
                     continue
                 nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
                 score, equal = mean_of(pruned, tasks, families), between(nonzero, steps)
-                result.sized_scores.append(SizedScore(each.pretrained, each.label, sparsity, ability, nonzero, score, equal))
+                low, high = interval_of(each.dense, pruned, tasks, families, resamples)
+                result.sized_scores.append(SizedScore(each.pretrained, each.label, sparsity, ability, nonzero, score, low, high, equal))
     return result
 
 
@@ -100,6 +112,30 @@ def shared_tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[
 def mean_of(trials: Sequence[LoadedTrial], tasks: Sequence[str], families: Mapping[str, str]) -> float:
     """The mean chance-corrected score of an ability, over its families of tasks."""
     return family_mean({task: float(np.mean([trial.tasks[task].corrected for trial in trials])) for task in tasks}, families)
+
+
+def interval_of(
+    dense: LoadedTrial | None, changed: Sequence[LoadedTrial], tasks: Sequence[str], families: Mapping[str, str], resamples: int
+) -> tuple[float | None, float | None]:
+    """The 95 % interval of ``mean_of`` over items and calibration seeds, for trials of one model that differ in the calibration seed.
+
+    Two times None without per-sample records, and where the dense model is not above chance in a task.
+    """
+    if dense is None:
+        return None, None
+    curves = []
+    for task in tasks:
+        recorded = [trial.tasks[task].scores for trial in (dense, *changed)]
+        if any(scores is None for scores in recorded):
+            return None, None
+        ids = sorted(recorded[0] or {})
+        of_dense, *of_changed = [[(scores or {})[item] for item in ids] for scores in recorded]
+        try:
+            curves.append(Curve(task, [0.0, 0.5], [[of_dense, scores] for scores in of_changed], ids, dense.tasks[task].chance))
+        except StatisticsError:
+            return None, None
+    found = ability_curve(curves, corrected=True, families=families, resamples=resamples).scores[1]
+    return found.low, found.high
 
 
 def between(size_wanted: float, steps: Sequence[tuple[float, float]]) -> float | None:

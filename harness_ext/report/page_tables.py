@@ -132,30 +132,32 @@ def _methods(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> 
 def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = [
         [row["model"], row["series"] or "nothing removed", f"{row['sparsity']:g}", name_of(row["ability"]), f"{row['nonzero']:,.0f}",
-         number(row["corrected_score"]), number(row["dense_at_equal_nonzero"])]
+         number(row["corrected_score"]), interval(row["low"], row["high"]), number(row["dense_at_equal_nonzero"])]
         for row in rows
     ]  # fmt: skip
     notes = [
-        "Mean chance-corrected scores. The dense score at equal parameters is interpolated, in the logarithm of parameters, between the "
-        "two nearest dense models; a dash stands where there is none on both sides."
+        "Mean chance-corrected scores, with intervals over items and calibration seeds. The dense score at equal parameters is "
+        "interpolated, in the logarithm of parameters, between the two nearest dense models; a dash stands where there is none on both "
+        "sides."
     ]
-    heads = ["model", "method", "sparsity", "ability", "nonzero parameters", "score", "dense at equal parameters"]
-    return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 6))
+    heads = ["model", "method", "sparsity", "ability", "nonzero parameters", "score", "95 % interval", "dense at equal parameters"]
+    return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 7))
 
 
 def _at_bits(rows: Sequence[Mapping[str, Any]]) -> Table:
     shown = [
         [row["model"], row["series"] or "nothing removed", row["amount"], name_of(row["ability"]), f"{row['bits_of_model']:,.0f}",
-         number(row["corrected_score"]), number(row["dense_at_equal_bits"])]
+         number(row["corrected_score"]), interval(row["low"], row["high"]), number(row["dense_at_equal_bits"])]
         for row in rows
     ]  # fmt: skip
     notes = [
-        "Mean chance-corrected scores. Quantised layers count codes, scales and zero points, pruned layers a mask of one bit a weight, and "
-        "all else its dtype. Quantisation is simulated. The dense score at equal bits is interpolated, in the logarithm of bits, between "
-        "the two nearest dense models; a dash stands where there is none on both sides."
+        "Mean chance-corrected scores, with intervals over items and calibration seeds. Quantised layers count codes, scales and zero "
+        "points, pruned layers a mask of one bit a weight, and all else its dtype. Quantisation is simulated. The dense score at equal "
+        "bits is interpolated, in the logarithm of bits, between the two nearest dense models; a dash stands where there is none on both "
+        "sides."
     ]
-    heads = ["model", "method", "sparsity or bits", "ability", "bits of the model", "score", "dense at equal bits"]
-    return Table("Models of the same number of bits", heads, shown, notes, (2, 4, 5, 6))
+    heads = ["model", "method", "sparsity or bits", "ability", "bits of the model", "score", "95 % interval", "dense at equal bits"]
+    return Table("Models of the same number of bits", heads, shown, notes, (2, 4, 5, 7))
 
 
 def _recall(rows: Sequence[Mapping[str, Any]]) -> Table:

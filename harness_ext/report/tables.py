@@ -73,11 +73,11 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "ladder": {
         "model": TEXT, "series": TEXT, "sparsity": REAL, "ability": TEXT, "tasks": TEXT, "nonzero": REAL, "corrected_score": REAL,
-        "dense_at_equal_nonzero": REAL,
+        "low": REAL, "high": REAL, "dense_at_equal_nonzero": REAL,
     },
     "bits": {
         "model": TEXT, "series": TEXT, "amount": TEXT, "ability": TEXT, "tasks": TEXT, "bits_of_model": REAL, "corrected_score": REAL,
-        "dense_at_equal_bits": REAL,
+        "low": REAL, "high": REAL, "dense_at_equal_bits": REAL,
     },
     "methods": {
         "first": TEXT, "second": TEXT, "first_sparsity": TEXT, "second_sparsity": TEXT, "seeds": TEXT, "kind": TEXT, "name": TEXT,
@@ -260,7 +260,7 @@ def _at_bits(analysis: Analysis) -> list[Row]:
         {
             "model": entry.pretrained, "series": entry.series, "amount": entry.amount, "ability": entry.ability,
             "tasks": " ".join(analysis.at_bits_tasks[entry.ability]), "bits_of_model": entry.bits, "corrected_score": entry.score,
-            "dense_at_equal_bits": entry.dense_at_equal,
+            "low": entry.low, "high": entry.high, "dense_at_equal_bits": entry.dense_at_equal,
         }
         for entry in analysis.at_bits
     ]  # fmt: skip
@@ -271,7 +271,7 @@ def _ladder(analysis: Analysis) -> list[Row]:
         {
             "model": entry.pretrained, "series": entry.series, "sparsity": entry.sparsity, "ability": entry.ability,
             "tasks": " ".join(analysis.ladder_tasks[entry.ability]), "nonzero": entry.nonzero, "corrected_score": entry.score,
-            "dense_at_equal_nonzero": entry.dense_at_equal,
+            "low": entry.low, "high": entry.high, "dense_at_equal_nonzero": entry.dense_at_equal,
         }
         for entry in analysis.sized_scores
     ]  # fmt: skip

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_folders import ranked, write_trial
+from report_folders import ranked, with_dtype, write_trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+import real_bits
 import real_model
 from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, RECALL, Way, read
@@ -95,6 +96,51 @@ def test_the_page_finds_the_split_that_is_there(folder: Path) -> None:
     assert all(f"{np.mean(scores(task, 0.0)):.2f}" in dense for task in DENSE if "override" not in task)
 
 
+@pytest.fixture
+def quantised(folder: Path, tmp_path: Path) -> Path:
+    """Beside the pruned models: 8 bits lose nothing, 4 bits a little of recall, and 2 bits all of it."""
+    options = {"answers": answers(), "pretrained": "smollm2-135m", "pruner": "gptq"}
+    for seed in (0, 1):
+        for bits, like, ratio in ((8, 0.0, "0"), (4, 0.12, "0"), (2, 0.6, "0"), (4, 0.4, "0.5")):
+            given = {task: scores(task, like) for task in DENSE}
+            write_trial(tmp_path / "bits", given, ratio, seed=seed, bits=bits, bits_of_model=10_000 * bits, **options)
+    for records in (folder, tmp_path):
+        with_dtype(records, "torch.float16")
+    return tmp_path / "bits"
+
+
+def test_quantised_models_are_no_sparsities(folder: Path, quantised: Path) -> None:
+    alone, both = read([folder / "pruning"]), read([folder / "pruning", quantised])
+    for ability, found in both.abilities.items():
+        pruned = {way: cells for way, cells in found.pruned.items() if way.bits is None}
+        assert pruned == alone.abilities[ability].pruned
+    assert {way.bits for way in both.abilities[RECALL].pruned} == {None, 2, 4, 8}
+    assert real_bits.fewest_rows(alone) == []
+
+
+def test_at_equal_bits_a_way_keeps_what_all_its_larger_models_keep(folder: Path, quantised: Path) -> None:
+    found = read([folder / "pruning", quantised])
+    rows = {row[0]: row[1:] for row in real_bits.fewest_rows(found)}
+    assert rows["quantised, gptq"][0] == "0 M (8 bits)"  # recall; millions of bits
+    assert rows["quantised, gptq"][3].endswith("(4 bits)")
+    assert rows["pruned, wanda"][0].endswith("(0.1)")
+    by_amount = {(point.line, point.amount): point for point in real_bits.points(found)}
+    point = by_amount["quantised, gptq", "4 bits"]
+    assert point.bits == 40_000
+    right = np.mean(scores("lre_closed_4shot", 0.12))
+    assert point.scores[RECALL].value == pytest.approx((right - 1 / CHOICES) / (1 - 1 / CHOICES))
+    assert ("pruned and 4 bits, gptq", "4 bits, 0.5") in by_amount
+
+
+def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp_path: Path) -> None:
+    (tmp_path / "pruning").symlink_to(folder / "pruning")
+    subprocess.run([sys.executable, str(SCRIPTS / "real_model.py"), str(tmp_path), "--page", str(tmp_path / "page.md")], check=True)
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| quantised, gptq |" in text.partition("## At equal bits")[2].partition("\n## ")[0]
+    assert "| gptq, 2 bits |" in text.partition("## All scores")[2]
+    assert (tmp_path / "page-bits.png").stat().st_size > 1000
+
+
 def test_an_ability_at_chance_has_no_critical_sparsity(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     values = (rng.random(ITEMS) < 1 / CHOICES / 2).astype(int).tolist()
@@ -102,7 +148,7 @@ def test_an_ability_at_chance_has_no_critical_sparsity(tmp_path: Path) -> None:
         write_trial(tmp_path / "pruning", {"lre_closed_4shot": values}, ratio, answers=answers())
     found = read([tmp_path / "pruning"])
     assert real_model.curves(found, Way("magnitude")) == {}
-    assert real_model.score_rows(found)[1][3] == f"{np.mean(values):.2f}"
+    assert real_model.score_rows(found)[1][4] == f"{np.mean(values):.2f}"
 
 
 def test_no_dense_model_is_said(tmp_path: Path) -> None:

@@ -173,3 +173,16 @@ def sweep_of_parts(out: Path) -> Path:
     small = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
     write_trial(out, small, "0", pretrained="tinier", dense="d1", parameters=8800)
     return out
+
+
+def with_dtype(folder: Path, dtype: str) -> None:
+    """Writes the dtype of the model into all records in a folder, and their checksums."""
+    for file in folder.rglob("results.json"):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results["config"]["model_dtype"] = dtype
+        file.write_text(json.dumps(results), encoding="utf-8")
+    for file in folder.rglob("trial.json"):
+        described = json.loads(file.read_text(encoding="utf-8"))
+        del described["checksum"]
+        described["files"]["results.json"] = hashlib.sha256((file.parent / "results.json").read_bytes()).hexdigest()
+        file.write_text(json.dumps({"checksum": checksum(described), **described}), encoding="utf-8")

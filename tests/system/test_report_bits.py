@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from report_folders import CONTEXT, RECALL, rows, sweep, write_trial
+from report_folders import CONTEXT, RECALL, rows, sweep, with_dtype, write_trial
 from test_report_axis import places
 
 from harness_ext.report import report
@@ -21,31 +20,13 @@ def trials(out: Path, *, dtype: str = "torch.float16", **options: object) -> Pat
     sweep(out)
     for bits, like in ((2, 0.8), (4, 0.3), (8, 0.0)):
         write_quantised(out, bits, like, **options)
-    for file in (*out.rglob("results.json"), *out.rglob("trial.json")):
-        _with_dtype(file, dtype)
+    with_dtype(out, dtype)
     return out
 
 
 def write_quantised(out: Path, bits: int, like: float, sparsity: str = "0", **options: object) -> None:
     scores = {"lab_facts_closed": RECALL[like], "icl_linear": CONTEXT[like]}
     write_trial(out, scores, sparsity, pruner="gptq", bits=bits, bits_of_model=BITS_OF_MODEL[bits], **options)
-
-
-def _with_dtype(file: Path, dtype: str) -> None:
-    """Writes the dtype of the model into a record, and its checksums."""
-    import hashlib
-
-    from harness_ext.sweep.records import checksum
-
-    if file.name == "results.json":
-        results = json.loads(file.read_text(encoding="utf-8"))
-        results["config"]["model_dtype"] = dtype
-        file.write_text(json.dumps(results), encoding="utf-8")
-        return
-    described = json.loads(file.read_text(encoding="utf-8"))
-    del described["checksum"]
-    described["files"]["results.json"] = hashlib.sha256((file.parent / "results.json").read_bytes()).hexdigest()
-    file.write_text(json.dumps({"checksum": checksum(described), **described}), encoding="utf-8")
 
 
 def test_quantised_models_are_in_the_tables_and_not_taken_for_dense(tmp_path: Path) -> None:
@@ -75,8 +56,7 @@ def test_on_the_axis_of_bits_all_ways_of_making_a_model_smaller_have_a_place(tmp
     write_trial(
         tmp_path / "run", {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}, pretrained="tinier", dense="d1", parameters=5000
     )
-    for file in (*(tmp_path / "run").rglob("results.json"), *(tmp_path / "run").rglob("trial.json")):
-        _with_dtype(file, "torch.float16")
+    with_dtype(tmp_path / "run", "torch.float16")
     done = report([tmp_path / "run"], axis="bits", resamples=200)
     found = places(done.page, "task-icl_linear")
     # 10,000 parameters of 16 bits, 2,000 of them in the pruned layers
@@ -119,8 +99,7 @@ def test_at_equal_bits_abilities_are_put_beside_those_of_dense_models(tmp_path: 
     trials(tmp_path / "run")
     small = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
     write_trial(tmp_path / "run", small, pretrained="tinier", dense="d1", parameters=5000)
-    for file in (*(tmp_path / "run").rglob("results.json"), *(tmp_path / "run").rglob("trial.json")):
-        _with_dtype(file, "torch.float16")
+    with_dtype(tmp_path / "run", "torch.float16")
     done = report([tmp_path / "run"], resamples=200)
     found = {(row["series"], row["amount"]): row for row in rows(done.page.parent, "bits") if row["ability"] == "recall"}
     assert found.keys() == {("", "0"), *(("magnitude", s) for s in ("0.3", "0.6", "0.8")), *(("gptq", f"{b} bits") for b in (2, 4, 8))}
@@ -135,6 +114,10 @@ def test_at_equal_bits_abilities_are_put_beside_those_of_dense_models(tmp_path: 
     equal = (1 - share) * corrected(RECALL[0.6]) + share * corrected(RECALL[0.0])
     assert float(row["dense_at_equal_bits"]) == pytest.approx(equal)
     assert found["gptq", "2 bits"]["dense_at_equal_bits"] == ""
+    right = float(np.mean(RECALL[0.3]))  # at 4 bits
+    low, high = (float(found["gptq", "4 bits"][end]) for end in ("low", "high"))
+    assert low < corrected(RECALL[0.3]) < high
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(right * (1 - right) / len(RECALL[0.3])) / 0.75, rel=0.2)  # a binomial's
     assert (done.page.parent / "bits.svg").is_file()
     assert "Models of the same number of bits" in done.page.read_text(encoding="utf-8")
 

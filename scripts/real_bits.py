@@ -1,0 +1,119 @@
+"""What SmolLM2 keeps at equal bits of the whole model: pruned, quantised, and both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way
+
+from harness_ext.extras import require_extra
+from harness_ext.report.drawing import STYLE, legend, panels, style
+from harness_ext.statistics import Estimate, StatisticsError, ability_curve
+
+SHOWN = (RECALL, READING, OVERRIDE, WORDS)
+KEPT = 0.95
+"""The share of the dense score that counts as kept."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The chance-corrected scores of one model, dense or changed in one way, by ability."""
+
+    line: str
+    amount: str
+    bits: float
+    scores: dict[str, Estimate]
+
+
+def line_of(way: Way, ratio: float) -> str:
+    """What points of one line of the figure share."""
+    if way.bits is None:
+        return f"pruned, {way.pruner}"
+    return f"pruned and {way.bits} bits, {way.pruner}" if ratio else f"quantised, {way.pruner}"
+
+
+def points(results: Results) -> list[Point]:
+    """All models whose linear layers were changed everywhere and whose bits are known; bits falling within a line."""
+    found: dict[tuple[Way, float], dict[str, Estimate]] = {}
+    for ability in (name for name in SHOWN if name in results.abilities):
+        scores = results.abilities[ability]
+        for way in (way for way in scores.pruned if way.modules == "all"):
+            try:
+                curve = scores.curve(way, ability)
+            except StatisticsError:  # the dense model is not above chance
+                continue
+            if curve is None:
+                continue
+            summary = ability_curve([curve], corrected=True)
+            at = dict(zip(summary.sparsities, summary.scores, strict=True))
+            for ratio in scores.pruned[way]:
+                found.setdefault((way, ratio), {})[ability] = at[way.place(ratio)]
+    made = []
+    for (way, ratio), of_way in found.items():
+        bits = results.bits[way, ratio]
+        amount = f"{ratio:g}" if way.bits is None else f"{way.bits} bits{f', {ratio:g}' if ratio else ''}"
+        if bits is not None:
+            made.append(Point(line_of(way, ratio), amount, bits, of_way))
+    return sorted(made, key=lambda point: (point.line, -point.bits))
+
+
+def fewest_rows(results: Results) -> list[list[str]]:
+    """For each line and ability: the fewest bits down to which every measured model keeps ``KEPT`` of the dense score.
+
+    Empty where nothing was quantised.
+    """
+    if all(way.bits is None for way, _ in results.bits if way):
+        return []
+    made = points(results)
+    rows = []
+    for line in dict.fromkeys(point.line for point in made):
+        cells = []
+        for ability in SHOWN:
+            of_dense = dense_score(results, ability)
+            kept = None
+            for point in (point for point in made if point.line == line):
+                if of_dense is None or ability not in point.scores or point.scores[ability].value < KEPT * of_dense:
+                    break
+                kept = point
+            cells.append("none" if kept is None else f"{kept.bits / 1e6:,.0f} M ({kept.amount})")
+        rows.append([line, *cells])
+    return rows
+
+
+def dense_score(results: Results, ability: str) -> float | None:
+    """The chance-corrected score of the dense model; None where it was not measured."""
+    scores = results.abilities.get(ability)
+    return None if scores is None else (sum(scores.dense.values()) / len(scores.dense) - scores.chance) / (1 - scores.chance)
+
+
+def draw(results: Results, path: Path) -> None:
+    """Scores against bits, a panel for each ability, a line for each way; a star for the dense model, whose bits must be known."""
+    require_extra("report", "the figures")
+    import matplotlib
+
+    made = points(results)
+    lines = list(dict.fromkeys(point.line for point in made))
+    shown = [ability for ability in SHOWN if any(ability in point.scores for point in made)]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(len(shown), columns=2, width=4.8, sharey=True)
+        for panel, ability in zip(axes, shown, strict=True):
+            dense = {"color": "black", "marker": "*", "markersize": 10, "linestyle": "none", "label": "dense"}
+            panel.plot([(results.bits[None, 0.0] or 0.0) / 1e6], [dense_score(results, ability)], **dense)
+            for index, line in enumerate(lines):
+                of_line = [point for point in made if point.line == line and ability in point.scores]
+                if not of_line:
+                    continue
+                scores = [point.scores[ability] for point in of_line]
+                low = [s.value if s.low is None else min(s.low, s.value) for s in scores]
+                high = [s.value if s.high is None else max(s.high, s.value) for s in scores]
+                x, y = [point.bits / 1e6 for point in of_line], [s.value for s in scores]
+                errors = [np.subtract(y, low), np.subtract(high, y)]
+                panel.errorbar(x, y, errors, label=line, capsize=2, **style(index))
+            panel.set(title=ability, xlabel="millions of bits of the whole model", ylim=(-0.1, 1.05))
+            panel.axhline(0, color="#555555", linewidth=0.8)
+        for panel in axes[::2]:
+            panel.set_ylabel("score corrected for chance")
+        legend(figure, axes)
+        figure.savefig(path, dpi=110, metadata={"Software": None})

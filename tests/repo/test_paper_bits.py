@@ -1,0 +1,140 @@
+"""What the page of results says of models at equal bits, on scores of known truth."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import paper_bits
+import paper_claims
+import paper_figures
+from paper_bits import LARGEST, Way
+from paper_scores import ABILITIES, TASKS, chance
+
+PARAMETERS = {"lab-m": 1000, "lab-xs": 300}
+
+
+def scores(recall: float, context: float = 0.9) -> dict[str, float]:
+    return {ability: recall if ability == "recall" else context for ability in ABILITIES}
+
+
+@pytest.fixture
+def found():
+    """Quantised to 8 and 4 bits, recall is kept, and to 2 bits it is lost; pruned, it is lost first and then comes back."""
+    ways = {
+        Way(LARGEST): (16e6, scores(1.0)), Way("lab-xs"): (5e6, scores(0.2)),
+        Way(LARGEST, "gptq", 8): (9e6, scores(1.0)), Way(LARGEST, "gptq", 4): (6e6, scores(0.97)),
+        Way(LARGEST, "gptq", 2): (4e6, scores(0.1)),
+        Way(LARGEST, "sparsegpt", None, 0.3): (14e6, scores(0.5)), Way(LARGEST, "sparsegpt", None, 0.6): (10e6, scores(0.96)),
+        Way(LARGEST, "gptq", 4, 0.3): (5e6, scores(0.9, 0.45)), Way("lab-xs", "gptq", 4): (2e6, scores(0.1)),
+    }  # fmt: skip
+    return {way: {seed: (bits, dict(by_ability)) for seed in range(3)} for way, (bits, by_ability) in ways.items()}
+
+
+def test_the_fewest_bits_are_those_down_to_which_everything_is_kept(found):
+    by_line = {row["line"]: row for row in paper_bits.fewest(paper_bits.rows_of(found))}
+    assert by_line["lab-m quantised, gptq"]["recall"]["amount"] == "4 bits"
+    assert by_line["lab-m quantised, gptq"]["in-context"]["amount"] == "2 bits"
+    assert by_line["lab-m pruned, sparsegpt"]["recall"] is None
+    assert by_line["lab-m pruned, sparsegpt"]["in-context"]["amount"] == "sparsity 0.6"
+    assert by_line["smaller dense models, 16 bits"]["recall"]["size"] == "lab-m"
+    assert by_line["smaller dense models, 16 bits"]["in-context"]["size"] == "lab-xs"
+
+
+def test_what_is_kept_is_compared_with_the_same_training_seed(found):
+    for seed, factor in enumerate((1.0, 0.8, 0.5)):
+        for way in (Way(LARGEST), Way(LARGEST, "gptq", 4, 0.3)):
+            bits, by_ability = found[way][seed]
+            found[way][seed] = bits, {ability: factor * score for ability, score in by_ability.items()}
+    (row,) = [row for row in paper_bits.rows_of(found) if row["amount"] == "4 bits, sparsity 0.3"]
+    assert row["kept"]["recall"].values == pytest.approx((0.9, 0.9, 0.9))
+    assert row["difference"].mean == pytest.approx(0.5 - 0.9)
+    assert row["difference"].half_width == pytest.approx(0, abs=1e-9)
+    assert row["scores"]["recall"].half_width > 0.1
+
+
+def test_a_training_seed_that_is_missing_is_an_error(found):
+    del found[Way(LARGEST, "gptq", 4)][1]
+    with pytest.raises(ValueError, match="lab-m quantised, gptq, 4 bits: training seed 1 is missing"):
+        paper_bits.rows_of(found)
+
+
+@dataclass
+class Score:
+    value: float
+    metric: str
+
+
+@dataclass
+class Trial:
+    """The parts of a trial of a report that are read."""
+
+    pretrained: str
+    plan: dict[str, Any]
+    ratio: float = 0.0
+    weight_bits: int | None = None
+    tasks: dict[str, Score] = field(default_factory=dict)
+    bits: float = 16.0
+    pruning: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.parameters = PARAMETERS[Path(self.pretrained).parent.name.rpartition("-")[0]]
+        self.name = f"{self.pretrained} {self.plan}"
+        if self.weight_bits:
+            self.pruning = {"quantisation": {"bits_of_model": self.parameters * self.weight_bits}}
+        self.tasks = {task: Score((1 + chance(task, metric)) / 2, metric) for task in TASKS for metric in [_metric(task)]}
+
+    @property
+    def is_dense(self) -> bool:
+        return self.ratio == 0 and self.weight_bits is None
+
+
+def _metric(task: str) -> str:
+    return "exact_match" if task.startswith("lab_") else "acc"
+
+
+def test_trials_are_told_apart_by_size_method_bits_and_sparsity_and_corrected_for_chance():
+    trials = [
+        Trial("build/lab-m-0/model", {}), Trial("build/lab-m-0/model", {"pruner": "sparsegpt"}, 0.3), Trial("build/lab-xs-0/model", {}),
+        Trial("build/lab-m-0/model", {"pruner": "gptq"}, weight_bits=4), Trial("build/lab-m-0/model", {"pruner": "gptq"}, 0.3, 4),
+        Trial("build/lab-xs-0/model", {"pruner": "sparsegpt"}, 0.3),  # of other tables
+    ]  # fmt: skip
+    found = paper_bits.collected(trials)
+    assert list(found) == [
+        Way("lab-m"),
+        Way("lab-m", "sparsegpt", None, 0.3),
+        Way("lab-xs"),
+        Way("lab-m", "gptq", 4),
+        Way("lab-m", "gptq", 4, 0.3),
+    ]
+    assert found[Way("lab-m")][0][0] == 16_000
+    assert found[Way("lab-m", "gptq", 4)][0][0] == 4000
+    assert found[Way("lab-m")][0][1] == pytest.approx(dict.fromkeys(ABILITIES, 0.5))
+    trials[-1] = Trial("build/lab-m-0/model", {})
+    trials[-1].tasks["icl_nn"].value = 0.9
+    with pytest.raises(ValueError, match="two results differ"):
+        paper_bits.collected(trials)
+
+
+def test_the_page_and_the_figure_have_every_way(found, tmp_path):
+    rows = paper_bits.rows_of(found)
+    measured = {
+        "rows": rows, "fewest": paper_bits.fewest(rows), "dense": rows[0], "abilities": list(ABILITIES), "kept": paper_bits.KEPT,
+    }  # fmt: skip
+    assert (rows[0]["size"], rows[0]["amount"]) == (LARGEST, "dense")
+    text = paper_claims.render(
+        claims=[], summary=[], critical=[], drops=[], rows=[], tasks=[], equal=[], figures=[], counts={}, seeds=1,
+        facts={"trials": "0", "minutes": "0"}, bits=measured,
+    )  # fmt: skip
+    section = text.partition("## Equal bits")[2].partition("\n## ")[0]
+    assert section.count("\n| lab-m with 4 bits and pruned |") == 2
+    assert "over 3 training seeds" in section
+    figure = paper_figures.bits(measured)
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert labels == {row["line"] for row in rows if row["line"] in paper_bits.DRAWN}
