@@ -15,7 +15,7 @@ import numpy as np
 from harness_ext.errors import BadOptionError, shown
 from harness_ext.tasks.fact_options import Options
 from harness_ext.tasks.facts import Fact, answers_by_relation, check_shots_and_form, rows
-from harness_ext.tasks.substitution import contradicts
+from harness_ext.tasks.substitution import contradicting
 
 
 def check_recall(facts: Sequence[Fact], condition: str, options: Options) -> None:
@@ -47,7 +47,7 @@ def recall_rows(facts: Sequence[Fact], condition: str, options: Options) -> list
     made: list[dict[str, Any]] = []
     for plain, helped in zip(rows(facts, condition, options), rows(facts, condition, _with_help(options)), strict=True):
         fact = by_id[plain["id"]]
-        others = [answer for answer in by_relation[fact.relation] if contradicts(answer, fact.answers)]
+        others = contradicting(by_relation[fact.relation], fact.answers)
         answers = [fact.answers[0], *_some(others, plain["choices"], options, len(made))]
         order = np.random.RandomState([options.seed, 0x4ECA, len(made)]).permutation(len(answers))
         made.append(

@@ -11,8 +11,22 @@ from harness_ext.tasks.scoring import comparable
 
 def contradicts(answer: str, accepted: Sequence[str]) -> bool:
     """Whether an answer differs from all accepted ones: neither contains the other as words."""
-    words = f" {spelling(answer)} "
-    return bool(words.strip()) and not any(words in (other := f" {spelling(right)} ") or other in words for right in accepted)
+    return bool(contradicting([answer], accepted))
+
+
+def contradicting(answers: Sequence[str], accepted: Sequence[str]) -> list[str]:
+    """Those of the answers that differ from all accepted ones, as ``contradicts`` says."""
+    rights = [_words(right) for right in accepted]
+    return [
+        answer for answer in answers
+        if not (words := _words(answer)).isspace() and not any(words in right or right in words for right in rights)
+    ]  # fmt: skip
+
+
+@lru_cache(maxsize=2**16)
+def _words(answer: str) -> str:
+    """The spelling of an answer between spaces, so that it contains another one only as words."""
+    return f" {spelling(answer)} "
 
 
 spelling = lru_cache(maxsize=2**16)(comparable)

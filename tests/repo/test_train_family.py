@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -38,10 +39,11 @@ def run(run, step, steps=4, text="a"):
     ],
 )  # fmt: skip
 def test_a_family_that_cannot_be_is_refused_before_anything_is_written(tmp_path, words, key):
-    command = [sys.executable, str(SCRIPTS / "train_family.py"), "--out", str(tmp_path / "family"), *words]
-    process = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert process.returncode == 2
-    assert key in process.stderr
+    app = typer.Typer()
+    app.command()(train_family.main)
+    outcome = CliRunner().invoke(app, ["--out", str(tmp_path / "family"), *words])
+    assert outcome.exit_code == 2
+    assert key in outcome.stderr
     assert not (tmp_path / "family").exists()
 
 
