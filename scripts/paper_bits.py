@@ -22,13 +22,15 @@ from harness_ext.report.trials import LoadedTrial
 
 SWEEPS = ("family", "bits", "bits-sparse", "bits-sizes")
 LARGEST = max(SIZES, key=decoder_weights)
+SHOWN = ("recall", "functions", "in-context")
 KEPT = 0.95
 """The share of the dense score of the largest model that counts as kept."""
 
 
 DRAWN = (
-    "smaller dense models, 16 bits",
-    "smaller dense models, gptq 4 bits",
+    "dense, 16 bits",
+    "smaller, gptq 8 bits",
+    "smaller, gptq 4 bits",
     f"{LARGEST} pruned, {PRUNER}",
     f"{LARGEST} quantised, gptq",
     f"{LARGEST} quantised, rtn",
@@ -50,9 +52,9 @@ class Way:
     def line(self) -> str:
         """What points of one line of the figure share."""
         if not self.method:
-            return "smaller dense models, 16 bits"
+            return "dense, 16 bits"
         if self.size != LARGEST:
-            return f"smaller dense models, {self.method} {self.bits} bits"
+            return f"smaller, {self.method} {self.bits} bits"
         if self.bits is None:
             return f"{self.size} pruned, {self.method}"
         return f"{self.size} with {self.bits} bits and pruned" if self.sparsity else f"{self.size} quantised, {self.method}"
@@ -140,6 +142,27 @@ def fewest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def recall_first(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the largest model quantised with GPTQ in which in-context ability keeps more than recall, by the interval."""
+    quantised = [dict(row) for row in rows if row["line"] == f"{LARGEST} quantised, gptq" and row["difference"].half_width is not None]
+    return [row for row in quantised if row["difference"].mean > row["difference"].half_width]
+
+
+def keeps_with_fewer(kept: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the largest model, quantised with GPTQ, keeps recall and in-context ability with fewer bits than pruned.
+
+    Args:
+        kept: as :func:`fewest` returns it.
+    """
+    quantised, pruned = (
+        next((row for row in kept if row["line"] == line), None) for line in (f"{LARGEST} quantised, gptq", f"{LARGEST} pruned, {PRUNER}")
+    )
+    return bool(quantised and pruned) and all(
+        quantised[ability] and pruned[ability] and quantised[ability]["bits"] < pruned[ability]["bits"]
+        for ability in ("recall", "in-context")
+    )
+
+
 def measured(folder: Path) -> dict[str, Any]:
     """All that the page tells of equal bits; empty where nothing was quantised."""
     folders = [folder / name for name in SWEEPS if (folder / name / "trials").is_dir()]
@@ -147,5 +170,9 @@ def measured(folder: Path) -> dict[str, Any]:
         return {}
     trials, _ = read(folders)
     rows = rows_of(collected(trials))
+    kept = fewest(rows)
     dense = next(row for row in rows if row["size"] == LARGEST and row["amount"] == "dense")
-    return {"rows": rows, "fewest": fewest(rows), "dense": dense, "abilities": list(ABILITIES), "kept": KEPT}
+    return {
+        "rows": rows, "fewest": kept, "fewer": keeps_with_fewer(kept), "first": recall_first(rows), "dense": dense,
+        "shown": SHOWN, "kept": KEPT,
+    }  # fmt: skip

@@ -156,7 +156,7 @@ def bits(measured: dict[str, Any]) -> Figure:
             rows = [row for row in measured["rows"] if row["line"] == line]
             if not rows:
                 continue
-            look = style(index) | ({"linestyle": "none", "markersize": 7} if line.startswith("smaller") else {})
+            look = style(index) | ({"linestyle": "none", "markersize": 7} if line.startswith(("dense", "smaller")) else {})
             scores = [row["scores"][ability] for row in rows]
             errors = [score.half_width or 0.0 for score in scores]
             one.errorbar([row["bits"] / 1e6 for row in rows], [score.mean for score in scores], errors, capsize=2, label=line, **look)

@@ -43,8 +43,8 @@ def test_the_fewest_bits_are_those_down_to_which_everything_is_kept(found):
     assert by_line["lab-m quantised, gptq"]["in-context"]["amount"] == "2 bits"
     assert by_line["lab-m pruned, sparsegpt"]["recall"] is None
     assert by_line["lab-m pruned, sparsegpt"]["in-context"]["amount"] == "sparsity 0.6"
-    assert by_line["smaller dense models, 16 bits"]["recall"]["size"] == "lab-m"
-    assert by_line["smaller dense models, 16 bits"]["in-context"]["size"] == "lab-xs"
+    assert by_line["dense, 16 bits"]["recall"]["size"] == "lab-m"
+    assert by_line["dense, 16 bits"]["in-context"]["size"] == "lab-xs"
 
 
 def test_what_is_kept_is_compared_with_the_same_training_seed(found):
@@ -57,6 +57,21 @@ def test_what_is_kept_is_compared_with_the_same_training_seed(found):
     assert row["difference"].mean == pytest.approx(0.5 - 0.9)
     assert row["difference"].half_width == pytest.approx(0, abs=1e-9)
     assert row["scores"]["recall"].half_width > 0.1
+
+
+def test_quantising_keeps_both_with_fewer_bits_or_it_is_not_said(found):
+    assert not paper_bits.keeps_with_fewer(paper_bits.fewest(paper_bits.rows_of(found)))  # nothing that was pruned kept recall
+    for seed in range(3):
+        found[Way(LARGEST, "sparsegpt", None, 0.3)][seed] = 14e6, scores(0.98)
+    assert paper_bits.keeps_with_fewer(paper_bits.fewest(paper_bits.rows_of(found)))
+
+
+def test_recall_is_lost_first_where_the_interval_says_so(found):
+    lost = [row["amount"] for row in paper_bits.recall_first(paper_bits.rows_of(found))]
+    assert lost == ["4 bits", "2 bits"]  # no spread over seeds, so any difference is shown
+    for seed, recall in enumerate((0.1, 0.9, 1.1)):
+        found[Way(LARGEST, "gptq", 2)][seed] = 4e6, scores(recall)
+    assert [row["amount"] for row in paper_bits.recall_first(paper_bits.rows_of(found))] == ["4 bits"]
 
 
 def test_a_training_seed_that_is_missing_is_an_error(found):
@@ -125,7 +140,8 @@ def test_trials_are_told_apart_by_size_method_bits_and_sparsity_and_corrected_fo
 def test_the_page_and_the_figure_have_every_way(found, tmp_path):
     rows = paper_bits.rows_of(found)
     measured = {
-        "rows": rows, "fewest": paper_bits.fewest(rows), "dense": rows[0], "abilities": list(ABILITIES), "kept": paper_bits.KEPT,
+        "rows": rows, "fewest": paper_bits.fewest(rows), "first": paper_bits.recall_first(rows), "fewer": True,
+        "dense": rows[0], "shown": paper_bits.SHOWN, "kept": paper_bits.KEPT,
     }  # fmt: skip
     assert (rows[0]["size"], rows[0]["amount"]) == (LARGEST, "dense")
     text = paper_claims.render(
