@@ -141,5 +141,5 @@ def _perplexities(records: Iterable[TrialRecord]) -> dict[tuple[Way | None, floa
     for record in records:
         if "perplexity" in record.results:
             key = (None, 0.0) if record.is_dense else (way_of(record), record.ratio)
-            values.setdefault(key, []).append(float(record.results["perplexity"]["token_perplexity,none"]))
+            values.setdefault(key, []).append(float(record.results["perplexity"]["token_perplexity"]))
     return values

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_folders import ranked, with_dtype, write_trial
+from report_folders import change_results, ranked, with_dtype, write_trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -139,6 +139,17 @@ def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp
     assert "| quantised, gptq |" in text.partition("## At equal bits")[2].partition("\n## ")[0]
     assert "| gptq, 2 bits |" in text.partition("## All scores")[2]
     assert (tmp_path / "page-bits.png").stat().st_size > 1000
+
+
+def test_perplexity_is_the_mean_over_seeds(tmp_path: Path) -> None:
+    options = {"answers": answers(), "pretrained": "smollm2-135m"}
+    for ratio, seed, value in (("0", None, 8.0), ("0.5", 0, 20.0), ("0.5", 1, 30.0)):
+        folder = tmp_path / "apart" / f"{ratio}-{seed}"
+        pruner = {} if seed is None else {"pruner": "wanda", "seed": seed}
+        write_trial(folder, {task: scores(task, float(ratio)) for task in DENSE}, ratio, **pruner, **options)
+        change_results(folder, lambda results, value=value: results.update(perplexity={"token_perplexity": value}))
+    rows = real_model.score_rows(read(sorted((tmp_path / "apart").iterdir())))
+    assert [row[-1] for row in rows] == ["8.0", "25.0"]
 
 
 def test_an_ability_at_chance_has_no_critical_sparsity(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +177,15 @@ def sweep_of_parts(out: Path) -> Path:
 
 
 def with_dtype(folder: Path, dtype: str) -> None:
-    """Writes the dtype of the model into all records in a folder, and their checksums."""
+    """Writes the dtype of the model into all records in a folder."""
+    change_results(folder, lambda results: results["config"].update(model_dtype=dtype))
+
+
+def change_results(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes the results in all records in a folder, and their checksums."""
     for file in folder.rglob("results.json"):
         results = json.loads(file.read_text(encoding="utf-8"))
-        results["config"]["model_dtype"] = dtype
+        change(results)
         file.write_text(json.dumps(results), encoding="utf-8")
     for file in folder.rglob("trial.json"):
         described = json.loads(file.read_text(encoding="utf-8"))
