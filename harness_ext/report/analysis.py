@@ -77,6 +77,16 @@ class Analysis:
     at_bits_tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
+    @property
+    def every_series(self) -> list[Series]:
+        """Those over sparsities, then those over bits."""
+        return [*self.series, *self.quantised]
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The label of the series of each trial that is in one, by the ``id`` of the trial."""
+        return {id(trial): series.label for series in self.every_series for trial in series.trials}
+
 
 def analyse(
     trials: Sequence[LoadedTrial],
@@ -120,15 +130,14 @@ def analyse(
     )
     for digest, low in work.at_chance.items():
         analysis.nothing_to_lose += nothing_to_lose(dense[digest], low, abilities)
-    for each in series:
-        if each.dense is not None:
-            _analyse_series(work, each, drops, resamples)
-    methods, missing = replicates(groups, [each for each in series if each.dense is not None], work.of)
+    with_dense = [each for each in series if each.dense is not None]
+    for each in with_dense:
+        _analyse_series(work, each, drops, resamples)
+    methods, missing = replicates(groups, with_dense, work.of)
     analysis.gaps += missing
     for method in methods:
         _over_models(analysis, method, drops, resamples)
     _claims(work, methods, drops, resamples)
-    with_dense = [each for each in series if each.dense is not None]
     analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples, analysis.disparities)
     analysis.gaps += analysis.difficulty.gaps
     dense_ladder = ladder(trials, series, abilities, families, resamples)

@@ -76,7 +76,7 @@ def tasks_at_chance(dense: LoadedTrial, resamples: int) -> dict[str, AtChance]:
         low = high = None
         if score.scores:
             ids = sorted(score.scores)
-            mean = over_seeds([Scores(ids, [score.scores[key] for key in ids])], resamples=resamples).accuracy.mean
+            mean = over_seeds([Scores(ids, score.in_order(ids))], resamples=resamples).accuracy.mean
             low, high = mean.low, mean.high
         if (score.value if low is None else low) <= score.chance:
             tasks[task] = AtChance(task, score.value, low, high, score.chance)

@@ -87,7 +87,7 @@ def bits_of_model(trial: LoadedTrial) -> float | None:
         return None
     if trial.parameters is None or trial.bits is None:
         return None
-    layers = [entry for entry in trial.pruning.get("layers", {}).values() if entry.get("weights") and "zeros" in entry]
+    layers = list(trial.layers.values())
     rest = trial.parameters - sum(entry["weights"] for entry in layers)
     return float(rest) * trial.bits + sum(stored_bits(entry["weights"], entry["zeros"], trial.bits) for entry in layers)
 

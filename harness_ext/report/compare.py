@@ -19,7 +19,6 @@ from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit,
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
-DENSE = "0"
 
 
 @dataclass(frozen=True)
@@ -196,7 +195,7 @@ def _described(trial: LoadedTrial) -> dict[str, str]:
     """All settings of a trial that an argument may name."""
     seed = {} if trial.seed is None else {"seed": str(trial.seed)}
     settings = {name: value.strip('"') for name, value in trial.settings.items()}
-    return {"pretrained": trial.pretrained, "sparsity": DENSE if trial.is_dense else trial.sparsity} | settings | seed
+    return {"pretrained": trial.pretrained, "sparsity": trial.sparsity} | settings | seed
 
 
 def _equal(value: str | None, wanted: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -83,14 +83,10 @@ def _curve(series: Series, dense: LoadedTrial, task: str, grid: Sequence[float])
     Raises:
         StatisticsError: the scores do not make a curve.
     """
-    dense_scores = dense.tasks[task].scores or {}
-    ids = sorted(dense_scores)
+    dense_score = dense.tasks[task]
+    ids = sorted(dense_score.scores or ())
     values = [
-        [_in_order(dense_scores, ids), *(_in_order(series.points[sparsity][seed].tasks[task].scores or {}, ids) for sparsity in grid)]
+        [dense_score.in_order(ids), *(series.points[sparsity][seed].tasks[task].in_order(ids) for sparsity in grid)]
         for seed in series.seeds
     ]
-    return Curve(task, [0.0, *grid], np.array(values), ids, dense.tasks[task].chance)
-
-
-def _in_order(scores: Mapping[str, float], ids: Sequence[str]) -> list[float]:
-    return [scores[key] for key in ids]
+    return Curve(task, [0.0, *grid], np.array(values), ids, dense_score.chance)

@@ -24,7 +24,7 @@ def matched_rows(analysis: Analysis) -> list[Row]:
             "difference": found.difference if found else None, "low": found.low if found else None, "high": found.high if found else None,
             "level": raw.level, "finding": found.finding if found else None, "raw_difference": raw.difference, "raw_low": raw.low,
             "raw_high": raw.high, "raw_finding": raw.finding, "models": len(models) if models else 1,
-            **(_overlap(_overlaps(matched.found)[0], analysis.difficulty.unit) if not models else NO_OVERLAP),
+            **(_overlap(_overlaps(matched.found)[0], analysis.difficulty.unit) if not models else {}),
             "refusal": "; ".join(dict.fromkeys(refusals)) or None, "caveat": found.caveat if found else None,
         })  # fmt: skip
     return rows
@@ -52,12 +52,6 @@ def _overlap(overlap: Overlap, unit: str) -> Row:
         "margin_low": overlap.low, "margin_high": overlap.high, "unit": unit, "apart": overlap.apart,
         "apart_matched": overlap.apart_matched,
     }  # fmt: skip
-
-
-NO_OVERLAP: Row = dict.fromkeys(
-    ("recall_items", "in_context_items", "recall_share", "in_context_share", "recall_effective", "in_context_effective", "margin_low",
-     "margin_high", "unit", "apart", "apart_matched")
-)  # fmt: skip
 
 
 def _overlaps(found: Any) -> tuple[Overlap, ...]:

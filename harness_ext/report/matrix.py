@@ -55,7 +55,7 @@ def matrix(analysis: Analysis) -> Matrix:
     by_ability = tasks_by_ability(analysis)
     tasks = [task for group in by_ability.values() for task in group]
     rows = {(id(row.trial), row.score.task): row for row in analysis.rows}
-    labels = {id(trial): series.label for series in [*analysis.series, *analysis.quantised] for trial in series.trials}
+    labels = analysis.labels
     several = len({trial.pretrained for trial in analysis.trials}) > 1
     groups: dict[str, Group] = {}
     together: dict[tuple[str, str], list[LoadedTrial]] = {}
@@ -77,7 +77,7 @@ def matrix(analysis: Analysis) -> Matrix:
 def _order(key: tuple[str, str], analysis: Analysis) -> tuple[int, float]:
     """Sort key: dense models, then methods in the order of the series, then trials in no curve; sparsities and bits rise."""
     title, name = key
-    labels = [series.label for series in [*analysis.series, *analysis.quantised]]
+    labels = [series.label for series in analysis.every_series]
     place = -1 if title == "nothing removed" else labels.index(title) if title in labels else len(labels)
     return place, float(name.removesuffix(" bits")) if place >= 0 and ":" not in name else 0.0
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness_ext.report.abilities import ABILITIES, NAMES, TaskClass
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.trials import LoadedTrial, ReportError, TaskScore, check_same
+from harness_ext.report.trials import LoadedTrial, ReportError, check_same
 from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, holm, task_difference
 
 By = dict["int | None", LoadedTrial]  # the trials of one setting and sparsity, by calibration seed
@@ -87,7 +87,7 @@ def compare_methods(
         if members:
             families = {scores.name: classes[scores.name].family for scores in members}
             ability_differences.append(ability_difference(NAMES[ability], members, families=families, resamples=resamples))
-    sparsities = ("0" if sides[0][0].is_dense else sides[0][0].sparsity, "0" if sides[1][0].is_dense else sides[1][0].sparsity)
+    sparsities = sides[0][0].sparsity, sides[1][0].sparsity
     return MethodPair(*names, sparsities, seeds, tuple(differences), tuple(ability_differences), tuple(dict.fromkeys(notes)))
 
 
@@ -213,10 +213,6 @@ def _paired(task: str, sides: Sequence[Sequence[LoadedTrial]]) -> PairedScores |
     if absent := [trial.name for trial, score in zip(trials, scores, strict=True) if score.scores is None]:
         return f"task {task!r} is not compared: there are no per-sample records (lm_eval --log_samples writes them) of {absent[0]}"
     ids = sorted(scores[0].scores or ())
-    rows = [[_by_id(trial.tasks[task])[key] for key in ids] for trial in trials]
+    rows = [score.in_order(ids) for score in scores]
     half = len(sides[0])
     return PairedScores(task, ids, np.array(rows[:half]), np.array(rows[half:]), scores[0].chance)
-
-
-def _by_id(score: TaskScore) -> Mapping[str, float]:
-    return score.scores or {}

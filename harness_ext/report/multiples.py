@@ -39,7 +39,7 @@ def keys(analysis: Analysis, axis: Axis) -> list[tuple[str, str, str]]:
 
 def _shown(analysis: Analysis, axis: Axis) -> list[Series]:
     """The methods with a line. Bits have no place on an axis of sparsities."""
-    return analysis.series if axis is SPARSITY else [*analysis.series, *analysis.quantised]
+    return analysis.series if axis is SPARSITY else analysis.every_series
 
 
 def scores(series: Series, task: str) -> Mapping[float, list[float]]:

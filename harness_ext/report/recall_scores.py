@@ -29,15 +29,14 @@ Row = dict[str, Any]
 
 def recall_rows(analysis: Analysis) -> list[Row]:
     """One row for each trial and task that has ranks of the right answer."""
-    labels = {id(trial): series.label for series in [*analysis.series, *analysis.quantised] for trial in series.trials}
+    labels = analysis.labels
     return [
         {
-            "model": trial.pretrained, "series": labels.get(id(trial)), "pruner": trial.settings.get("pruner"),
-            "sparsity": "0" if trial.is_dense else trial.sparsity, "seed": trial.seed, "task": task, "items": score.count,
+            **trial.columns(labels.get(id(trial))), "task": task, "items": score.count,
             "exact": score.recall.get("exact_match"), "recognition": score.recall.get("acc"), "recognition_chance": _guess(score),
             **{name: score.recall.get(name) for name in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank")},
             "exact_helped": score.recall.get("exact_match_helped"), "recovered": score.recall.get("recovered"),
-            "lost": score.recall.get("lost"), "fingerprint": trial.fingerprint, "bits": trial.weight_bits,
+            "lost": score.recall.get("lost"),
         }
         for trial in analysis.trials
         for task, score in trial.tasks.items()
@@ -49,7 +48,7 @@ def recall_figure(analysis: Analysis, folder: Path) -> Drawn | None:
     """One panel for each method and task; None without such tasks."""
     shown = [
         (series, task)
-        for series in [*analysis.series, *analysis.quantised]
+        for series in analysis.every_series
         for task in dict.fromkeys(task for trial in series.trials for task, score in trial.tasks.items() if score.recall)
     ]
     if not shown:

@@ -81,7 +81,7 @@ def _compared(
     if dense_score.scores is None:
         return None, f"{NO_RECORDS} of the dense model"
     ids = sorted(dense_score.scores)
-    dense, pruned = (Scores(ids, [scores[key] for key in ids]) for scores in (dense_score.scores, score.scores))
+    dense, pruned = (Scores(ids, either.in_order(ids)) for either in (dense_score, score))
     try:
         return compare(dense, pruned, chance=score.chance, resamples=resamples), None
     except StatisticsError as error:

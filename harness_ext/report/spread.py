@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness_ext.report.trials import LoadedTrial, TaskScore
+from harness_ext.report.trials import LoadedTrial
 from harness_ext.statistics import OverSeeds, Scores, over_seeds
 
 
@@ -46,7 +46,7 @@ def spreads(trials: Sequence[LoadedTrial], dense: Mapping[str, LoadedTrial], res
                 continue
             ids = sorted(scores[0].scores or {})
             computed.append(SeedSpread(group[0], task, over_seeds(
-                [_scores(score, ids) for score in scores], dense=_usable(dense.get(group[0].dense_digest), task, ids),
+                [Scores(ids, score.in_order(ids)) for score in scores], dense=_usable(dense.get(group[0].dense_digest), task, ids),
                 chance=scores[0].chance, resamples=resamples,
             )))  # fmt: skip
     if not computed and not gaps:
@@ -59,10 +59,5 @@ def _usable(dense: LoadedTrial | None, task: str, ids: Sequence[str]) -> Scores 
     score = dense.tasks.get(task) if dense else None
     if score is None or score.scores is None:
         return None
-    scores = _scores(score, ids)
+    scores = Scores(ids, score.in_order(ids))
     return scores if float(scores.array.mean()) > score.chance else None
-
-
-def _scores(score: TaskScore, ids: Sequence[str]) -> Scores:
-    values = score.scores or {}
-    return Scores(ids, [values[key] for key in ids])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,7 @@ ALIKE = 0.02  # rounding to whole weights makes layers of different shapes diffe
 
 def layer_sparsities(trial: LoadedTrial) -> dict[str, float]:
     """The share of zeros in each linear layer that was pruned."""
-    layers: Mapping[str, Mapping[str, float]] = trial.pruning.get("layers", {})
-    return {name: entry["zeros"] / entry["weights"] for name, entry in layers.items() if entry.get("weights") and "zeros" in entry}
+    return {name: entry["zeros"] / entry["weights"] for name, entry in trial.layers.items()}
 
 
 def is_uneven(series: Series) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import bits_of_model
-from harness_ext.report.difficulty_rows import bin_rows, matched_rows
+from harness_ext.report.difficulty_rows import OVER_MODELS, bin_rows, matched_rows
 from harness_ext.report.method_pairs import MethodPair, pair_rows
 from harness_ext.report.recall_scores import recall_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
@@ -86,18 +86,18 @@ COLUMNS: dict[str, dict[str, str]] = {
         "method": TEXT, "caveat": TEXT,
     },
 }  # fmt: skip
-OVER_MODELS = "over models"
 Row = dict[str, Any]
 
 
 def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, list[Row]]:
     """The rows of each table in ``COLUMNS``. Unknown values are None."""
-    return {
+    rows = {
         "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
         "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
         "bits": _at_bits(analysis), "recall": recall_rows(analysis),
         "methods": pair_rows(pairs), "matched": matched_rows(analysis), "difficulty": bin_rows(analysis),
     }  # fmt: skip
+    return {name: [dict.fromkeys(columns) | row for row in rows[name]] for name, columns in COLUMNS.items()}
 
 
 def write(rows: Mapping[str, Sequence[Row]], folder: Path) -> list[str]:
@@ -124,22 +124,16 @@ def csv_text(table: str, rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _series_labels(analysis: Analysis) -> dict[int, str]:
-    return {id(trial): series.label for series in [*analysis.series, *analysis.quantised] for trial in series.trials}
-
-
 def _scores(analysis: Analysis) -> list[Row]:
-    labels = _series_labels(analysis)
+    labels = analysis.labels
     rows = []
     for row in analysis.rows:
         trial, score, compared = row.trial, row.score, row.found
-        mcnemar, flips = (compared.mcnemar, compared.flips) if compared else (None, None)
-        settings = trial.settings
+        mcnemar, flips, settings = compared and compared.mcnemar, compared and compared.flips, trial.settings
         rows.append({
-            "model": trial.pretrained, "series": labels.get(id(trial)), "pruner": settings.get("pruner"),
-            "sparsity": "0" if trial.is_dense else trial.sparsity, "ratio": trial.ratio, "achieved_sparsity": trial.achieved,
+            **trial.columns(labels.get(id(trial))), "ratio": trial.ratio, "achieved_sparsity": trial.achieved,
             "allocation": settings.get("allocation"), "modules": settings.get("modules"), "calibration": settings.get("calibration"),
-            "seed": trial.seed, "parameters": trial.parameters, "nonzero": trial.nonzero, "task": score.task, "version": score.version,
+            "parameters": trial.parameters, "nonzero": trial.nonzero, "task": score.task, "version": score.version,
             "ability": row.ability, "metric": score.metric, "filter": score.filter, "items": score.count, "score": score.value,
             "stderr": score.stderr, "chance": score.chance, "chance_declared": score.chance_declared, "corrected": score.corrected,
             **_estimate("retained", compared.retained if compared else None),
@@ -147,14 +141,13 @@ def _scores(analysis: Analysis) -> list[Row]:
             "mcnemar_p": mcnemar.p_value if mcnemar else None, "right_to_wrong": flips.right_to_wrong if flips else None,
             "wrong_to_right": flips.wrong_to_right if flips else None, "dense_right": flips.dense_right if flips else None,
             "dense_wrong": flips.dense_wrong if flips else None, "not_computed": row.why_not if not trial.is_dense else None,
-            "fingerprint": trial.fingerprint, "source": trial.source, "bits": trial.weight_bits, "bits_of_model": bits_of_model(trial),
+            "source": trial.source, "bits_of_model": bits_of_model(trial),
         })  # fmt: skip
     return rows
 
 
 def _estimate(name: str, estimate: Estimate | None) -> Row:
-    ends = (estimate.value, estimate.low, estimate.high) if estimate else (None, None, None)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high} if estimate else {}
 
 
 def _curves(analysis: Analysis) -> list[Row]:
@@ -210,34 +203,31 @@ def _layers(analysis: Analysis) -> list[Row]:
             "layer_sparsity": entry["zeros"] / entry["weights"], "fingerprint": trial.fingerprint,
             "bits": entry.get("bits", trial.weight_bits),
         }
-        for series in [*analysis.series, *analysis.quantised]
+        for series in analysis.every_series
         for place, by_seed in sorted(series.points.items())
         for seed, trial in by_seed.items()
         if trial.ratio > 0
-        for layer, entry in trial.pruning.get("layers", {}).items()
-        if entry.get("weights") and "zeros" in entry
+        for layer, entry in trial.layers.items()
     ]  # fmt: skip
 
 
 def _labels(analysis: Analysis) -> list[Row]:
-    series = _series_labels(analysis)
+    labels = analysis.labels
     return [
         {
-            "model": row.trial.pretrained, "series": series.get(id(row.trial)), "pruner": row.trial.settings.get("pruner"),
-            "sparsity": "0" if row.trial.is_dense else row.trial.sparsity, "seed": row.trial.seed, "task": row.score.task,
+            **row.trial.columns(labels.get(id(row.trial))), "task": row.score.task,
             "answers": len(row.score.predictions or ()), "entropy": row.labels.entropy, "label_entropy": row.labels.label_entropy,
             "distinct": row.labels.distinct, "commonest": row.labels.commonest, "balanced_accuracy": row.labels.balanced_accuracy,
-            "fingerprint": row.trial.fingerprint, "bits": row.trial.weight_bits,
         }
         for row in analysis.rows if row.labels
     ]  # fmt: skip
 
 
 def _seeds(analysis: Analysis) -> list[Row]:
-    series = _series_labels(analysis)
+    labels = analysis.labels
     return [
         {
-            "model": spread.trial.pretrained, "series": series.get(id(spread.trial)), "pruner": spread.trial.settings.get("pruner"),
+            "model": spread.trial.pretrained, "series": labels.get(id(spread.trial)), "pruner": spread.trial.settings.get("pruner"),
             "sparsity": spread.trial.sparsity, "task": spread.task, "seeds": spread.found.seeds, "items": spread.found.items,
             "chance": spread.found.chance, "level": spread.found.accuracy.mean.level, "caveat": spread.found.caveat,
             **_spread("score", spread.found.accuracy),
@@ -250,7 +240,7 @@ def _seeds(analysis: Analysis) -> list[Row]:
 
 def _spread(name: str, spread: Spread | None) -> Row:
     if spread is None:
-        return {f"{name}{part}": None for part in SPREAD}
+        return {}
     values = (spread.mean.value, spread.mean.low, spread.mean.high, spread.sd, spread.least, spread.greatest)
     return {f"{name}{part}": value for part, value in zip(SPREAD, values, strict=True)}
 

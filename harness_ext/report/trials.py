@@ -61,6 +61,11 @@ class TaskScore:
     def corrected(self) -> float:
         return (self.value - self.chance) / (1 - self.chance)
 
+    def in_order(self, ids: Sequence[str]) -> list[float]:
+        """The scores of items in the order of their ids, for a task with per-sample records."""
+        scores = self.scores or {}
+        return [scores[key] for key in ids]
+
 
 @dataclass
 class LoadedTrial:
@@ -126,7 +131,8 @@ class LoadedTrial:
 
     @property
     def sparsity(self) -> str:
-        return str(self.plan["sparsity"])
+        """The sparsity that was asked for: ``0.5``, ``2:4``, or ``0`` for a dense model."""
+        return "0" if self.is_dense else str(self.plan["sparsity"])
 
     @property
     def pattern(self) -> bool:
@@ -136,6 +142,12 @@ class LoadedTrial:
     @property
     def achieved(self) -> float:
         return float(self.pruning["achieved_sparsity"])
+
+    @property
+    def layers(self) -> dict[str, Mapping[str, Any]]:
+        """The entries of the pruning record that count ``weights`` and ``zeros``, by the name of the linear layer."""
+        entries: Mapping[str, Mapping[str, Any]] = self.pruning.get("layers", {})
+        return {name: entry for name, entry in entries.items() if entry.get("weights") and "zeros" in entry}
 
     @property
     def seed(self) -> int | None:
@@ -166,6 +178,17 @@ class LoadedTrial:
             settings["before"] = str(self.pruning["before"]["words"])
         settings |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
         return settings | {"precision": str(plan.get("precision", ""))}
+
+    def columns(self, series: str | None) -> dict[str, Any]:
+        """The columns of a table that say which trial a row is of.
+
+        Args:
+            series: label of its series, if it has one.
+        """
+        return {
+            "model": self.pretrained, "series": series, "pruner": self.settings.get("pruner"), "sparsity": self.sparsity, "seed": self.seed,
+            "fingerprint": self.fingerprint, "bits": self.weight_bits,
+        }  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -206,7 +229,7 @@ def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
     """
     merged: dict[tuple[Any, ...], LoadedTrial] = {}
     for trial in trials:
-        key = (trial.dense_digest, json.dumps(trial.settings, sort_keys=True), trial.sparsity if not trial.is_dense else "0", trial.seed)
+        key = (trial.dense_digest, json.dumps(trial.settings, sort_keys=True), trial.sparsity, trial.seed)
         first = merged.setdefault(key, trial)
         if first is trial:
             continue
