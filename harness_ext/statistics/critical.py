@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness_ext.statistics.cells import NARROWEST, Cell, cells_at_the_ends, crossing, midpoints
-from harness_ext.statistics.checks import check_drop, check_level, check_resamples, check_width
+from harness_ext.statistics.checks import Array, check_drop, check_level, check_resamples, check_width
 from harness_ext.statistics.curves import Ability, Curve, check_ability, isotonic
 from harness_ext.statistics.resampling import linear_interval, method
 from harness_ext.statistics.results import Estimate, Result, caveat_of_two, percent
@@ -156,8 +156,31 @@ def ability_critical(
     resamples = check_resamples(resamples, level)
     ability, sample = Ability.of(curves, corrected, families), sample_of(curves)
     intervals = [_excess(ability, sample, drop, index, level, resamples, seed) for index in range(1, len(ability.sparsities))]
-    deciding = cells_at_the_ends(ability.sparsities, intervals)
-    sparsity, cell = crossing(ability.sparsities, ability.scores(sample.means[None])[0], drop)
+    means = ability.scores(sample.means[None])[0]
+    counts = {"seeds": sample.seeds, "items": sample.items}
+    return critical_from(ability.sparsities, means, intervals, drop=drop, corrected=corrected, level=level, **counts)
+
+
+def critical_from(
+    sparsities: Array,
+    means: Array,
+    intervals: Sequence[tuple[float, float]],
+    *,
+    drop: float,
+    corrected: bool,
+    level: float,
+    seeds: int,
+    items: int,
+) -> Critical:
+    """The critical sparsity, from the mean score at each sparsity and the interval of the score less the threshold.
+
+    Args:
+        sparsities: [sparsities], rising from 0.
+        means: [sparsities].
+        intervals: at each sparsity but 0.
+    """
+    deciding = cells_at_the_ends(sparsities, intervals)
+    sparsity, cell = crossing(sparsities, means, drop)
     return Critical(
         drop=drop,
         corrected=corrected,
@@ -167,11 +190,11 @@ def ability_critical(
         high=deciding[1][1],
         deciding=tuple(dict.fromkeys(deciding)),
         add=midpoints(deciding),
-        last=float(ability.sparsities[-1]),
+        last=float(sparsities[-1]),
         level=level,
-        seeds=sample.seeds,
-        items=sample.items,
-        caveat=caveat_of_two(sample.seeds),
+        seeds=seeds,
+        items=items,
+        caveat=caveat_of_two(seeds),
     )
 
 

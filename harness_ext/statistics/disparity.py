@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from harness_ext.statistics.checks import StatisticsError
 from harness_ext.statistics.critical import Critical, ability_critical
@@ -78,11 +78,9 @@ class Disparity(Result):
             )
         measured = f"{at} {recall} of this model {self.recall.phrase()} and {other} {self.in_context.phrase(short=True)}"
         if self.finding == "in-context outlasts recall":
-            return f"{measured}. {self._at(recall, other)}: {other} outlasts {recall} by {amount_words(self.low, self.high)}."
+            return f"{measured}. {self._at(recall, other)}: {outlasts_words(self)}."
         if self.finding == "recall outlasts in-context":
-            least, most = (None if end is None else -end for end in (self.high, self.low))
-            shown = f"the reverse of the claim is shown, {recall} outlasts {other} by {amount_words(least, most)}"
-            return f"{measured}. {self._at(other, recall)}: {shown}."
+            return f"{measured}. {self._at(other, recall)}: the reverse of the claim is shown, {outlasts_words(self)}."
         return (
             f"{measured}. That one outlasts the other is not shown: {other} less {recall} is {range_words(self.low, self.high)}, "
             f"an interval that includes 0."
@@ -99,11 +97,28 @@ def range_words(low: float | None, high: float | None) -> str:
     return f"{low + 0.0:.4g} or more" if high is None else f"{low + 0.0:.4g} to {high + 0.0:.4g}"
 
 
-def amount_words(low: float | None, high: float | None) -> str:
-    """``0.1 to 0.3``, ``up to 0.3``, ``more than 0``; of a difference that is above 0."""
-    if low:
-        return range_words(low, high)
-    return "more than 0" if high is None else f"up to {high:.4g}"
+class Compared(Protocol):
+    """A disparity of one model, or over several."""
+
+    @property
+    def finding(self) -> Finding: ...
+    @property
+    def drop(self) -> float: ...
+    @property
+    def low(self) -> float | None: ...
+    @property
+    def high(self) -> float | None: ...
+    @property
+    def names(self) -> tuple[str, str]: ...
+
+
+def outlasts_words(compared: Compared) -> str:
+    """``in-context ability outlasts recall by 0.1 to 0.3``, or the reverse; of a disparity that is shown."""
+    low, high, (lost, held) = compared.low, compared.high, compared.names
+    if compared.finding == "recall outlasts in-context":
+        low, high, lost, held = (None if high is None else -high), (None if low is None else -low), held, lost
+    amount = range_words(low, high) if low else "more than 0" if high is None else f"up to {high:.4g}"
+    return f"{held} outlasts {lost} by {amount}"
 
 
 def disparity(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness_ext.statistics.checks import Array, StatisticsError, check_drop, check_level, check_resamples
 from harness_ext.statistics.curves import Curve, over_calibrations
-from harness_ext.statistics.disparity import NAMES, Disparity, Finding, amount_words, from_criticals, range_words
+from harness_ext.statistics.disparity import NAMES, Compared, Disparity, from_criticals, outlasts_words, range_words
 from harness_ext.statistics.results import Result, percent
 from harness_ext.statistics.right_items import RightItems, units_of
 from harness_ext.statistics.weighted_items import Resampled, bootstrap_weights, effective_number, weighted_critical
@@ -76,21 +75,6 @@ class MatchedDisparity(Result):
         return matched_sentence([self])
 
 
-class Compared(Protocol):
-    """A disparity of one model, or over several."""
-
-    @property
-    def finding(self) -> Finding: ...
-    @property
-    def drop(self) -> float: ...
-    @property
-    def low(self) -> float | None: ...
-    @property
-    def high(self) -> float | None: ...
-    @property
-    def names(self) -> tuple[str, str]: ...
-
-
 def matched_sentence(found: Sequence[MatchedDisparity], *, caveat: bool = True) -> str:
     """A sentence for each result of one matching at several drops, one for the overlap, and the caveat."""
     overlap = found[0].overlap
@@ -109,11 +93,8 @@ def findings(found: Sequence[Compared]) -> str:
 
 def _finding(found: Compared) -> str:
     recall, other = found.names
-    if found.finding == "in-context outlasts recall":
-        return f"{other} outlasts {recall} by {amount_words(found.low, found.high)}"
-    if found.finding == "recall outlasts in-context":
-        least, most = (None if end is None else -end for end in (found.high, found.low))
-        return f"{recall} outlasts {other} by {amount_words(least, most)}"
+    if found.finding != "not shown":
+        return outlasts_words(found)
     if found.low is None and found.high is None:
         return "neither is shown to be lost within the sparsities measured"
     return f"that one outlasts the other is not shown ({other} less {recall} is {range_words(found.low, found.high)})"

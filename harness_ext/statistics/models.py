@@ -11,7 +11,7 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import StatisticsError
 from harness_ext.statistics.curves import Curve, over_calibrations
-from harness_ext.statistics.disparity import NAMES, Disparity, Finding, amount_words, disparity, range_words
+from harness_ext.statistics.disparity import NAMES, Disparity, Finding, disparity, outlasts_words, range_words
 from harness_ext.statistics.resampling import square_and_add
 from harness_ext.statistics.results import Result, bounded, caveat_of_two, percent
 
@@ -65,11 +65,9 @@ class ModelsDisparity(Result):
         interval = f"{percent(self.level)} CI over models"
         caveat = f" Intervals are {self.caveat}." if self.caveat else ""
         if self.finding == "in-context outlasts recall":
-            return f"{start} {other} outlasts {recall} by {amount_words(self.low, self.high)} ({interval}).{caveat}"
+            return f"{start} {outlasts_words(self)} ({interval}).{caveat}"
         if self.finding == "recall outlasts in-context":
-            least, most = (None if end is None else -end for end in (self.high, self.low))
-            outlasts = f"{recall} outlasts {other} by {amount_words(least, most)}"
-            return f"{start} the reverse of the claim is shown: {outlasts} ({interval}).{caveat}"
+            return f"{start} the reverse of the claim is shown: {outlasts_words(self)} ({interval}).{caveat}"
         less = f"{other} less {recall} is {range_words(self.low, self.high)}"
         return f"{start} that one outlasts the other is not shown: {less} ({interval}).{caveat}"
 

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
-from harness_ext.statistics.cells import cells_at_the_ends, crossing, midpoints
 from harness_ext.statistics.checks import Array
-from harness_ext.statistics.critical import Critical
+from harness_ext.statistics.critical import Critical, critical_from
 from harness_ext.statistics.resampling import NOTHING, square_and_add
-from harness_ext.statistics.results import caveat_of_two
 
 WEIGHTS_AT_ONCE = 2**21  # numbers of float64 that are drawn at a time, to bound memory
 
@@ -114,23 +112,8 @@ def weighted_critical(items: Items, sums: Resampled, *, drop: float, level: floa
         )
         value, margin = float(means[at] - (1 - drop) * means[0]), seed_margin(items, at, drop, tail)
         intervals.append((value - square_and_add(value - low, margin), value + square_and_add(high - value, margin)))
-    deciding = cells_at_the_ends(items.sparsities, intervals)
-    sparsity, cell = crossing(items.sparsities, means, drop)
-    return Critical(
-        drop=drop,
-        corrected=items.corrected,
-        sparsity=sparsity,
-        cell=cell,
-        low=deciding[0][0],
-        high=deciding[1][1],
-        deciding=tuple(dict.fromkeys(deciding)),
-        add=midpoints(deciding),
-        last=float(items.sparsities[-1]),
-        level=level,
-        seeds=len(items.scores),
-        items=int((items.weights > 0).sum()),
-        caveat=caveat_of_two(len(items.scores)),
-    )
+    counts = {"seeds": len(items.scores), "items": int((items.weights > 0).sum())}
+    return critical_from(items.sparsities, means, intervals, drop=drop, corrected=items.corrected, level=level, **counts)
 
 
 def seed_margin(items: Items, at: int, drop: float, tail: float) -> float:
