@@ -95,3 +95,8 @@ def one_line(error: BaseException) -> str:
         ('bad value', 'KeyError')
     """
     return shortened(error) or type(error).__name__
+
+
+def with_type(error: BaseException) -> str:
+    """``TypeError: the message``, as one line, whole."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -20,12 +20,9 @@ def cache(
 
 
 def _cache(*, clear: bool, json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+    from harness_ext.commands.printing import console, folded_table
     from harness_ext.engine import calibration_cache
 
-    console = Console(markup=False, emoji=False, highlight=False)
     folder = calibration_cache.folder()
     if clear:
         deleted = calibration_cache.clear()
@@ -41,16 +38,14 @@ def _cache(*, clear: bool, json: bool) -> None:
         for entry in entries
     ]  # fmt: skip
     if json:
-        console.print_json(data={"folder": str(folder), "entries": rows}, default=str)
+        console().print_json(data={"folder": str(folder), "entries": rows}, default=str)
         return
     size = sum(entry.size for entry in entries)
     if rows:
-        table = Table()
-        for column in ("source", "samples x length", "options", "kB", "date", "file"):
-            table.add_column(column, overflow="fold", justify="right" if column == "kB" else "left")
+        table = folded_table(("source", "samples x length", "options", "kB", "date", "file"), right=("kB",))
         for row in rows:
             options = ", ".join(f"{name}={value}" for name, value in row["options"].items() if name not in ("samples", "length"))
             shape = f"{row['samples']} x {row['length']}" if row["samples"] else ""
             table.add_row(row["source"], shape, options, f"{row['bytes'] / 1000:.0f}", row["date"], row["file"])
-        console.print(table)
+        console().print(table)
     typer.echo(f"{folder}: {len(rows)} sets of calibration tokens, {size / 1e6:.1f} MB")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from harness_ext.commands import options as shared
 from harness_ext.commands.errors import errors_in_one_line, listed
 from harness_ext.commands.options import File
+from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from harness_ext.report.compare import Compared
 
 T = TypeVar("T", int, float)
@@ -45,8 +45,7 @@ def compare(
         comparison.write(found, json, csv)
     for note in found.notes:
         typer.echo(f"note: {note}", err=True)
-    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-    console.print(_table(found))
+    console(WIDTH).print(_table(found))
 
 
 def _table(found: Compared) -> Table:
@@ -58,12 +57,10 @@ def _table(found: Compared) -> Table:
     count = sum(len(one.mcnemar) for pair in found.pairs for one in (*pair.tasks, *pair.abilities))
     if count > 1:
         caption += f" Holm p: McNemar p with Holm's correction for all {count} tests."
-    table = Table(title=f"B - A, for A = {first} and B = {second}", caption=caption)
-    table.add_column("sparsity", overflow="fold")
-    table.add_column("task or ability", overflow="fold")
     tests = ("McNemar p", "Holm p") if count > 1 else ("McNemar p",)
-    for column in ("seeds", "items", "A", "B", "B - A", "95 % interval", *tests, "only A right", "only B right"):
-        table.add_column(column, justify="right", overflow="fold")
+    numbers = ("seeds", "items", "A", "B", "B - A", "95 % interval", *tests, "only A right", "only B right")
+    title = f"B - A, for A = {first} and B = {second}"
+    table = folded_table(("sparsity", "task or ability", *numbers), right=numbers, title=title, caption=caption)
     for pair, differences in corrected(found.pairs):
         sparsity = " / ".join(dict.fromkeys(pair.sparsities))
         for one, p_holm in differences:

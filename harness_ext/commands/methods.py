@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
     from harness_ext.plugins import Registry
@@ -42,7 +41,6 @@ def _print(title: str, registry: Registry[Any], json: bool) -> None:
 
     absent = registry.not_installed()
     rows = [(describe(cls), origin) for _, (cls, origin) in sorted(registry.items.items())]
-    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else ONE_LINE)
     if json:
         data = [
             {
@@ -52,16 +50,15 @@ def _print(title: str, registry: Registry[Any], json: bool) -> None:
             }
             for found, origin in rows
         ]  # fmt: skip
-        console.print_json(data=data, default=str)
+        console(ONE_LINE).print_json(data=data, default=str)
         return
     calibrated = any(found.calibration for found, _ in rows)
-    table = Table(title=title)
-    for column in ("name", "what it does", "options", *(["calibration"] if calibrated else []), "paper", "installed"):
-        table.add_column(column, overflow="fold")
+    columns = ("name", "what it does", "options", *(["calibration"] if calibrated else []), "paper", "installed")
+    table = folded_table(columns, title=title)
     for found, _ in rows:
         options = ", ".join(f"{name}={value}" if value != "" else f"{name}=''" for name, value in found.options.items())
         table.add_row(
             found.name, found.summary, options, *([found.calibration or ""] if calibrated else []), ", ".join(found.papers),
             absent.get(found.name, "yes"),
         )  # fmt: skip
-    console.print(table)
+    console(ONE_LINE).print(table)

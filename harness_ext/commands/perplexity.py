@@ -57,8 +57,8 @@ def perplexity(
         )  # fmt: skip
         measured = run(job)
         if json:
-            from rich.console import Console
+            from harness_ext.commands.printing import console
 
-            Console(markup=False, emoji=False, highlight=False).print_json(data=measured, default=str)
+            console().print_json(data=measured, default=str)
         else:
             typer.echo(summary(measured))

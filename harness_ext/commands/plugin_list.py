@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
     from harness_ext.plugins import Origin, Plugins
@@ -41,23 +41,18 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
         {"plugin": b.origin.entry_point, "distribution": b.origin.distribution, "version": b.origin.version, "reason": b.reason}
         for b in found.broken
     ]
-    console = Console(markup=False, emoji=False)
     if json:
-        console.print_json(data={"plugins": rows, "not loaded": broken})
+        console().print_json(data={"plugins": rows, "not loaded": broken})
         return
-    table = Table(title="Plugins")
-    for column in ("plugin", "distribution", "registers"):
-        table.add_column(column, overflow="fold")
+    table = folded_table(("plugin", "distribution", "registers"), title="Plugins")
     for row in rows:
         table.add_row(str(row["plugin"]), f"{row['distribution']} {row['version']}", _registers(row))
-    console.print(table)
+    console().print(table)
     if broken:
-        table = Table(title="Not loaded")
-        for column in ("plugin", "distribution", "why"):
-            table.add_column(column, overflow="fold")
+        table = folded_table(("plugin", "distribution", "why"), title="Not loaded")
         for entry in broken:
             table.add_row(entry["plugin"], f"{entry['distribution']} {entry['version']}", entry["reason"])
-        console.print(table)
+        console().print(table)
 
 
 def models() -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
+from harness_ext.commands.printing import console, folded_table
 from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, shortened
 from harness_ext.extras import require_extra
@@ -22,6 +19,9 @@ from harness_ext.sweep.processes import asked_for, join
 from harness_ext.sweep.refine import check_refine, in_words, refine
 from harness_ext.sweep.run import Checked, Engine, Prepared, Summary, run
 from harness_ext.sweep.scores import columns, score
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 200  # of tables in a file or a pipe
 
@@ -53,36 +53,36 @@ def sweep(
     out = Path(checked_fields.out).expanduser()
     trial_engine = None if dry_run and engine == "ray" else _engine(engine, address, share)
     join()
-    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+    screen = console(WIDTH)
     if dry_run:
         if ranks.is_first():
             checked = Checked(checked_fields)
-            _print_preview(console, checked, out)
+            _print_preview(screen, checked, out)
             if checked_fields.refine is not None:
-                console.print(in_words(checked_fields, checked.trials), soft_wrap=True)
+                screen.print(in_words(checked_fields, checked.trials), soft_wrap=True)
         return 0
     prepared = Prepared(checked_fields)
     if checked_fields.refine is None:
         summary = run(prepared, out, trial_engine)
     else:
-        prepared, summary = _refined(console, prepared, out, trial_engine)
+        prepared, summary = _refined(screen, prepared, out, trial_engine)
     if ranks.is_first():
         if summary.records:
-            _print_scores(console, prepared, summary)
-        console.print(str(summary), soft_wrap=True)
+            _print_scores(screen, prepared, summary)
+        screen.print(str(summary), soft_wrap=True)
         if summary.records:
             report = f"Next: {shlex.join(['harness-ext', 'report', str(out)])}"
-            console.print(report if prepared.sweep.tasks else f"The perplexities: {out / 'results.csv'}", soft_wrap=True)
+            screen.print(report if prepared.sweep.tasks else f"The perplexities: {out / 'results.csv'}", soft_wrap=True)
     return 1 if summary.failed else 0
 
 
-def _refined(console: Console, prepared: Prepared, out: Path, engine: Engine | None) -> tuple[Prepared, Summary]:
+def _refined(screen: Console, prepared: Prepared, out: Path, engine: Engine | None) -> tuple[Prepared, Summary]:
     """Runs the grid, and then further sparsities where they decide."""
     from harness_ext.report.refining import check_tasks, reached, sparsities_to_measure
 
     def say(line: str) -> None:
         if ranks.is_first():
-            console.print(line, soft_wrap=True)
+            screen.print(line, soft_wrap=True)
 
     sweep = prepared.sweep
     check_tasks(prepared)
@@ -110,37 +110,32 @@ def _engine(name: str, address: str | None, share: Mapping[str, float]) -> Engin
     return on_ray(address, cpus=share["cpus"], gpus=share["gpus"])
 
 
-def _print_scores(console: Console, prepared: Prepared, summary: Summary) -> None:
+def _print_scores(screen: Console, prepared: Prepared, summary: Summary) -> None:
     tasks = columns(summary.records.values())
-    table = Table(title="Scores")
-    table.add_column("trial", overflow="fold")
-    for task in tasks:
-        table.add_column(task, overflow="fold", justify="right")
+    table = folded_table(["trial", *tasks], right=tasks, title="Scores")
     for job in prepared.jobs:
         if record := summary.records.get(job.key):
             values = [score(record, task) for task in tasks]
             table.add_row(str(job.trial), *("" if value is None else f"{value:.4f}" for value in values))
-    console.print(table)
+    screen.print(table)
 
 
-def _print_preview(console: Console, checked: Checked, out: Path) -> None:
+def _print_preview(screen: Console, checked: Checked, out: Path) -> None:
     plan = preview(checked, out)
-    table = Table(title=f"{len(plan.rows)} trials")
-    for column in ("trial", "options", "seconds", "done"):
-        table.add_column(column, overflow="fold", justify="right" if column == "seconds" else "left")
+    table = folded_table(("trial", "options", "seconds", "done"), right=("seconds",), title=f"{len(plan.rows)} trials")
     for row in plan.rows:
         options = ", ".join(f"{name}={value}" for name, value in row.trial.arguments.items() if "." in name and name != "calibration.seed")
         seconds = "" if row.done else "?" if row.seconds is None else f"{row.seconds:.0f}" if row.seconds >= 1 else "<1"
         table.add_row(str(row.trial), options, seconds, "yes" if row.done else "")
-    console.print(table)
+    screen.print(table)
     texts = [f"{count} windows of {length} tokens" for count, length in dict.fromkeys(checked.windows.values())]
-    console.print(" and ".join([f"About {plan.requests.count} requests", *texts]) + " in each trial.")
+    screen.print(" and ".join([f"About {plan.requests.count} requests", *texts]) + " in each trial.")
     left = [row for row in plan.rows if not row.done]
     known = [row.seconds for row in left if row.seconds is not None]
     if not left:
-        console.print("All are done.")
+        screen.print("All are done.")
     elif known:
         rest = f" and {len(left) - len(known)} more" if len(known) < len(left) else ""
-        console.print(f"About {clock(math.ceil(sum(known)))} for {len(known)} trials{rest}, by {plan.basis}.")
+        screen.print(f"About {clock(math.ceil(sum(known)))} for {len(known)} trials{rest}, by {plan.basis}.")
     else:
-        console.print("The time cannot be estimated: the model cannot be made from its configuration.")
+        screen.print("The time cannot be estimated: the model cannot be made from its configuration.")

@@ -21,6 +21,7 @@ ARGUMENTS = (
     "system_instruction", "gen_kwargs", "limit", "samples", "batch_size", "max_batch_size", "device", "seed", *FLAGS,
 )  # fmt: skip
 """The arguments of ``lm_eval`` that can change a score, in the order of a command line."""
+SEED_NAMES = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")  # what results call them
 SEEDS = (0, 1234, 1234, 1234)  # lm-eval's defaults for Python, NumPy, torch and few-shot examples
 PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 PLAIN_TEXT = re.compile(r"(?:[A-Za-z_/~*]|\.{1,2}/)[A-Za-z0-9_./:@+~*-]*|[0-9]+:[0-9]+")

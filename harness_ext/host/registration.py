@@ -141,7 +141,7 @@ def _readers(manager: Any, names: Iterable[Any]) -> Iterator[tuple[str, tuple[st
             yield None
             continue
         config = entry.cfg or {}
-        source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")
+        source = _source(config)
         if source in SOURCES:
             arguments = config.get("dataset_kwargs") or {}
             yield name, import_module(source).reads(**arguments)
@@ -177,11 +177,16 @@ def _ours(manager: Any, names: Iterable[str]) -> Iterator[tuple[str, str, dict[s
     """The name of each task that is ours, the module that makes its items, and the values of its options."""
     for name in names:
         config = manager.task_index[name].cfg or {}
-        source = Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")  # lm-eval puts the YAML's folder before it
+        source = _source(config)
         if source in SOURCES:
             yield name, source, (config.get("metadata") or {}) | (manager.metadata or {}) | (config.get("dataset_kwargs") or {})
         elif "group" in config and isinstance(config.get("task"), list):
             yield from _ours(manager, [task for task in config["task"] if isinstance(task, str) and task in manager.task_index])
+
+
+def _source(config: Mapping[str, Any]) -> str:
+    """The module of the ``custom_dataset`` of a task. lm-eval puts the folder of the YAML before it."""
+    return Path(str(config.get("custom_dataset", ""))).name.removesuffix(".load")
 
 
 def _as_list(include_path: str | Path | Iterable[str | Path] | None) -> list[str | Path]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness_ext.host.command_line import lm_eval_command
+from harness_ext.host.command_line import SEED_NAMES, lm_eval_command
 
 UNTYPED_BATCH_SIZE = 1  # lm-eval passes the integer 1 if the user gave no batch size, and a string otherwise
-SEED_NAMES = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
 
 
 def command_of(results: Mapping[str, Any], model_args: Mapping[str, Any]) -> str:

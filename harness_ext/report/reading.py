@@ -12,6 +12,7 @@ from typing import Any
 
 from harness_ext.errors import shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
+from harness_ext.method.sparsity import Sparsity
 from harness_ext.report.answers import Answer, answers, chance_of
 from harness_ext.report.checkpoints import beside_weights, calibration_of, changed_before, joined, name_apart
 from harness_ext.report.commands import command_of
@@ -19,7 +20,7 @@ from harness_ext.report.margins import Margins, margins_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
-from harness_ext.sweep.scores import METRICS
+from harness_ext.sweep.scores import METRICS, is_number
 from harness_ext.weights.checkpoint_record import CHECKPOINT
 
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
@@ -88,7 +89,7 @@ def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRIC
         trial = LoadedTrial(
             source=str(record.folder), pretrained=name, pruning=pruning,
             calibration=calibration_of(pruning) if made_before else record.calibration,
-            ratio=_ratio(str(pruning["plan"]["sparsity"])) if made_before else record.ratio, parameters=record.parameters,
+            ratio=Sparsity.parse(pruning["plan"]["sparsity"]).ratio if made_before else record.ratio, parameters=record.parameters,
             command=record.command, versions=_versions(record.results, record.pruning), from_checkpoint=record.checkpoint is not None,
             limit=record.settings["limit"], bits=bits_of(record.results["config"], record.results["config"].get("model_args") or {}),
             date=record.results.get("date"),
@@ -132,7 +133,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
         calibration = str(arguments.get("calibration", calibration))
     trial = LoadedTrial(
         source=str(file), pretrained=name, pruning=pruning, calibration=calibration,
-        ratio=_ratio(str(plan["sparsity"])), parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
+        ratio=Sparsity.parse(plan["sparsity"]).ratio, parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"), bits=bits_of(config, arguments), date=results.get("date"),
         from_checkpoint=from_checkpoint,
     )  # fmt: skip
@@ -164,7 +165,7 @@ def _tasks(
             continue
         metric, name = chosen
         filter_name, value = name.partition(",")[2], scores[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not is_number(value) or not 0 <= value <= 1:
             gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
             continue
         stderr = scores.get(f"{metric}_stderr,{filter_name}")
@@ -189,9 +190,7 @@ def _tasks(
 def recall_of(scores: Mapping[str, Any]) -> dict[str, float]:
     """The scores of a task that ranks all answers of a relation, by name; nothing for another task."""
     plain = {
-        name.partition(",")[0]: float(value)
-        for name, value in scores.items()
-        if "," in name and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        name.partition(",")[0]: float(value) for name, value in scores.items() if "," in name and is_number(value) and math.isfinite(value)
     }
     return {name: value for name, value in plain.items() if not name.endswith("_stderr")} if "recall_at_5" in plain else {}
 
@@ -200,7 +199,7 @@ def _chance(task: str, metric: str, declared: Any, from_items: float | None, gap
     """The chance of a score, and whether it is known. It comes from the items, else from the metadata of the task; else it is 0."""
     if metric not in CHANCE_METRICS:
         return 0.0, True
-    usable = isinstance(declared, int | float) and not isinstance(declared, bool) and 0 <= declared < 1
+    usable = is_number(declared) and 0 <= declared < 1
     if from_items is None:
         return (float(declared), True) if usable else (0.0, False)
     if usable and not math.isclose(declared, from_items, abs_tol=1e-4):
@@ -278,11 +277,6 @@ def _arguments(model_args: Any) -> dict[str, Any]:
 
         return dict(simple_parse_args_string(model_args))
     return dict(model_args or {})
-
-
-def _ratio(text: str) -> float:
-    zeros, colon, group = text.partition(":")
-    return int(zeros) / int(group) if colon else float(text)
 
 
 def _sanitized(task: str) -> str:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from harness_ext.engine import ranks
-from harness_ext.host.command_line import SEEDS, lm_eval_command
+from harness_ext.host.command_line import SEED_NAMES, SEEDS, lm_eval_command
 from harness_ext.host.environment import environment_asked_once
 from harness_ext.host.registration import MODEL
 from harness_ext.sweep.dense import DenseModel
@@ -78,5 +78,4 @@ def _describe(results: Results, sweep: Sweep, trial: TrialSpec) -> None:
     for config in results["configs"].values():
         if isinstance(config.get("metadata"), dict):
             config["metadata"] = dict(trial.arguments) | config["metadata"]
-    names = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
-    results["config"] |= {"model": MODEL, "command": command(sweep, trial), **dict(zip(names, SEEDS, strict=True))}
+    results["config"] |= {"model": MODEL, "command": command(sweep, trial), **dict(zip(SEED_NAMES, SEEDS, strict=True))}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown
+from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown, with_type
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders, warn_of_unread
 from harness_ext.sweep.dense import RandomState, random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
@@ -277,7 +277,7 @@ def _task_errors(what: str) -> Iterator[None]:
     except HarnessExtError:
         raise
     except Exception as error:
-        raise TaskError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise TaskError(f"{what}: {with_type(error)}") from error
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.errors import BadOptionError, HarnessExtError, shortened
+from harness_ext.errors import BadOptionError, HarnessExtError, shortened, with_type
 from harness_ext.extras import require_extra
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.dense import DenseModel
@@ -69,7 +69,7 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
             try:
                 results, samples, measured, error = ray.get(ready[0])
             except ray.exceptions.RayError as failure:  # lost more often than Ray tries again
-                yield Outcome(job, error=TrialError(f"{type(failure).__name__}: {' '.join(str(failure).split())}"))
+                yield Outcome(job, error=TrialError(with_type(failure)))
                 continue
             if error:
                 yield Outcome(job, error=TrialError(error))
@@ -96,7 +96,7 @@ def work(sweep: Sweep, arguments: Mapping[str, Any], expected: Mapping[str, Any]
             dense.after_failure()
             raise
     except Exception as error:  # an error may be of a class that the driver cannot load
-        return None, None, {}, f"{type(error).__name__}: {' '.join(str(error).split())} ({_where(error)})"
+        return None, None, {}, f"{with_type(error)} ({_where(error)})"
 
 
 def _prepared(sweep: Sweep, pretrained: str) -> tuple[DenseModel, Items, str]:

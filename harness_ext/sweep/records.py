@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.atomic import writing
+from harness_ext.errors import with_type
 from harness_ext.sweep.identity import canonical, key
 from harness_ext.weights.checkpoint_record import CHECKPOINT, in_words, made
 
@@ -180,7 +181,7 @@ def read(folder: Path) -> TrialRecord:
             if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
                 raise CorruptError(f"{file} does not have its checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise CorruptError(with_type(error)) from error
     return TrialRecord(folder, {"checksum": written, **described})
 
 

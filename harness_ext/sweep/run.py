@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.engine import ranks
-from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.errors import BadOptionError, HarnessExtError, with_type
 from harness_ext.plugins import Plugins
 from harness_ext.sweep import estimate
 from harness_ext.sweep.dense import DenseModel
@@ -154,7 +154,7 @@ def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
                 else:
                     if folder:
                         folder.fail(job.key, job.trial, job.settings, outcome.error)
-                    summary.failed.append(f"{job.trial}: {type(outcome.error).__name__}: {' '.join(str(outcome.error).split())}")
+                    summary.failed.append(f"{job.trial}: {with_type(outcome.error)}")
                 display.end(job.key)
         if folder:
             folder.write_tables()

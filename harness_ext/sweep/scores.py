@@ -13,7 +13,7 @@ METRICS = ("acc", "exact_match", "acc_norm", "contains", "em", "f1")
 
 def headline(scores: dict[str, Any], metrics: Iterable[str] = METRICS) -> str | None:
     """The name of the score that stands for a task, such as ``acc,none``: of ``metrics``, or else the first that there is."""
-    names = [name for name, value in scores.items() if "," in name and not _is_error(name) and _is_number(value)]
+    names = [name for name, value in scores.items() if "," in name and not _is_error(name) and is_number(value)]
     chosen = (name for metric in metrics for name in names if name.partition(",")[0] == metric)
     return next(chosen, names[0] if names else None)
 
@@ -41,5 +41,6 @@ def _is_error(name: str) -> bool:
     return name.partition(",")[0].endswith("_stderr")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value of the results is a number: true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)

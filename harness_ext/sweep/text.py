@@ -9,6 +9,7 @@ from typing import Any
 
 from harness_ext.engine.perplexity import Perplexity, Protocol, perplexity, windows
 from harness_ext.errors import BadOptionError, HarnessExtError, shortened
+from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
@@ -49,8 +50,6 @@ def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[Tr
         HarnessExtError: the text is too short, or the window longer than a model takes; names the model.
     """
     from transformers import AutoTokenizer
-
-    from harness_ext.host.model_folder import model_folder
 
     shapes = {}
     for trial in {trial.pretrained: trial for trial in trials}.values():

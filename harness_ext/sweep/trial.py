@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.atomic import whole_folder, write_file, writing
+from harness_ext.errors import with_type
 from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import TRIALS, TrialRecord, checksum
 
@@ -72,7 +73,7 @@ def write_failure(out: Path, trial_key: str, trial: TrialSpec, settings: Mapping
     failure: dict[str, Any] = {
         "key": trial_key,
         "trial": str(trial),
-        "error": f"{type(error).__name__}: {' '.join(str(error).split())}",
+        "error": with_type(error),
         "traceback": trace,
     }
     failure |= {"arguments": dict(trial.arguments), "settings": dict(settings)}
