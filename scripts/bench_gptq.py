@@ -24,6 +24,7 @@ import typer
 
 import harness_ext
 from harness_ext.engine.layerwise import output_error
+from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 
 PEER = Path(__file__).parent / "bench_llmcompressor.py"
@@ -33,9 +34,7 @@ def load(pretrained: str, dtype: str) -> Any:
     """A registered model, or that of a folder."""
     from transformers import AutoModelForCausalLM
 
-    models = Plugins().models
-    folder = str(models.get(pretrained)[0]) if pretrained in models.items else pretrained
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    return AutoModelForCausalLM.from_pretrained(model_folder(Plugins(), pretrained), dtype=getattr(torch, dtype)).eval()
 
 
 def layers_of(model: Any) -> dict[str, harness_ext.LinearLayer]:

@@ -14,6 +14,7 @@ from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness_ext
+from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 
 PRUNERS = ("random", "magnitude", "wanda", "ria", "dsnot", "sparsegpt", "admm", "alps")
@@ -40,8 +41,7 @@ def main(
     sparsity: Annotated[str, typer.Option(help="One or more ratios or patterns, with commas.")] = "0.3,0.5,0.7",
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 64,
 ) -> None:
-    models = Plugins().models
-    path = str(models.get(pretrained)[0]) if pretrained in models.items else pretrained
+    path = model_folder(Plugins(), pretrained)
     rows = [
         "| pruner | sparsity | achieved | most weights off in a group | output error: mean | min | max | same masks twice | seconds |",
         "|" + "---|" * 9,

@@ -12,7 +12,6 @@ the file already are not computed again.
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import sys
 from pathlib import Path
@@ -29,6 +28,7 @@ from score_lab import SCORES, chance
 
 import harness_ext
 from harness_ext import StructuredPruner
+from harness_ext.engine.perplexity import perplexity
 from harness_ext.errors import HarnessExtError
 from harness_ext.plugins import Plugins
 
@@ -69,16 +69,6 @@ def trials(methods: str, sparsities: str) -> list[tuple[str, str]]:
         only = parse(method)[2]
         found += [(method.partition("@")[0], sparsity) for sparsity in ([only] if only else sparsities.split(","))]
     return found
-
-
-@torch.no_grad()
-def perplexity(model: Any, input_ids: torch.Tensor) -> float:
-    """Of all tokens but the first of each sequence; ``input_ids`` is int64 [samples, length]."""
-    total = 0.0
-    for batch in torch.split(input_ids, BATCH):
-        logits = model(batch, use_cache=False).logits[:, :-1].float()
-        total += float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum"))
-    return math.exp(total / (input_ids.numel() - len(input_ids)))
 
 
 def nonzero(model: Any) -> int:
@@ -127,7 +117,7 @@ def measure(method: str, sparsity: str, tokens: tuple[torch.Tensor, torch.Tensor
         errors = [layer["output_error"] for layer in record["layers"].values() if "output_error" in layer]
         row |= {"removed": 1 - nonzero(model) / dense, "seconds": record["seconds_pruning"]}
         row["error"] = statistics.fmean(errors) if errors else None
-    row["perplexity"] = perplexity(model, tokens[1])
+    row["perplexity"] = perplexity(model, tokens[1], batch_size=BATCH).value
     return row | (task_scores(model, tokenizer, tasks, items) if tasks else {})
 
 

@@ -24,13 +24,12 @@ from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
-from coverage_curves import Ability, critical
+from coverage_curves import BOOTSTRAP, Ability, critical
 from coverage_grids import critical_table, disparity_table, model_table
 from coverage_matching import matching_table
 
 from harness_ext.statistics import Curve, Scores, ability_critical, compare, disparity, over_seeds
 
-BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 Inside = tuple[bool, bool]  # the truth lies below the interval, above it
 TABLES: dict[str, Callable[[int, int], Iterator[Any]]] = {
     "grids": critical_table,

@@ -18,6 +18,7 @@ from scipy.special import ndtri
 
 Array = NDArray[np.float64]
 GRID = np.arange(10) / 10
+BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 
 
 def answers(generator: np.random.Generator, means: Array, items: int, rest: float) -> Array:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from coverage_curves import SHAPES, Array, answers
+from coverage_curves import BOOTSTRAP, SHAPES, Array, answers
 from scipy.stats import norm
 
 from harness_ext.statistics import Curve, Disparity, critical_sparsity, disparity, disparity_over_models
@@ -24,7 +24,6 @@ DROP = 0.05
 DENSE = 0.9
 LAST = 0.9
 REST = 0.1
-BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 RESAMPLES = 400
 POINTS = tuple(range(4, 13))
 ITEMS = (128, 256, 512, 1024, 2048)

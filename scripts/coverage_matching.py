@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from coverage_curves import GRID, Array
+from coverage_curves import BOOTSTRAP, GRID, Array
 from scipy.special import ndtr
 from scipy.stats import norm
 
 from harness_ext.statistics import Curve, Matching, disparity
 
-BOOTSTRAP = 10**9  # added to the seed of a simulation for that of its weights
 RESAMPLES = 400
 RAW_EVERY = 4  # one in so many simulations computes the disparity without matching as well
 REST = 0.5

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 import typer
-from bench_quality import perplexity
 from public_reference import Finish, prune_as_published
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness_ext
+from harness_ext.engine.perplexity import perplexity
 from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 
@@ -89,12 +89,7 @@ def real_model(pretrained: str, samples: int, windows: int) -> Real:
         raise typer.BadParameter(f"--samples {samples} --windows {windows}: Python's manual has {len(tokens)} tokens")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
     held_out = tokens[len(tokens) - windows * WINDOW :].view(windows, WINDOW)
-    return Real(model, tokens[: samples * LENGTH].view(samples, LENGTH), held_out, perplexity_of_windows(model, held_out))
-
-
-def perplexity_of_windows(model: Any, windows: torch.Tensor) -> float:
-    """One window at a time: the logits of all of them would take gigabytes."""
-    return math.exp(statistics.fmean(math.log(perplexity(model, window[None])) for window in windows))
+    return Real(model, tokens[: samples * LENGTH].view(samples, LENGTH), held_out, perplexity(model, held_out).value)
 
 
 def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: Finish, orders: int = 1) -> Whole:
@@ -117,6 +112,6 @@ def compare_whole(real: Real, method: str, sparsity: str, wrapper: Any, finish: 
                 pairs = [(first.weight, second.weight) for first, second in zip(one.layers, two.layers, strict=True)]
                 different.append(sum(int(((first == 0) != (second == 0)).sum()) for first, second in pairs))
                 places += sum(weight.numel() for weight, _ in pairs)
-        ours.append(perplexity_of_windows(own, real.held_out))
-        published.append(perplexity_of_windows(other, real.held_out))
+        ours.append(perplexity(own, real.held_out).value)
+        published.append(perplexity(other, real.held_out).value)
     return Whole(method, sparsity, different, places, real.perplexity, ours, published)
