@@ -1,4 +1,4 @@
-"""BlockCheckpoints of a pruning run, one for each decoder block, from which a run that was killed goes on."""
+"""Checkpoints of a pruning run, one for each decoder block, from which a run that was killed goes on."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from harness_ext.engine.kinds import KINDS
 from harness_ext.errors import BadOptionError, did_you_mean, shown
 
-SEPARATOR, OTHER_SEPARATOR = "+", ","  # in model_args of lm_eval, a comma ends the argument
+SEPARATOR = "+"  # not a comma, which in model_args of lm_eval ends the argument
 NOT = "!"
 WANTED = "want all, attention, ffn, or a glob such as '*.q_proj', or several joined by + with exclusions, such as 'all+!model.layers.0.*'"
 
