@@ -15,7 +15,7 @@ from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
 from harness_ext.report.reading import read
 from harness_ext.report.tables import csv_text
-from harness_ext.report.trials import LoadedTrial, ReportError, merge, of_limit, share_chances
+from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, merge, of_limit, share_chances
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
@@ -194,7 +194,7 @@ def _matched(names: tuple[str, str], first: dict[str, By], second: dict[str, By]
 def _described(trial: LoadedTrial) -> dict[str, str]:
     """All settings of a trial that an argument may name."""
     seed = {} if trial.seed is None else {"seed": str(trial.seed)}
-    settings = {name: value.strip('"') for name, value in trial.settings.items()}
+    settings = ({} if trial.is_dense else SWITCHES) | {name: value.strip('"') for name, value in trial.settings.items()}
     return {"pretrained": trial.pretrained, "sparsity": trial.sparsity} | settings | seed
 
 
@@ -238,7 +238,7 @@ def _names(sides: Sequence[Side], chosen: Sequence[Sequence[LoadedTrial]]) -> tu
 
 
 def _in_words(name: str, value: str) -> str:
-    return f"{value} bits" if name == "bits" else value if "." not in name else f"{name}={value}"
+    return f"{value} bits" if name == "bits" else f"{name}={value}" if "." in name or name in SWITCHES else value
 
 
 def _advice(path: Path) -> str:

@@ -25,7 +25,7 @@ class AtBits:
         low, high: the 95 % interval over items and calibration seeds; None without per-sample records, and where a task is not above
             chance in the dense model.
         dense_at_equal: the score of a dense model of as many bits, interpolated between the two nearest dense models, linearly in the
-            logarithm of bits. None if there is no dense model on both sides.
+            logarithm of bits. Dense models of equal bits count with their mean. None if there is no dense model on both sides.
     """
 
     pretrained: str

@@ -23,7 +23,8 @@ class SizedScore:
         low, high: the 95 % interval over items and calibration seeds; None without per-sample records, and where a task is not above
             chance in the dense model.
         dense_at_equal: the score of a dense model with as many parameters. It is interpolated between the two nearest dense models,
-            linearly in the logarithm of parameters. None if there is no dense model on both sides.
+            linearly in the logarithm of parameters. Dense models of one size count with their mean. None if there is no dense model on
+            both sides.
     """
 
     pretrained: str
@@ -139,12 +140,15 @@ def interval_of(
 
 
 def between(size_wanted: float, steps: Sequence[tuple[float, float]]) -> float | None:
-    """The score at a size, between dense models; None outside of their sizes.
+    """The score at a size, between dense models; None outside of their sizes. Models of one size, such as replicates, count with their mean.
 
     Args:
-        steps: size and score of each dense model, in rising order of the sizes.
+        steps: size and score of each dense model.
     """
-    sizes = [size for size, _ in steps]
+    by_size: dict[float, list[float]] = {}
+    for size, score in sorted(steps):
+        by_size.setdefault(size, []).append(score)
+    sizes = list(by_size)
     if not sizes[0] <= size_wanted <= sizes[-1]:
         return None
-    return float(np.interp(np.log(size_wanted), np.log(sizes), [score for _, score in steps]))
+    return float(np.interp(np.log(size_wanted), np.log(sizes), [np.mean(scores) for scores in by_size.values()]))

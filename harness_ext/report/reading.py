@@ -182,9 +182,22 @@ def _tasks(
             stderr=float(stderr) if isinstance(stderr, int | float) and math.isfinite(stderr) else None,
             count=count, chance=chance, chance_declared=chance_known, digests=digests, scores=items_read.scores,
             predictions=items_read.predictions, labels=items_read.labels, own_chance=items_read.chance, metadata=metadata,
-            margins=items_read.margins, recall=recall_of(scores),
+            margins=items_read.margins, recall=recall_of(scores), prompts=_prompts(task, results),
         )  # fmt: skip
     return task_scores
+
+
+def _prompts(task: str, results: Mapping[str, Any]) -> dict[str, str]:
+    """How prompts are made of the items of a task, in words by kind; only the kinds that the results tell."""
+    prompts = {}
+    if (shots := results.get("n-shot", {}).get(task)) is not None:
+        prompts["examples"] = f"{shots} few-shot examples"
+    if "chat_template_sha" in results:
+        prompts["template"] = "a chat template" if results["chat_template_sha"] else "no chat template"
+    if "system_instruction_sha" in results:
+        sha = results["system_instruction_sha"]
+        prompts["instruction"] = f"the system instruction {str(sha)[:8]}" if sha else "no system instruction"
+    return prompts
 
 
 def recall_of(scores: Mapping[str, Any]) -> dict[str, float]:

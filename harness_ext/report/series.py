@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness_ext.report.trials import LoadedTrial, ReportError, check_same
+from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, check_same
 
 
 @dataclass
@@ -144,7 +144,7 @@ def _label(series: Sequence[Series]) -> None:
         for name in names:
             if name in one.settings and len({other.settings.get(name) for other in series if _comparable(name, one, other)}) > 1:
                 value = one.settings[name]
-                parts.append(value.strip('"') if "." not in name else f"{name}={value}")
+                parts.append(f"{name}={value}" if "." in name or name in SWITCHES else value.strip('"'))
         one.label = ", ".join(parts)
     seen: dict[str, Series] = {}
     for one in series:
@@ -156,4 +156,4 @@ def _label(series: Sequence[Series]) -> None:
 def _comparable(name: str, one: Series, other: Series) -> bool:
     """Whether a setting can be compared between two series. Options of different methods cannot."""
     kind, dot, _ = name.partition(".")
-    return name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind))
+    return name in SWITCHES or name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind))

@@ -12,6 +12,7 @@ from harness_ext.report.margins import Margins
 
 CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
 ALL = "all"  # the limit of a trial that used all items
+SWITCHES = {"true_sequential": "false", "experts": "routed"}  # settings of a plan that are left out where they have these values
 
 
 class ReportError(HarnessExtError, ValueError):
@@ -30,6 +31,7 @@ class TaskScore:
         chance: score of a guess; 0 if it is unknown.
         chance_declared: whether the chance is known from the items or from the task.
         digests: digests of the items, by kind. Two results with equal digests of one kind are of the same items.
+        prompts: how prompts are made of the items, in words by kind: few-shot examples, chat template, system instruction.
         scores: score of each item by its id; None without per-sample records.
         predictions: answers to the items, see ``answers``; None if the records have none.
         labels: right answers in the same order; None if the records do not tell them.
@@ -56,6 +58,7 @@ class TaskScore:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     margins: Margins | None = None
     recall: Mapping[str, float] = field(default_factory=dict)
+    prompts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def corrected(self) -> float:
@@ -176,7 +179,8 @@ class LoadedTrial:
         settings |= {"bits": str(self.weight_bits)} if self.weight_bits is not None else {}
         if "before" in self.pruning:
             settings["before"] = str(self.pruning["before"]["words"])
-        settings |= {"true_sequential": "true"} if plan.get("true_sequential") else {}
+        switches = {name: str(plan[name]).lower() for name in SWITCHES if name in plan}
+        settings |= {name: value for name, value in switches.items() if value != SWITCHES[name]}
         return settings | {"precision": str(plan.get("precision", ""))}
 
     def columns(self, series: str | None) -> dict[str, Any]:
@@ -264,13 +268,18 @@ def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared:
         )
     if score.chance != compared.chance:
         raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")
+    for said in [(score.prompts[kind], compared.prompts[kind]) for kind in score.prompts if kind in compared.prompts]:
+        if said[0] != said[1]:
+            raise ReportError(f"task {score.task!r}: {said[0]} and {said[1]}, the prompts are not the same: {both}")
     if not same_items(score, compared):
         hint = f"; take those of one --limit: {_limit(one)} or {_limit(other)}" if one.limit != other.limit else ""
         raise ReportError(f"task {score.task!r}: {_items(score)} and {_items(compared)} are not the same items: {both}{hint}")
 
 
 def same_items(one: TaskScore, other: TaskScore) -> bool:
-    """Whether two results may be of the same items. Unknown counts, digests and ids are taken as equal."""
+    """Whether two results may be of the same items, with prompts that are made alike. What is unknown is taken as equal."""
+    if any(other.prompts.get(kind, words) != words for kind, words in one.prompts.items()):
+        return False
     if one.count is not None and other.count is not None and one.count != other.count:
         return False
     if any(other.digests.get(kind, digest) != digest for kind, digest in one.digests.items()):

@@ -16,6 +16,7 @@ from harness_ext.sweep.identity import key
 from harness_ext.sweep.records import checksum
 
 LAYERS = ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj")
+NAMED = ("pruner", "modules", "seed", "dense", "bits", "bits_of_model", "plan_entries")  # arguments of ``pruning``
 TASKS = {"lab_facts_closed": 0.25, "icl_linear": 0.5}
 
 
@@ -39,10 +40,11 @@ def pruning(
     dense: str = "d0",
     bits: int | None = None,
     bits_of_model: int | None = None,
+    plan_entries: dict[str, Any] | None = None,
 ):
     plan: dict[str, Any] = {"pruner": pruner, "pruner_options": {}, "sparsity": sparsity, "modules": modules, "allocation": "uniform"}
     plan |= {"allocation_options": {}, "precision": "float32"}
-    plan |= {} if bits is None else {"bits": bits}
+    plan |= ({} if bits is None else {"bits": bits}) | (plan_entries or {})
     if seed is not None:
         plan |= {"calibration": "self", "calibration_options": {"samples": 8, "seed": seed}}
     zeros = round(1000 * achieved)
@@ -99,7 +101,7 @@ def write_trial(
     out: Path, scores: dict[str, list[int]], sparsity: str = "0", *, pretrained: str = "tiny", logged: bool = True, **options: Any
 ):
     """A record as docs/sweep.md describes it; options are those of ``pruning`` and ``results``."""
-    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense", "bits", "bits_of_model") if name in options}
+    named = {name: options.pop(name) for name in NAMED if name in options}
     limit, answers = options.pop("limit", None), options.pop("answers", None)
     left, colon, of = sparsity.partition(":")
     ratio = int(left) / int(of) if colon else float(sparsity)
@@ -135,7 +137,7 @@ def write_plain(
 ) -> Path:
     """What ``lm_eval --output_path`` writes."""
     folder.mkdir(parents=True, exist_ok=True)
-    named = {name: options.pop(name) for name in ("pruner", "modules", "seed", "dense", "bits", "bits_of_model") if name in options}
+    named = {name: options.pop(name) for name in NAMED if name in options}
     answers = options.pop("answers", None)
     found = results(scores, pruning(sparsity, float(sparsity), **named), {"pretrained": "tiny", "sparsity": sparsity}, **options)
     if not logged:
