@@ -92,7 +92,8 @@ def refine(
         grown = _with(prepared, wanted)
         if summary.failed or len(grown.jobs) == len(prepared.jobs):
             break
-        added = sorted({trial.plan.sparsity.ratio for trial in grown.trials} - {trial.plan.sparsity.ratio for trial in prepared.trials})
+        before = {job.key for job in prepared.jobs}
+        added = sorted({job.trial.plan.sparsity.ratio for job in grown.jobs if job.key not in before})
         more = len(grown.jobs) - len(prepared.jobs)
         report(
             f"Round {number} of at most {limit.rounds}: {more} trials" + (f" at {', '.join(f'{one:g}' for one in added)}" if added else "")
@@ -109,7 +110,8 @@ def _with(prepared: Prepared, wanted: Mapping[str, Sequence[float]]) -> Prepared
     """The sweep with the trials that are wanted as well; one that is there, or is next to one that is, is not added."""
     there: dict[str, list[float]] = {}
     for trial in prepared.trials:
-        there.setdefault(method_of(trial.arguments), []).append(trial.plan.sparsity.ratio)
+        if not trial.plan.sparsity.pattern:  # which is another constraint than the ratio that it has
+            there.setdefault(method_of(trial.arguments), []).append(trial.plan.sparsity.ratio)
     new = {
         method: [place for place in map(rounded, places) if 0 < place < 1 and not _near(place, there.get(method, []))]
         for method, places in wanted.items()

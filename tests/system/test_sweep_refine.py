@@ -53,7 +53,7 @@ class Simulated:
             pruner = job.trial.plan.pruner.name if ratio else "magnitude"
             self.asked.append((pruner, ratio))
             values = {task: right(pruner, task, ratio) for task in TASKS}
-            record = report_folders.pruning(f"{ratio:g}", ratio, pruner=pruner)
+            record = report_folders.pruning(str(job.trial.plan.sparsity), ratio, pruner=pruner)
             results = report_folders.results(values, record, dict(job.trial.arguments), chance=CHANCE)
             results["config"]["command"] = "lm_eval"
             none = dict.fromkeys(("doc", "prompt_hash", "target_hash", "target", "resps", "filtered_resps"))
@@ -114,6 +114,13 @@ def test_what_it_does_at_most_is_said_and_kept(tmp_path: Path, width: float) -> 
     engine, _, lines = refined(tmp_path, width)
     assert len(engine.asked) - 3 <= limit.trials
     assert len(lines) <= limit.rounds
+
+
+def test_a_pattern_does_not_stand_for_the_ratio_that_it_has(tmp_path: Path) -> None:
+    engine, _, lines = refined(tmp_path, 0.05, sparsity=["0.2,0.8,2:4"])
+    assert engine.asked.count(("magnitude", 0.5)) == 2
+    assert all(high is not None and high - low <= 0.05 + 1e-9 for low, high in intervals(tmp_path).values())
+    assert any("0.5" in line for line in lines)
 
 
 def test_without_need_nothing_is_added(tmp_path: Path) -> None:
