@@ -9,6 +9,7 @@ import numpy as np
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.rows import Row
+from harness_ext.report.series import Series, label
 from harness_ext.report.trials import LoadedTrial
 from harness_ext.report.words import name_of, tasks_by_ability
 
@@ -57,21 +58,32 @@ def matrix(analysis: Analysis) -> Matrix:
     rows = {(id(row.trial), row.score.task): row for row in analysis.rows}
     labels = analysis.labels
     several = len({trial.pretrained for trial in analysis.trials}) > 1
+    loose = _in_no_curve([trial for trial in analysis.trials if not trial.is_dense and id(trial) not in labels], several)
     groups: dict[str, Group] = {}
     together: dict[tuple[str, str], list[LoadedTrial]] = {}
     for trial in sorted(analysis.trials, key=lambda trial: not trial.is_dense):
         if trial.is_dense:
             title, name = "nothing removed", trial.pretrained if several else "0"
         else:
-            method = f"{trial.pretrained}, {trial.plan['pruner']}" if several else str(trial.plan["pruner"])
-            title = labels.get(id(trial), f"{method} (in no curve)")
-            name = trial.sparsity if trial.pattern else f"{round(trial.achieved, 3):g}"
+            title = labels.get(id(trial)) or loose[id(trial)]
+            name = trial.sparsity if trial.pattern or id(trial) in loose else f"{round(trial.achieved, 3):g}"
             name = name if trial.weight_bits is None else f"{trial.weight_bits} bits"
         together.setdefault((title, name), []).append(trial)
     for title, name in sorted(together, key=lambda key: _order(key, analysis)):
         cells = [_cell([rows[id(trial), task] for trial in together[title, name] if (id(trial), task) in rows]) for task in tasks]
         groups.setdefault(title, Group(title)).rows.append((name, cells))
     return Matrix([(name_of(ability), len(group)) for ability, group in by_ability.items()], tasks, list(groups.values()))
+
+
+def _in_no_curve(trials: Sequence[LoadedTrial], several: bool) -> dict[int, str]:
+    """A title for each setting of trials that are in no curve, by the ``id`` of the trial."""
+    by_setting: dict[str, Series] = {}
+    of_trial = {}
+    for trial in trials:
+        key = repr((trial.dense_digest, sorted(trial.settings.items())))
+        of_trial[id(trial)] = by_setting.setdefault(key, Series(trial.dense_digest, trial.pretrained, trial.settings, None))
+    label(list(by_setting.values()), several=several)
+    return {trial: f"{series.label} (in no curve)" for trial, series in of_trial.items()}
 
 
 def _order(key: tuple[str, str], analysis: Analysis) -> tuple[int, float]:

@@ -74,7 +74,7 @@ def collect(trials: Sequence[LoadedTrial], axis: str = "sparsity") -> tuple[list
         by_seed[trial.seed] = trial
     ordered = sorted(series_by_key.values(), key=_place)
     quantised = _over_bits(trials, dense)
-    _label([*ordered, *quantised])
+    label([*ordered, *quantised])
     if quantised:
         gaps.append(
             f"no critical sparsity and no disparity of {', '.join(series.label for series in quantised)}: bits are not a sparsity; the "
@@ -130,9 +130,13 @@ def check_comparable(trials: Sequence[LoadedTrial]) -> None:
                 check_same(first_trial, compared, trial, score)
 
 
-def _label(series: Sequence[Series]) -> None:
-    """Gives each series a label: the method, and the other settings that differ among the series."""
-    several = len({one.model for one in series}) > 1
+def label(series: Sequence[Series], *, several: bool | None = None) -> None:
+    """Gives each series a label: the method, and the other settings that differ among the series.
+
+    Args:
+        several: whether labels name the model; by default, if the series are of several models.
+    """
+    several = len({one.model for one in series}) > 1 if several is None else several
     names = dict.fromkeys(name for one in series for name in one.settings if name not in ("pruner", "sparsity", "before"))
     for one in series:
         parts = [one.pretrained] if several else []

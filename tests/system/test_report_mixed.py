@@ -13,6 +13,7 @@ from harness_ext.report import ReportError
 from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.compare import compare_results
+from harness_ext.report.matrix import matrix
 from harness_ext.report.reading import read
 from harness_ext.report.tables import tables
 from harness_ext.report.trials import merge
@@ -99,3 +100,19 @@ def test_dense_models_with_other_prompts_are_not_in_one_ladder(tmp_path: Path) -
     done = analysed(tmp_path)
     assert not done.sized_scores
     assert any("lab_facts_closed is not in the ladder" in gap for gap in done.gaps)
+
+
+def test_scores_of_other_settings_are_not_averaged_as_seeds_where_there_is_no_curve(tmp_path: Path) -> None:
+    write_trial(tmp_path, both_tasks(0.0))
+    settings = {"all": 0.8, "attention": 0.3, "ffn": 0.6}
+    for modules, like in settings.items():
+        for seed in (0, 1):
+            write_trial(tmp_path, both_tasks(like), "2:4", pruner="sparsegpt", modules=modules, seed=seed)
+    found = matrix(analysed(tmp_path))
+    groups = {group.title: dict(group.rows) for group in found.groups if group.title != "nothing removed"}
+    assert groups.keys() == {f"sparsegpt, {modules} (in no curve)" for modules in settings}
+    for modules, like in settings.items():
+        cell = groups[f"sparsegpt, {modules} (in no curve)"]["2:4"][found.tasks.index("lab_facts_closed")]
+        assert cell is not None
+        assert cell.text == f"{np.mean(RECALL[like]):.2f}"
+        assert "mean of 2 seeds" in cell.said
