@@ -140,7 +140,9 @@ def interval_of(
 
 
 def between(size_wanted: float, steps: Sequence[tuple[float, float]]) -> float | None:
-    """The score at a size, between dense models; None outside of their sizes. Models of one size, such as replicates, count with their mean.
+    """The score at a size, between dense models; None outside of their sizes.
+
+    Models of one size, such as replicates, count with their mean.
 
     Args:
         steps: size and score of each dense model.

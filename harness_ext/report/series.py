@@ -160,4 +160,4 @@ def label(series: Sequence[Series], *, several: bool | None = None) -> None:
 def _comparable(name: str, one: Series, other: Series) -> bool:
     """Whether a setting can be compared between two series. Options of different methods cannot."""
     kind, dot, _ = name.partition(".")
-    return name in SWITCHES or name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind))
+    return name in SWITCHES or (name in other.settings and (not dot or one.settings.get(kind) == other.settings.get(kind)))
