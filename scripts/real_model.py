@@ -5,6 +5,7 @@ python scripts/real_model.py runs/real --page docs/real-model.md
 
 from __future__ import annotations
 
+import itertools
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import jinja2
 import real_bits
 import typer
+import yaml
 from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
 
@@ -176,6 +178,24 @@ def equal_rows(results: Results) -> list[list[str]]:
     return rows
 
 
+def not_measured(results: Results, grids: Path) -> list[str]:
+    """The ways of the grids in a folder of which there is no trial, in words."""
+    measured = {way for scores in results.abilities.values() for way in scores.pruned}
+    ways = []
+    for grid in sorted(grids.glob("*.yaml")):
+        fields = yaml.safe_load(grid.read_text(encoding="utf-8"))
+        pruners, modules, bits = (
+            listed(fields.get(name, default)) for name, default in (("pruner", ""), ("modules", "all"), ("bits", None))
+        )
+        ways += [Way(*way) for way in itertools.product(pruners, modules, bits)]
+    return [f"{way.name}{'' if way.modules == 'all' else f' of {way.modules}'}" for way in dict.fromkeys(ways) if way not in measured]
+
+
+def listed(value: Any) -> list[Any]:
+    """The values of a field of a grid, which may be one."""
+    return value if isinstance(value, list) else [value]
+
+
 def main(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/real_model.sh.")],
     page: Annotated[Path, typer.Option(help="The page to write; the figure goes beside it.")],
@@ -203,6 +223,7 @@ def main(
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
+        missing=not_measured(results, HERE / "real_model" / grids),
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {results.trials} trials")

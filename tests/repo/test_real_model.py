@@ -141,6 +141,12 @@ def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp
     assert (tmp_path / "page-bits.png").stat().st_size > 1000
 
 
+def test_what_the_grids_have_and_the_sweeps_have_not_is_said(folder: Path, tmp_path: Path) -> None:
+    for name, text in (("a", "pruner: [wanda, alps]"), ("b", "pruner: wanda\nmodules: [ffn]"), ("c", "pruner: gptq\nbits: [4]")):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    assert real_model.not_measured(read([folder / "pruning"]), tmp_path) == ["alps", "wanda of ffn", "gptq, 4 bits"]
+
+
 def test_perplexity_is_the_mean_over_seeds(tmp_path: Path) -> None:
     options = {"answers": answers(), "pretrained": "smollm2-135m"}
     for ratio, seed, value in (("0", None, 8.0), ("0.5", 0, 20.0), ("0.5", 1, 30.0)):
