@@ -10,7 +10,7 @@ from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way
 
 from harness_ext.extras import require_extra
 from harness_ext.report.drawing import STYLE, legend, panels, style
-from harness_ext.statistics import Estimate, StatisticsError, ability_curve
+from harness_ext.statistics import Estimate, ability_curve
 
 SHOWN = (RECALL, READING, OVERRIDE, WORDS)
 KEPT = 0.95
@@ -37,13 +37,10 @@ def line_of(way: Way, ratio: float) -> str:
 def points(results: Results) -> list[Point]:
     """All models whose linear layers were changed everywhere and whose bits are known; bits falling within a line."""
     found: dict[tuple[Way, float], dict[str, Estimate]] = {}
-    for ability in (name for name in SHOWN if name in results.abilities):
+    for ability in (name for name in SHOWN if name in results.abilities and results.abilities[name].above_chance):
         scores = results.abilities[ability]
         for way in (way for way in scores.pruned if way.modules == "all"):
-            try:
-                curve = scores.curve(way, ability)
-            except StatisticsError:  # the dense model is not above chance
-                continue
+            curve = scores.curve(way, ability)
             if curve is None:
                 continue
             summary = ability_curve([curve], corrected=True)

@@ -46,16 +46,9 @@ def told(estimate: Estimate) -> str:
 
 
 def curves(results: Results, way: Way) -> dict[str, Any]:
-    """The curve of each ability that was measured and is above chance in the dense model."""
-    found = {}
-    for ability, scores in results.abilities.items():
-        try:
-            curve = scores.curve(way, ability)
-        except StatisticsError:  # not above chance: nothing to lose
-            continue
-        if curve is not None:
-            found[ability] = curve
-    return found
+    """The curve of each ability that was measured and is above chance in the dense model. Without that, there is nothing to lose."""
+    found = {name: scores.curve(way, name) for name, scores in results.abilities.items() if scores.above_chance}
+    return {ability: curve for ability, curve in found.items() if curve is not None}
 
 
 def score_rows(results: Results) -> list[list[str]]:
@@ -223,6 +216,7 @@ def main(
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
+        at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")

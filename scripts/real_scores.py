@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from harness_ext.report.axis import bits_of_model
 from harness_ext.report.reading import read_records
@@ -51,6 +52,12 @@ class Scores:
     dense: dict[Any, float] = field(default_factory=dict)
     pruned: dict[Way, dict[float, dict[int, dict[Any, float]]]] = field(default_factory=dict)
     """By way, sparsity, calibration seed and item. The sparsity is 0 where weights were quantised and none removed."""
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the dense model is above chance, by an exact one-sided binomial test at 5 %."""
+        right = round(sum(self.dense.values()))
+        return float(stats.binomtest(right, len(self.dense), self.chance, alternative="greater").pvalue) <= 0.05
 
     def curve(self, way: Way, name: str) -> Curve | None:
         """The curve over all measured sparsities, with the calibration seeds that all of them have; None where nothing was measured.
@@ -108,7 +115,7 @@ def read(folders: Iterable[Path]) -> Results:
     for record in sorted(records, key=lambda record: not record.is_dense):
         for task in record.tasks:
             rows = [row for row in record.samples(task) if row["filter"] == "none"]
-            scores = abilities.setdefault(ABILITIES[task], Scores(float(np.mean([1 / len(row["filtered_resps"]) for row in rows]))))
+            scores = abilities.setdefault(ABILITIES[task], Scores(chance_of(task, rows)))
             by_item = {row.get("id", row["doc_id"]): float(row["acc"]) for row in rows}
             if record.is_dense:
                 scores.dense.update(by_item)
@@ -130,6 +137,11 @@ def read(folders: Iterable[Path]) -> Results:
         len(records),
         sum(sum(record.seconds.values()) for record in records) / 60,
     )
+
+
+def chance_of(task: str, rows: Sequence[Mapping[str, Any]]) -> float:
+    """The score of a guess: among the choices of each item, or among the four values that a prompt of ``kv_4`` shows."""
+    return 1 / 4 if task == "kv_4" else float(np.mean([1 / len(row["filtered_resps"]) for row in rows]))
 
 
 def way_of(record: TrialRecord) -> Way:

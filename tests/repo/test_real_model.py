@@ -168,6 +168,17 @@ def test_an_ability_at_chance_has_no_critical_sparsity(tmp_path: Path) -> None:
     assert real_model.score_rows(found)[1][4] == f"{np.mean(values):.2f}"
 
 
+@pytest.mark.parametrize(("right", "measured"), [(0.27, False), (0.45, True)])
+def test_who_names_any_value_of_the_prompt_looks_up_nothing(tmp_path: Path, right: float, measured: bool) -> None:
+    values = (np.arange(ITEMS) < right * ITEMS).astype(int).tolist()
+    shown = {"kv_4": [{"id": f"kv{item}", "filtered_resps": [0] * 16} for item in range(ITEMS)]}
+    for ratio in ("0", "0.5"):
+        write_trial(tmp_path / "pruning", {"kv_4": values}, ratio, answers=shown)
+    found = read([tmp_path / "pruning"])
+    assert found.abilities["lookup"].above_chance == measured
+    assert list(real_model.curves(found, Way("magnitude"))) == ["lookup"] * measured
+
+
 def test_no_dense_model_is_said(tmp_path: Path) -> None:
     write_trial(tmp_path / "pruning", {"lre_closed_4shot": [1] * ITEMS}, "0.5", answers=answers())
     with pytest.raises(ValueError, match="dense"):
