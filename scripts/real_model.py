@@ -153,7 +153,7 @@ def draw(results: Results, ways: list[Way], path: Path) -> None:
             panel.grid(color="#dddddd")
         panels[0].set_ylabel("score corrected for chance")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import paper_claims
 import paper_figures
 from paper_bits import LARGEST, Way
 from paper_scores import ABILITIES, TASKS, chance
+
+from harness_ext.report.trials import LoadedTrial, TaskScore
 
 PARAMETERS = {"lab-m": 1000, "lab-xs": 300}
 
@@ -80,45 +82,29 @@ def test_a_training_seed_that_is_missing_is_an_error(found):
         paper_bits.rows_of(found)
 
 
-@dataclass
-class Score:
-    value: float
-    metric: str
-
-
-@dataclass
-class Trial:
-    """The parts of a trial of a report that are read."""
-
-    pretrained: str
-    plan: dict[str, Any]
-    ratio: float = 0.0
-    weight_bits: int | None = None
-    tasks: dict[str, Score] = field(default_factory=dict)
-    bits: float = 16.0
-    pruning: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.parameters = PARAMETERS[Path(self.pretrained).parent.name.rpartition("-")[0]]
-        self.name = f"{self.pretrained} {self.plan}"
-        if self.weight_bits:
-            self.pruning = {"quantisation": {"bits_of_model": self.parameters * self.weight_bits}}
-        self.tasks = {task: Score((1 + chance(task, metric)) / 2, metric) for task in TASKS for metric in [_metric(task)]}
-
-    @property
-    def is_dense(self) -> bool:
-        return self.ratio == 0 and self.weight_bits is None
-
-
-def _metric(task: str) -> str:
-    return "exact_match" if task.startswith("lab_") else "acc"
+def trial(size: str, pruner: str = "", ratio: float = 0.0, bits: int | None = None) -> LoadedTrial:
+    """A trial of seed 0 that scores half of what can be scored above chance."""
+    parameters = PARAMETERS[size]
+    pruning: dict[str, Any] = {"plan": {"sparsity": f"{ratio:g}", "pruner": pruner} | ({"bits": bits} if bits else {}), "layers": {}}
+    if bits:
+        pruning["quantisation"] = {"bits_of_model": parameters * bits}
+    made = LoadedTrial(
+        source="", pretrained=f"build/{size}-0/model", pruning=pruning, calibration=None, ratio=ratio, parameters=parameters, command="",
+        versions={}, bits=16.0,
+    )  # fmt: skip
+    for task in TASKS:
+        metric = "exact_match" if task.startswith("lab_") else "acc"
+        made.tasks[task] = TaskScore(
+            task=task, version="1", metric=metric, filter="none", value=(1 + chance(task, metric)) / 2, stderr=None, count=None, chance=0.0,
+            chance_declared=True, digests={}, scores=None,
+        )  # fmt: skip
+    return made
 
 
 def test_trials_are_told_apart_by_size_method_bits_and_sparsity_and_corrected_for_chance():
     trials = [
-        Trial("build/lab-m-0/model", {}), Trial("build/lab-m-0/model", {"pruner": "sparsegpt"}, 0.3), Trial("build/lab-xs-0/model", {}),
-        Trial("build/lab-m-0/model", {"pruner": "gptq"}, weight_bits=4), Trial("build/lab-m-0/model", {"pruner": "gptq"}, 0.3, 4),
-        Trial("build/lab-xs-0/model", {"pruner": "sparsegpt"}, 0.3),  # of other tables
+        trial("lab-m"), trial("lab-m", "sparsegpt", 0.3), trial("lab-xs"), trial("lab-m", "gptq", bits=4), trial("lab-m", "gptq", 0.3, 4),
+        trial("lab-xs", "sparsegpt", 0.3),  # of other tables
     ]  # fmt: skip
     found = paper_bits.collected(trials)
     assert list(found) == [
@@ -131,8 +117,9 @@ def test_trials_are_told_apart_by_size_method_bits_and_sparsity_and_corrected_fo
     assert found[Way("lab-m")][0][0] == 16_000
     assert found[Way("lab-m", "gptq", 4)][0][0] == 4000
     assert found[Way("lab-m")][0][1] == pytest.approx(dict.fromkeys(ABILITIES, 0.5))
-    trials[-1] = Trial("build/lab-m-0/model", {})
-    trials[-1].tasks["icl_nn"].value = 0.9
+    other = trial("lab-m")
+    other.tasks["icl_nn"] = replace(other.tasks["icl_nn"], value=0.9)
+    trials[-1] = other
     with pytest.raises(ValueError, match="two results differ"):
         paper_bits.collected(trials)
 

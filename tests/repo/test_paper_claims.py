@@ -372,7 +372,7 @@ def test_a_grid_has_known_fields_and_all_grids_of_a_size_have_the_same_items(gri
         assert fields["metadata"] == read_fields(grid.with_name("pruning.yaml"))["metadata"]
         assert fields["tasks"] == list(TASKS)
     of_several = {"ladder": ["lab-xs", "lab-s", "lab-s4"], "difficulty": ["lab-m", "lab-s4", "lab-s", "lab-xs"], "family": None}
-    of_several |= {"loads-recall": None, "loads-context": None}
+    of_several |= dict.fromkeys(("loads-recall", "loads-context", "bits", "bits-sparse", "bits-sizes"))
     assert fields.get("pretrained") == of_several.get(grid.stem, "lab-m")
 
 
