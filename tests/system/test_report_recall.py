@@ -68,8 +68,8 @@ def test_without_such_tasks_there_is_neither(tmp_path: Path) -> None:
 
 def test_the_chance_of_a_task_that_ranks_all_answers_is_that_of_its_choices(tmp_path: Path) -> None:
     """Its records hold the ranks of all answers of the relation, twice. Recognition is among the choices."""
-    swept = {"pretrained": ["lab-xs"], "pruner": ["magnitude"], "sparsity": ["0", "0.5"], "tasks": ["lab_facts_recall"], "limit": "3"}
-    run_sweep(tmp_path / "run", **swept)
+    swept = {"pretrained": ["lab-xs"], "pruner": ["magnitude"], "sparsity": ["0", "0.5"], "tasks": ["lab_facts_recall"]}
+    run_sweep(tmp_path / "run", metadata={"facts_items": 4}, **swept)
     done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
     assert {row["recognition_chance"] for row in rows(tmp_path / "out", "recall")} == {"0.0625"}
     assert {row["chance"] for row in rows(tmp_path / "out", "scores")} == {"0.0625"}
