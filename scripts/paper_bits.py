@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,12 @@ def fewest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each line and ability: the row with the fewest bits down to which every mean keeps ``KEPT`` of the dense score, or None."""
     found = []
     for line in dict.fromkeys(row["line"] for row in rows):
-        kept: dict[str, Any] = {}
-        for ability in ("recall", "in-context"):
-            kept[ability] = None
-            for row in sorted((row for row in rows if row["line"] == line), key=lambda row: -row["bits"]):
-                if row["kept"][ability].mean < KEPT:
-                    break
-                kept[ability] = row
-        found.append({"line": line, **kept})
+        falling = sorted((row for row in rows if row["line"] == line), key=lambda row: -row["bits"])
+        kept = {
+            ability: list(takewhile(lambda row, ability=ability: row["kept"][ability].mean >= KEPT, falling))
+            for ability in ("recall", "in-context")
+        }
+        found.append({"line": line} | {ability: larger[-1] if larger else None for ability, larger in kept.items()})
     return found
 
 

@@ -280,7 +280,8 @@ def collapse(scores: Scores) -> Claim:
     return Claim(
         "This model loses more of its function learning above 0.7 than below",
         "falls sharply, not gradually, above 0.7 (P: a reviewer)",
-        "chance-corrected, the interval of the share of the loss up to 0.9 that comes after 0.7 lies above one half, with both methods",
+        "the interval of the share of the loss up to 0.9 that comes after 0.7 lies above one half, with both methods. Scores are "
+        "chance-corrected",
         lines, lines,
         note=functions_kept(scores),
     )  # fmt: skip
@@ -323,9 +324,10 @@ def rises(scores: Scores) -> Claim:
     return Claim(
         "Some in-context scores of this model rise under pruning",
         "seen in some cases, not tested (N)",
-        f"McNemar's exact test of each of the {len(cells)} cells (in-context task, method, sparsity; first calibration seed) with Holm's "
-        "correction over all cells: at least one score is significantly higher than dense. The reverse: all simultaneous upper ends are "
-        f"below {100 * LEAST_RISE:g} point. The table has the cells that rise, or else the three largest changes",
+        "at least one score is significantly higher than dense, by McNemar's exact test with Holm's correction over all "
+        f"{len(cells)} cells. A cell is an in-context task, a method and a sparsity, with the first calibration seed. The reverse: all "
+        f"simultaneous upper ends are below {100 * LEAST_RISE:g} point. The table has the cells that rise, or else the three largest "
+        "changes",
         seen, [], outcome,
     )  # fmt: skip
 
@@ -353,8 +355,8 @@ def calibration(scores: Scores) -> list[Claim]:
         Claim(
             "Recall of this model fails before its mean in-context ability, with each of three calibration texts",
             "not in the paper, which does not name its calibration text",
-            "with SparseGPT, in-context ability outlasts recall with each of three texts of 64 sequences of 384 tokens: written by the "
-            "dense model (self), facts, functions. Scores are chance-corrected, the drop is 5 %",
+            "with SparseGPT, in-context ability outlasts recall with each of three texts. These are text of the dense model (self), "
+            "facts, and functions, each 64 sequences of 384 tokens. Scores are chance-corrected, the drop is 5 %",
             same, same,
             note=" ".join(
                 [TEXTS_NOTE, *(before_recall(scores, name, cell) for name, cell in cells.items())]
@@ -364,7 +366,7 @@ def calibration(scores: Scores) -> list[Claim]:
         Claim(
             "Calibrating on one ability's text keeps that ability of this model longer",
             "not in the paper; text formatted as in-context examples is reported to help broadly (arXiv 2410.07461, P)",
-            "with SparseGPT, recall lasts longer when calibrated on facts than on the model's own text (self), and functions last longer "
+            "with SparseGPT, recall lasts longer when calibrated on facts than on the model's own text (self). Functions last longer "
             "when calibrated on functions. Scores are chance-corrected, the drop is 5 %, and intervals are Bonferroni-corrected for "
             f"{len(pairs)} comparisons. The other lines do not count",
             list(changes.values()), [changes[key] for key in (("recall", "facts"), ("functions", "functions"))],

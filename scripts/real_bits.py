@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,10 @@ def fewest_rows(results: Results) -> list[list[str]]:
     for line in dict.fromkeys(point.line for point in made):
         cells = []
         for ability in SHOWN:
-            of_dense = dense_score(results, ability)
-            kept = None
-            for point in (point for point in made if point.line == line):
-                if of_dense is None or ability not in point.scores or point.scores[ability].value < KEPT * of_dense:
-                    break
-                kept = point
-            cells.append("none" if kept is None else f"{kept.bits / 1e6:,.0f} M ({kept.amount})")
+            least = KEPT * (dense_score(results, ability) or 0.0)
+            measured = [point for point in made if point.line == line and ability in point.scores]
+            kept = list(takewhile(lambda point, ability=ability, least=least: point.scores[ability].value >= least, measured))
+            cells.append(f"{kept[-1].bits / 1e6:,.0f} M ({kept[-1].amount})" if kept else "none")
         rows.append([line, *cells])
     return rows
 

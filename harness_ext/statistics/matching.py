@@ -134,8 +134,8 @@ class Matching:
     the chance of a guess.
 
     The range of margins that both abilities have is cut into strata, at quantiles of the margins of both (coarsened exact matching: Iacus,
-    King and Porro, Political Analysis 20, 2012, 1-24). Strata wider than half a standard deviation are cut again. In a stratum with a
-    share f of recall and a share g of the in-context ability, an item of recall is weighted by g / (f + g), and one of the in-context
+    King and Porro, Political Analysis 20, 2012, 1-24). Strata wider than half a standard deviation are cut again. Let f be the share of
+    recall in a stratum, and g that of the in-context ability. An item of recall is then weighted by g / (f + g), and one of the in-context
     ability by f / (f + g). These are the overlap weights (Li, Morgan and Zaslavsky, JASA 113, 2018, 390-400) of an ability given the
     stratum. Both abilities then have the same shares of strata, f g / (f + g), and strata of one ability alone have no weight. Shares count
     an item as it counts in the score of its ability.
