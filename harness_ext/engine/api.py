@@ -128,11 +128,16 @@ def prune(
     model.eval()
     try:
         placement = None
-        if device is not None and device != model.device:
+        if device is not None and not _names(device, model.device):
             placement = OneBlockOnDevice(model, find_blocks(model), device)
         return apply(plan, model, tokenizer, measure_error=measure_error, placement=placement)
     finally:
         model.train(training)
+
+
+def _names(device: torch.device, place: torch.device) -> bool:
+    """Whether a device that a user names is the one where the model is: ``cuda`` names any GPU."""
+    return device == place or (device.index is None and device.type == place.type)
 
 
 def _device(device: str | torch.device | None) -> torch.device | None:

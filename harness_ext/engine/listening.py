@@ -122,7 +122,7 @@ class Listening:
     def __enter__(self) -> Listening:
         self._stack = ExitStack()
         for layer in self.called:
-            self._stack.callback(layer.module.register_forward_pre_hook(self._hook(layer)).remove)
+            self._stack.callback(layer.module.register_forward_pre_hook(self._hook(layer), with_kwargs=True).remove)
         if self.every_token:
             self._stack.enter_context(self.every_token)
         if self.multiplied:
@@ -150,9 +150,9 @@ class Listening:
         if first:
             self.once = self._can_stop() and all(count == 1 for count in self.calls.values())
 
-    def _hook(self, layer: LinearLayer) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            inputs = args[0]
+    def _hook(self, layer: LinearLayer) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            (inputs,) = (*args, *kwargs.values())
             if self._is_muted(layer):
                 return
             self.calls[layer.name] += 1

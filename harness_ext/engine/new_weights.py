@@ -79,7 +79,7 @@ class Pruning(NewWeights):
         return [self._pruner.prune(weights[0], sparsities[0], statistic)]
 
     def without_inputs(self, weight: torch.Tensor, sparsity: Sparsity) -> Any:
-        return weight.masked_fill(sparsity.mask(weight.abs(), self._pruner.group), 0)
+        return weight.masked_fill(sparsity.mask(weight.abs(), self._pruner.compared_within()), 0)
 
     def checked(
         self, result: Any, given: torch.Tensor, dense: torch.Tensor, dtype: torch.dtype, sparsity: Sparsity, blame: str
@@ -112,7 +112,7 @@ class Quantising(NewWeights):
     ) -> NewWeight:
         new = dequantise(result, given, dense, dtype, self._quantizer, self._bits, sparsity, blame)
         counts = record.quantised_counts(self._quantizer, self._bits, sparsity, dense.shape, result.group_of is not None, new)
-        return NewWeight(new.weight, checks.json_notes(result.notes, blame), lambda _: counts)
+        return NewWeight(new.weight, checks.json_notes(result.notes, blame), lambda layer: {"kind": layer.kind} | counts)
 
 
 def _check_finite(weights: Sequence[torch.Tensor]) -> None:

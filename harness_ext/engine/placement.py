@@ -121,11 +121,12 @@ class OneBlockOnDevice(Placement):
         self._held[number] = write
         try:
             yield
-        finally:
-            write = self._held.pop(number)
             for name, tensor in tensors.items():
-                if write or not isinstance(tensor, torch.nn.Parameter):
+                if self._held[number] or not isinstance(tensor, torch.nn.Parameter):
                     at_home[name].copy_(tensor.data)
+        finally:
+            del self._held[number]
+            for name, tensor in tensors.items():
                 tensor.data = at_home[name]
 
     def _look_ahead(self, number: int, held: Mapping[str, torch.Tensor]) -> None:

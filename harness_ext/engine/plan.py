@@ -277,7 +277,7 @@ def _made(base: type[P], registry: Registry[type[P]], given: str | P, options: M
 
 def _is_file(name: str, registry: Registry[Any]) -> bool:
     """Whether a name is meant as that of a file: it has a suffix, or spaces, or is there."""
-    return name not in registry.items and bool(Path(name).suffix or len(name.split()) > 1 or os.path.isfile(name))
+    return name not in registry.items and bool(Path(name).suffix or len(name.split()) > 1 or os.path.isfile(os.path.expanduser(name)))
 
 
 def _with_path(argument: str, path: str, options: Mapping[str, Any] | None) -> dict[str, Any]:

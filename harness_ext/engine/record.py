@@ -42,7 +42,7 @@ def plugins_of(plan: Plan) -> dict[str, Any]:
 def counts(layer: LinearLayer, sparsity: Sparsity) -> dict[str, Any]:
     """The sparsity that was asked of a layer, and what is in it now."""
     zeros, size = int((layer.weight == 0).sum()), layer.weight.numel()
-    return {"asked": str(sparsity), "achieved": zeros / size, "zeros": zeros, "weights": size}
+    return {"kind": layer.kind, "asked": str(sparsity), "achieved": zeros / size, "zeros": zeros, "weights": size}
 
 
 def quantised_counts(

@@ -69,6 +69,7 @@ def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor 
     Let ``P`` reverse rows and columns, and let ``L L^T`` be the Cholesky decomposition of ``P H P``. Then ``R = P L P`` is upper triangular
     and ``H = R R^T``, so ``R^-1`` is the upper factor of the inverse. This takes one decomposition and one triangular inverse; computing
     the inverse first takes two decompositions more. If the decomposition fails, the damping is multiplied by 10, at most 6 times.
+    Without damping it is tried once.
 
     Args:
         matrix: symmetric float32 or float64 [n, n] with a positive diagonal. Only the upper triangle is read.
@@ -90,8 +91,8 @@ def inverse_factor(matrix: torch.Tensor, damping: float, diagonal: torch.Tensor 
     """
     reversed_diagonal = (matrix.diagonal() if diagonal is None else diagonal).flip(0)
     mean, tried = reversed_diagonal.mean(), damping
-    for retries in range(MAX_RETRIES + 1):
-        lower = matrix.flip(0, 1)  # its lower triangle, which the decomposition reads, is the upper triangle of the matrix
+    for retries in range(MAX_RETRIES + 1 if damping else 1):
+        lower = matrix.flip(0, 1).contiguous()  # its lower triangle, which the decomposition reads, is the upper triangle of the matrix
         lower.diagonal().copy_(reversed_diagonal + tried * mean)
         failed = torch.empty((), dtype=torch.int32, device=matrix.device)
         torch.linalg.cholesky_ex(lower, out=(lower, failed))

@@ -113,6 +113,10 @@ class Pruner(PruningMethod):
     group: ClassVar[Group] = "matrix"
     """Where the scores of ``score`` are compared: within each row (the weights of one output), or in the whole matrix."""
 
+    def compared_within(self) -> Group:
+        """By default ``group``; override it if an option decides."""
+        return self.group
+
     def score(self, weight: torch.Tensor, statistic: Any) -> torch.Tensor:
         """Ranks the weights of a layer; larger scores are kept.
 
@@ -140,7 +144,7 @@ class Pruner(PruningMethod):
         if not isinstance(scores, torch.Tensor) or scores.shape != weight.shape:
             got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise PluginError(f"want scores of shape {tuple(weight.shape)}, not {got}")
-        return weight.masked_fill(sparsity.mask(scores, self.group), 0)
+        return weight.masked_fill(sparsity.mask(scores, self.compared_within()), 0)
 
     def prune_together(
         self, weights: Sequence[torch.Tensor], sparsities: Sequence[Sparsity], statistic: Any

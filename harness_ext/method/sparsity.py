@@ -105,7 +105,7 @@ class Sparsity:
             bool tensor of the same shape, true for weights to remove.
 
         Raises:
-            BadOptionError: a pattern whose ``m`` does not divide the row.
+            BadOptionError: a pattern whose ``m`` does not divide the row, or ``per`` is neither.
             NumericalError: a score is NaN.
         """
         if scores.isnan().any():
@@ -115,8 +115,10 @@ class Sparsity:
             groups = scores.reshape(-1, self.pattern[1])
         elif per == "row":
             groups = scores
-        else:
+        elif per == "matrix":
             groups = scores.reshape(1, -1)
+        else:
+            raise BadOptionError(f"per={shown(per)}: want row or matrix")
         return lowest(groups, self.removed_of(groups.shape[1])).view(scores.shape)
 
     def check_row(self, weights: int) -> None:

@@ -144,7 +144,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
         if not samples.is_file():
             return None
         try:
-            return [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines() if line]
+            return [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
         except ValueError as error:
             raise ReportError(f"{samples}: not JSON lines: {error}") from error
 

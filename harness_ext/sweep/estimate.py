@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING
 
 from harness_ext.errors import HarnessExtError
-from harness_ext.host.model_folder import model_folder
 from harness_ext.host.registration import check_tasks, count_items
 from harness_ext.method.calibration import LONGEST_DEFAULT, Calibration
-from harness_ext.plugins import Plugins
+from harness_ext.method.lengths import longest as longest_of
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.items import Catalogue, Requests, make_requests
 from harness_ext.sweep.probe import GENERATED_TOGETHER, Speed
 from harness_ext.sweep.records import TrialRecord
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHARACTERS_A_TOKEN = 4
 PASSES = 3  # over the calibration text: one for the text itself, and for each block one to measure and one to go on
@@ -26,31 +25,11 @@ SECONDS_A_REQUEST = 4e-4  # to make, sort and score a request, whatever the mode
 FEW = 16  # items of a task whose requests are made for a dry run
 
 
-@functools.cache
-def configuration(pretrained: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The configuration of a model.
-
-    Raises:
-        Exception: whatever transformers raises.
-    """
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(model_folder(Plugins(), pretrained), revision=revision, trust_remote_code=trust_remote_code)
-
-
-@functools.cache
-def size(pretrained: str, revision: str | None = None, trust_remote_code: bool = False) -> tuple[int, int]:
-    """The parameters of a model and the tokens that it takes, from its configuration; no weight is loaded. Zeros if that cannot be told."""
-    from transformers import AutoModelForCausalLM
-
-    try:
-        config = configuration(pretrained, revision, trust_remote_code)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        return parameters, getattr(config.get_text_config(), "max_position_embeddings", None) or LONGEST_DEFAULT
-    except Exception:  # an estimate must not stop a sweep; what is wrong with the model is said when it is loaded
+def size(model: PreTrainedModel | None) -> tuple[int, int]:
+    """The number of parameters of a model, which needs no weights, and how many tokens it takes. Zeros for None."""
+    if model is None:
         return 0, 0
+    return sum(parameter.numel() for parameter in model.parameters()), longest_of(model) or LONGEST_DEFAULT
 
 
 def calibration_tokens(trial: TrialSpec, longest: int) -> int:

@@ -54,7 +54,7 @@ def preview(checked: Checked, out: Path) -> Preview:
     texts: set[bytes] = set()
     rows, measured = [], False
     for trial in checked.trials:
-        parameters, longest = checked.size(trial.pretrained)
+        parameters, longest = estimate.size(checked.skeleton(trial.pretrained))
         windows = checked.windows.get(trial.pretrained)
         done = bool(records) and canonical(_without_digests(checked.settings(trial, dict.fromkeys(tasks, "")))) in records
         unit = estimate.seconds_a_unit(record for record in records.values() if record.pretrained == trial.pretrained)
@@ -76,15 +76,14 @@ def preview(checked: Checked, out: Path) -> Preview:
 
 def _speed(checked: Checked, pretrained: str, requests: Requests) -> Speed | None:
     """None if the model cannot be made from its configuration; what is wrong with it is said when it is loaded."""
-    parameters, longest = checked.size(pretrained)
-    if not parameters:
+    model = checked.skeleton(pretrained)
+    if model is None:
         return None
-    sweep = checked.sweep
-    config = estimate.configuration(pretrained, sweep.revision, sweep.trust_remote_code)
+    parameters, longest = estimate.size(model)
     windows = checked.windows.get(pretrained)
     passes = requests.prompts + (windows[0] if windows else 0)
     length = int(estimate.evaluation_tokens(requests, windows)) // max(1, passes)
-    return measure(sweep, config, parameters, max(1, min(length, longest)))
+    return measure(checked.sweep, model.config, parameters, max(1, min(length, longest)))
 
 
 def _text(trial: TrialSpec) -> Mapping[str, Any] | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness_ext.engine import ranks
 from harness_ext.errors import BadOptionError, HarnessExtError, with_type
@@ -19,10 +19,13 @@ from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec, trials
 from harness_ext.sweep.identity import identity_of, key, settings
 from harness_ext.sweep.items import Catalogue, Items
-from harness_ext.sweep.preflight import check_models
+from harness_ext.sweep.preflight import check_models, place_of, skeleton
 from harness_ext.sweep.processes import held
 from harness_ext.sweep.records import TrialRecord
 from harness_ext.sweep.text import check_text, identity, text_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +83,8 @@ class Checked:
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        plugins = Plugins()
+        self._plugins = plugins = Plugins()
+        self._skeletons: dict[str, PreTrainedModel | None] = {}
         self.trials = trials(sweep, plugins)
         check_models(plugins, self.trials)
         self.text = text_of(sweep)
@@ -98,9 +102,15 @@ class Checked:
         of_text = identity(self.sweep, self.text) if self.text else None
         return settings(self.sweep, trial, self._identities[trial.pretrained](), digests, of_text)
 
-    def size(self, pretrained: str) -> tuple[int, int]:
-        """The parameters of a model and the tokens that it takes; zeros if that cannot be told."""
-        return estimate.size(pretrained, self.sweep.revision, self.sweep.trust_remote_code)
+    def skeleton(self, pretrained: str) -> PreTrainedModel | None:
+        """A model without weights, for estimates; None where it cannot be built, which loading the model will say."""
+        if pretrained not in self._skeletons:
+            place = place_of(next(trial for trial in self.trials if trial.pretrained == pretrained))
+            try:
+                self._skeletons[pretrained] = skeleton(self._plugins, pretrained, place)
+            except HarnessExtError:
+                self._skeletons[pretrained] = None
+        return self._skeletons[pretrained]
 
 
 class Prepared(Checked):
@@ -124,7 +134,7 @@ class Prepared(Checked):
                 key(decisive),
                 trial,
                 decisive,
-                estimate.cost(trial, items.requests, *self.size(trial.pretrained), self.windows.get(trial.pretrained)),
+                estimate.cost(trial, items.requests, *estimate.size(self.skeleton(trial.pretrained)), self.windows.get(trial.pretrained)),
             )
             if job.key in jobs:
                 raise BadOptionError(f"two trials are the same: {jobs[job.key].trial} and {trial}: leave one out")

@@ -74,7 +74,7 @@ def known_ids(path: str) -> set[str]:
         BadOptionError: the file cannot be read, or ``harness-ext known-facts`` did not write it.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadOptionError(f"facts_known={path}: cannot be read: {error}") from error
     ids = content.get("known") if isinstance(content, dict) else None

@@ -129,8 +129,7 @@ def _by_block(layers: Mapping[str, Any]) -> tuple[list[str], dict[str, list[str]
     counts: dict[str, dict[str, list[int]]] = {}
     for name, entry in layers.items():
         number = re.search(r"\.(\d+)\.", name)
-        kind = "attention" if "attn" in name or "attention" in name else "ffn"
-        for key in (kind, "all"):
+        for key in {entry.get("kind", "all"), "all"}:  # records of version 0.1 have no kind
             total = counts.setdefault(number[1] if number else name, {}).setdefault(key, [0, 0])
             total[0] += entry["zeros"]
             total[1] += entry["weights"]

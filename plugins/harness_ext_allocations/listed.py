@@ -51,7 +51,7 @@ class Listed(Allocation):
     def _entries(self) -> list[Sparsity] | dict[str, Sparsity]:
         if not self.path:
             raise BadOptionError("allocation=list wants allocation.path=FILE, a JSON or YAML file")
-        file = Path(self.path)
+        file = Path(self.path).expanduser()
         if not os.path.isfile(file):
             raise BadOptionError(f"{self._option}: no such file")
         if file.suffix not in SUFFIXES:

@@ -24,7 +24,7 @@ class File(Documents):
     def check(self) -> None:
         if not self.path:
             raise BadOptionError("calibration=file wants calibration.path=FILE")
-        if not os.path.isfile(self.path):
+        if not os.path.isfile(self._file):
             raise BadOptionError(f"calibration.path={shown(self.path)}: no such file")
         if self.chat_template and not self._in_lines:
             raise BadOptionError(f"calibration.path={shown(self.path)}: calibration.chat_template=True wants a .jsonl file with messages")
@@ -32,14 +32,18 @@ class File(Documents):
             raise BadOptionError(f"calibration.path={shown(self.path)}: the file is empty")
 
     @property
+    def _file(self) -> Path:
+        return Path(self.path).expanduser()
+
+    @property
     def _in_lines(self) -> bool:
         return Path(self.path).suffix == ".jsonl"
 
     def cache_key(self, model: PreTrainedModel, model_digest: str) -> Mapping[str, Any] | None:
-        return {"length": self.length_for(model), "content": hashlib.sha256(Path(self.path).read_bytes()).hexdigest()}
+        return {"length": self.length_for(model), "content": hashlib.sha256(self._file.read_bytes()).hexdigest()}
 
     def rows(self) -> Iterator[tuple[str, Any]]:
-        path = Path(self.path)
+        path = self._file
         try:
             if not self._in_lines:
                 if text := path.read_text(encoding="utf-8"):

@@ -51,6 +51,9 @@ class ADMM(Pruner):
         if not 0 <= self.damping < float("inf"):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal of at least 0, such as 0.01")
 
+    def compared_within(self) -> Literal["matrix", "row"]:
+        return self.per
+
     def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
         """``|W_ij| * ||X_j||_2``, the scores of the first iteration."""
         return weight.abs() * statistic.norms

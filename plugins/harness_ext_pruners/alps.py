@@ -55,6 +55,9 @@ class ALPS(Pruner):
         if not 0 < self.damping < float("inf"):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal above 0, such as 0.01")
 
+    def compared_within(self) -> Literal["matrix", "row"]:
+        return self.per
+
     def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
         """``|W_ij| * ||X_j||_2``, the scores of the first mask."""
         return weight.abs() * statistic.norms

@@ -6,35 +6,44 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from harness_ext import BadOptionError, ChannelNorms, Hessian, Pruned, Pruner, Sparsity
+from harness_ext import BadOptionError, ChannelNorms, Hessian, Pruned, Pruner, Sparsity, Statistic
 
 
-class ChannelMoments(ChannelNorms):
+class _Sums(Statistic):
+    """The mean and the variance of every input channel over the calibration tokens.
+
+    The sums are float64: in float32, the variance of an input with a large mean cancels.
+    """
+
+    additive: ClassVar[tuple[str, ...]] = ("sums", "sums_of_squares")
+
+    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(in_features, device, dtype)
+        self.sums, self.sums_of_squares = (torch.zeros(in_features, dtype=torch.float64, device=device) for _ in range(2))
+
+    def update(self, inputs: torch.Tensor) -> None:
+        super().update(inputs)  # type: ignore[safe-super]  # of the statistic that this is combined with
+        exact = inputs.double()
+        self.sums += exact.sum(0)
+        self.sums_of_squares += exact.square().sum(0)
+
+    def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The means and the variances of the inputs: [in] each, float64."""
+        tokens = max(1, self.tokens)
+        means = self.sums / tokens
+        return means, (self.sums_of_squares / tokens - means.square()).clamp(min=0)
+
+
+class ChannelMoments(_Sums, ChannelNorms):
     """The L2 norm, the mean and the variance of every input channel over the calibration tokens."""
 
-    additive: ClassVar[tuple[str, ...]] = ("squares", "sums")
-
-    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(in_features, device, dtype)
-        self.sums = torch.zeros(in_features, dtype=dtype, device=device)
-
-    def update(self, inputs: torch.Tensor) -> None:
-        super().update(inputs)
-        self.sums += inputs.sum(0)
+    additive: ClassVar[tuple[str, ...]] = (*ChannelNorms.additive, *_Sums.additive)
 
 
-class HessianMoments(Hessian):
+class HessianMoments(_Sums, Hessian):
     """The Hessian, and the mean and the variance of every input channel over the calibration tokens."""
 
-    additive: ClassVar[tuple[str, ...]] = ("products", "sums")
-
-    def __init__(self, in_features: int, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(in_features, device, dtype)
-        self.sums = torch.zeros(in_features, dtype=dtype, device=device)
-
-    def update(self, inputs: torch.Tensor) -> None:
-        super().update(inputs)
-        self.sums += inputs.sum(0)
+    additive: ClassVar[tuple[str, ...]] = (*Hessian.additive, *_Sums.additive)
 
 
 class DSnoT(Pruner):
@@ -95,7 +104,7 @@ class DSnoT(Pruner):
             NumericalError: the Hessian, for ``start=sparsegpt``, cannot be factorised.
         """
         removed = sparsity.mask(self.score(weight, statistic), "row")
-        means, variances = _moments(statistic)
+        means, variances = (moment.to(weight.dtype) for moment in statistic.moments())
         outputs = weight * means
         before = _error(outputs, removed)
         swaps = self._refine(
@@ -144,14 +153,6 @@ class DSnoT(Pruner):
             removed[rows, come], removed[rows, go], errors[rows] = False, True, after
             swaps += len(rows)
         return swaps
-
-
-def _moments(statistic: ChannelMoments | HessianMoments) -> tuple[torch.Tensor, torch.Tensor]:
-    """The means and the variances of the inputs: [in] each."""
-    tokens = max(1, statistic.tokens)
-    squares = statistic.products.diagonal() if isinstance(statistic, HessianMoments) else statistic.squares
-    means = statistic.sums / tokens
-    return means, (squares / tokens - means.square()).clamp(min=0)
 
 
 def _error(outputs: torch.Tensor, removed: torch.Tensor) -> torch.Tensor:

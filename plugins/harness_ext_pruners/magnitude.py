@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from harness_ext import Pruned, Pruner, Sparsity
+from harness_ext import Pruner
 
 
 class Magnitude(Pruner):
@@ -18,5 +18,5 @@ class Magnitude(Pruner):
     def score(self, weight: torch.Tensor, statistic: None) -> torch.Tensor:
         return weight.abs()
 
-    def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: None) -> torch.Tensor | Pruned:
-        return weight.masked_fill(sparsity.mask(self.score(weight, statistic), self.per), 0)
+    def compared_within(self) -> Literal["matrix", "row"]:
+        return self.per

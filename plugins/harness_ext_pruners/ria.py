@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from harness_ext import BadOptionError, ChannelNorms, Pruned, Pruner, Sparsity
+from harness_ext import BadOptionError, ChannelNorms, Pruner
 
 
 class RIA(Pruner):
@@ -30,5 +30,5 @@ class RIA(Pruner):
         shares = sum(torch.where(total > 0, size / total, 0) for total in (size.sum(0, keepdim=True), size.sum(1, keepdim=True)))
         return shares * statistic.norms**self.power
 
-    def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: ChannelNorms) -> torch.Tensor | Pruned:
-        return weight.masked_fill(sparsity.mask(self.score(weight, statistic), self.per), 0)
+    def compared_within(self) -> Literal["matrix", "row"]:
+        return self.per

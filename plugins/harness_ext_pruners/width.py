@@ -151,11 +151,12 @@ def _measure(model: PreTrainedModel, blocks: list[DecoderBlock], parts: list[Par
     """Mean and variance of what each output projection reads in the dense model."""
     moments_of: dict[tuple[str, str], Moments] = {}
 
-    def listen(layer: LinearLayer, moments: Moments) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if not args[0].isfinite().all():
+    def listen(layer: LinearLayer, moments: Moments) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            (inputs,) = (*args, *kwargs.values())
+            if not inputs.isfinite().all():
                 raise NumericalError(f"{layer.name}: the input has NaN or infinite values")
-            moments.update(args[0].reshape(-1, layer.in_features))
+            moments.update(inputs.reshape(-1, layer.in_features))
 
         return hook
 
@@ -164,7 +165,7 @@ def _measure(model: PreTrainedModel, blocks: list[DecoderBlock], parts: list[Par
             for part in parts:
                 reader = layers_of(block, part)[-1]
                 moments_of[block.name, part.title] = moments = Moments(reader.in_features, reader.weight.device)
-                stack.callback(reader.module.register_forward_pre_hook(listen(reader, moments)).remove)
+                stack.callback(reader.module.register_forward_pre_hook(listen(reader, moments), with_kwargs=True).remove)
         read(model, ids, "width")
     return moments_of
 

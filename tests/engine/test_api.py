@@ -13,6 +13,7 @@ from pairwise import all_pairs
 from refusals import raises_line
 
 from harness_ext import BadOptionError, CalibrationError, HarnessExtError, Sparsity, prune
+from harness_ext.engine import api
 from harness_ext.engine.layers import find_blocks
 
 ROW_WISE, UPDATING = ("wanda", "dsnot"), ("sparsegpt", "admm", "alps")
@@ -185,3 +186,11 @@ def test_what_is_wrong_is_said_before_anything_is_done(arguments, parts):
         prune(model, **({"calibration": tiny.token_ids()} | arguments))
     assert isinstance(error.value, HarnessExtError)
     assert tiny.same(tiny.weights(model), before)
+
+
+@pytest.mark.parametrize(
+    ("named", "place", "there"),
+    [("cuda", "cuda:0", True), ("cuda", "cuda:1", True), ("cuda:1", "cuda:0", False), ("cuda", "cpu", False), ("cpu", "cpu", True)],
+)
+def test_a_device_without_a_number_is_where_the_model_is(named, place, there):
+    assert api._names(torch.device(named), torch.device(place)) == there

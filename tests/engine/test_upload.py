@@ -188,6 +188,23 @@ class TestOneBlockOnDevice:
             assert weight.data_ptr() == home
             assert weight.equal(torch.full_like(weight, 7) if write else before)
 
+    def test_what_was_changed_before_an_error_does_not_come_home(self) -> None:
+        model = tiny.model()
+        first, _ = blocks = find_blocks(model)
+        placement = OneBlockOnDevice(model, blocks, OTHER)
+        weight = first.layers[0].stored
+        home, before = weight.data_ptr(), weight.detach().clone()
+
+        def change_and_fail() -> None:
+            with placement.session(), placement.loaded(first, write=True):
+                weight.data.fill_(7)
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            change_and_fail()
+        assert weight.data_ptr() == home
+        assert weight.equal(before)
+
     def test_a_block_that_is_held_twice_stays_until_the_first_is_done(self) -> None:
         model = tiny.model()
         first, _ = blocks = find_blocks(model)

@@ -20,7 +20,7 @@ from harness_ext.commands.cli import app
 from harness_ext.engine.perplexity import ShortTextError
 from harness_ext.report.run import report as write_report
 from harness_ext.report.trials import ReportError
-from harness_ext.sweep import load, preview
+from harness_ext.sweep import estimate, load, preview
 from harness_ext.sweep.fields import read, sweep_from
 from harness_ext.sweep.probe import Speed
 from harness_ext.sweep.run import Checked
@@ -252,7 +252,7 @@ class TestCost:
     def test_a_text_costs_its_tokens(self, text: Path) -> None:
         plain, measured = prepare(), prepare(perplexity=str(text), perplexity_window=32)
         count, length = measured.windows["lab-xs"]
-        parameters, _ = measured.size("lab-xs")
+        parameters, _ = estimate.size(measured.skeleton("lab-xs"))
         assert length == 32
         for without, with_text in zip(plain.jobs, measured.jobs, strict=True):
             assert with_text.cost - without.cost == pytest.approx(parameters * count * length / 1e12)

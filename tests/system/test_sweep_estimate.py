@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from sweeps import prepare, sweep
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MptConfig
 
 from harness_ext.host import preflight
-from harness_ext.sweep import estimate, preview, probe
+from harness_ext.sweep import estimate, preview, probe, run
 from harness_ext.sweep.items import Requests
 from harness_ext.sweep.probe import Speed
 from harness_ext.sweep.run import Checked
@@ -70,7 +70,7 @@ class TestPreview:
         assert first == third == pytest.approx(second + 1000) == pytest.approx(fourth + 1000)
 
     def test_a_model_that_cannot_be_made_has_no_estimate(self, monkeypatch, tmp_path) -> None:
-        monkeypatch.setattr(Checked, "size", lambda self, pretrained: (0, 0))
+        monkeypatch.setattr(run, "skeleton", lambda *_: None)
         assert self.rows(monkeypatch, tmp_path, Speed(1.0, 1.0)) == [None, None]
 
     def test_finished_trials_tell_more_than_a_measurement(self, monkeypatch, tmp_path) -> None:
@@ -186,3 +186,14 @@ def test_waiting_for_a_busy_cpu_is_not_measured() -> None:
         time.sleep(0.3)
 
     assert probe._seconds(model, (1, 1), torch.device("cpu")) < 0.1
+
+
+@pytest.mark.parametrize(
+    "config",
+    [LlamaConfig(max_position_embeddings=96), MptConfig(max_seq_len=96), GPT2Config(n_positions=96)],
+    ids=lambda one: one.model_type,
+)
+def test_the_length_is_known_whatever_the_configuration_calls_it(config: Any) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert estimate.size(model) == (sum(weight.numel() for weight in model.parameters()), 96)

@@ -190,3 +190,16 @@ def test_options_out_of_range_are_refused(options):
 def test_a_pattern_that_does_not_divide_the_row_is_refused():
     with raises_line(BadOptionError, "sparsity=2:5"):
         DSnoT().prune(matrix(4, 8), Sparsity.parse("2:5"), measured(DSnoT(), tokens(8)))
+
+
+@pytest.mark.parametrize("moments", [ChannelMoments, HessianMoments])
+@pytest.mark.parametrize("batches", [1, 5])
+def test_the_variance_of_an_input_with_a_large_mean_is_exact(moments, batches):
+    """In float32, the sums of these squares lose all digits of the variance."""
+    inputs = 1000 + 0.1 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))
+    statistic = moments(3, torch.device("cpu"))
+    for batch in inputs.chunk(batches):
+        statistic.update(batch)
+    means, variances = statistic.moments()
+    np.testing.assert_allclose(means.numpy(), inputs.double().mean(0).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(variances.numpy(), inputs.double().var(0, correction=0).numpy(), rtol=1e-6)

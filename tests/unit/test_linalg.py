@@ -138,3 +138,17 @@ class TestNarrowProducts:
         found.update(inputs)
         exact = inputs.double().T @ inputs.double() * 2 / 3000
         torch.testing.assert_close(found.matrix.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_matrix_in_another_order_in_memory_has_the_same_factor():
+    matrix = positive_definite(9)
+    assert inverse_factor(matrix.T, 0.01).upper.equal(inverse_factor(matrix.contiguous(), 0.01).upper)
+
+
+def test_without_damping_it_is_tried_once(monkeypatch):
+    tried = []
+    original = torch.linalg.cholesky_ex
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", lambda *args, **options: tried.append(1) or original(*args, **options))
+    with raises_line(NumericalError, "cannot be factorised", "with 0 of"):
+        inverse_factor(-torch.eye(3), 0.0)
+    assert len(tried) == 1

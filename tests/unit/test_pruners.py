@@ -8,6 +8,8 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from harness_ext_pruners.admm import ADMM
+from harness_ext_pruners.alps import ALPS
 from harness_ext_pruners.magnitude import Magnitude
 from harness_ext_pruners.random import Random
 from harness_ext_pruners.ria import RIA
@@ -20,6 +22,7 @@ from single_matrices import pruned as prune
 from single_matrices import tokens as any_tokens
 
 from harness_ext import BadOptionError, NumericalError, PluginError, Pruner, Sparsity
+from harness_ext.engine.new_weights import Pruning
 
 matrix, tokens = functools.partial(any_matrix, dtype=torch.float32), functools.partial(any_tokens, dtype=torch.float32)
 
@@ -175,3 +178,11 @@ def test_nan_scores_are_refused():
     weight[1, 2] = float("nan")
     with raises_line(NumericalError, "NaN"):
         prune(Magnitude(), weight, 0.5, None)
+
+
+@pytest.mark.parametrize(
+    "pruner", [Magnitude(per="row"), RIA(per="row"), ADMM(per="row"), ALPS(per="row"), Wanda()], ids=lambda pruner: pruner.name
+)
+def test_an_expert_without_tokens_is_pruned_by_row_as_the_others_are(pruner):
+    weight = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])
+    assert Pruning(pruner).without_inputs(weight, Sparsity(0.5)).tolist() == [[0, 0, 3, 4], [0, 0, 30, 40]]

@@ -187,3 +187,8 @@ def test_nan_scores_are_refused(sparsity):
 def test_a_pattern_that_does_not_divide_the_row_is_refused():
     with raises_line(BadOptionError, "sparsity=2:4", "6"):
         Sparsity.parse("2:4").mask(torch.randn(4, 6))
+
+
+def test_another_group_is_refused():
+    with raises_line(BadOptionError, "rows", "row or matrix"):
+        Sparsity(0.5).mask(torch.ones(2, 4), per="rows")

@@ -58,9 +58,13 @@ def _listening(layers: Any) -> Any:
     hessians = {layer.name: Hessian(layer.in_features, layer.weight.device) for layer in layers}
 
     def hook(name: str) -> Callable[..., None]:
-        return lambda _, args: hessians[name].update(args[0].reshape(-1, args[0].shape[-1]))
+        def update(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            (inputs,) = (*args, *kwargs.values())
+            hessians[name].update(inputs.reshape(-1, inputs.shape[-1]))
 
-    handles = [layer.module.register_forward_pre_hook(hook(layer.name)) for layer in layers]
+        return update
+
+    handles = [layer.module.register_forward_pre_hook(hook(layer.name), with_kwargs=True) for layer in layers]
     try:
         yield hessians
     finally:
