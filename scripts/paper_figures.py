@@ -147,7 +147,7 @@ def loads(measured: dict[str, Any]) -> Figure:
 
 
 def bits(measured: dict[str, Any]) -> Figure:
-    """Recall and in-context ability against the bits of the whole model, a line for each way of making it smaller."""
+    """Recall and in-context ability against the bits of the whole model, a line for each way of making it smaller; points have names."""
     from paper_bits import DRAWN
 
     figure, axes = panels(2, columns=2, width=4.8, height=3.6, sharey=True)
@@ -159,7 +159,12 @@ def bits(measured: dict[str, Any]) -> Figure:
             look = style(index) | ({"linestyle": "none", "markersize": 7} if line.startswith(("dense", "smaller")) else {})
             scores = [row["scores"][ability] for row in rows]
             errors = [score.half_width or 0.0 for score in scores]
-            one.errorbar([row["bits"] / 1e6 for row in rows], [score.mean for score in scores], errors, capsize=2, label=line, **look)
+            places = [row["bits"] / 1e6 for row in rows]
+            one.errorbar(places, [score.mean for score in scores], errors, capsize=2, label=line, **look)
+            if look["linestyle"] == "none":  # no line says which model a point is
+                for row, place, score in zip(rows, places, scores, strict=True):
+                    at, name = (place, score.mean), row["size"].removeprefix("lab-")
+                    one.annotate(name, at, (4, -11), textcoords="offset points", color=look["color"], fontsize=8)
         named(one, ability)
         one.set(xscale="log", xlabel="millions of bits of the whole model")
         ticks = [4, 6, 8, 12, 18]

@@ -137,6 +137,7 @@ def test_the_page_and_the_figure_have_every_way(found, tmp_path):
     )  # fmt: skip
     section = text.partition("## Equal bits")[2].partition("\n## ")[0]
     assert section.count("\n| lab-m with 4 bits and pruned |") == 2
+    assert "95 % of in-context ability are those of lab-xs, 4 bits (2.0 million)" in section
     assert "over 3 training seeds" in section
     figure = paper_figures.bits(measured)
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
