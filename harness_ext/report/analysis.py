@@ -12,8 +12,7 @@ from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_los
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
 from harness_ext.report.curves import curves
 from harness_ext.report.difficulty import Difficulty, difficulty
-from harness_ext.report.equal_bits import AtBits, equal_bits
-from harness_ext.report.ladder import SizedScore, ladder
+from harness_ext.report.equal_size import BITS, PARAMETERS, EqualSize, equal_size
 from harness_ext.report.replicates import Replicates, check_replicates, replicates
 from harness_ext.report.rows import Row, rows
 from harness_ext.report.series import Series, collect, dense_trials
@@ -49,9 +48,9 @@ class Analysis:
         over_models: the same over several trained models, by the label of the method.
         difficulty: disparities at equal dense margin, and critical sparsities by margin.
         claims: the headline statements, one for each method; over trained models if there are replicates.
-        ladder_tasks: names of the tasks that all dense models share, by ability.
         quantised: series over bits; they are in no statement on sparsities.
-        at_bits: scores of abilities by the bits of the whole model, where models were quantised; at_bits_tasks: their tasks, by ability.
+        equal_parameters: scores of abilities by the number of nonzero parameters, if there are several dense models.
+        equal_bits: the same by the bits of the whole model, if models were quantised.
         gaps: what could not be computed, and why.
     """
 
@@ -71,10 +70,8 @@ class Analysis:
     difficulty: Difficulty = field(default_factory=Difficulty)
     claims: list[Claim] = field(default_factory=list)
     spreads: list[SeedSpread] = field(default_factory=list)
-    sized_scores: list[SizedScore] = field(default_factory=list)
-    ladder_tasks: dict[str, list[str]] = field(default_factory=dict)
-    at_bits: list[AtBits] = field(default_factory=list)
-    at_bits_tasks: dict[str, list[str]] = field(default_factory=dict)
+    equal_parameters: EqualSize = field(default_factory=EqualSize)
+    equal_bits: EqualSize = field(default_factory=EqualSize)
     gaps: list[str] = field(default_factory=list)
 
     @property
@@ -140,11 +137,10 @@ def analyse(
     _claims(work, methods, drops, resamples)
     analysis.difficulty = difficulty(with_dense, methods, work.of, families, drops, resamples, analysis.disparities)
     analysis.gaps += analysis.difficulty.gaps
-    dense_ladder = ladder(trials, series, abilities, families, resamples)
-    analysis.sized_scores, analysis.ladder_tasks = dense_ladder.sized_scores, dense_ladder.tasks
-    at_equal_bits = equal_bits(trials, series, quantised, abilities, families, resamples)
-    analysis.at_bits, analysis.at_bits_tasks = at_equal_bits.scores, at_equal_bits.tasks
-    analysis.gaps = list(dict.fromkeys([*analysis.gaps, *dense_ladder.gaps, *at_equal_bits.gaps]))
+    analysis.equal_parameters = equal_size(PARAMETERS, trials, series, abilities, families, fewest=2, resamples=resamples)
+    if quantised:
+        analysis.equal_bits = equal_size(BITS, trials, [*series, *quantised], abilities, families, fewest=1, resamples=resamples)
+    analysis.gaps = list(dict.fromkeys([*analysis.gaps, *analysis.equal_parameters.gaps, *analysis.equal_bits.gaps]))
     return analysis
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness_ext.report.abilities import ABILITIES
 from harness_ext.report.analysis import Analysis
-from harness_ext.report.axis import AXES, SPARSITY, Axis
+from harness_ext.report.axis import SPARSITY, Axis
 from harness_ext.report.drawing import COLOURS, HATCHES, Drawn, Hover, band, draw, legend, panels, style
-from harness_ext.report.equal_bits import AtBits
+from harness_ext.report.equal_size import BITS, PARAMETERS, UNITS, EqualSize, SizedScore
 from harness_ext.report.hero import ends
-from harness_ext.report.ladder import SizedScore
 from harness_ext.report.series import Series
 from harness_ext.report.words import name_of, of_curves
 
@@ -37,10 +36,16 @@ def comparisons(analysis: Analysis, axis: Axis, drops: Sequence[float], folder: 
         drawn.append(_critical(analysis, drops, folder))
     else:
         gaps.append("no figure of critical sparsities: there is none")
-    if analysis.sized_scores and axis is SPARSITY:  # with another axis, the first figure shows the same
-        drawn.append(_ladder(analysis, folder))
-    if analysis.at_bits:
-        drawn.append(_at_bits(analysis, folder))
+    if analysis.equal_parameters.scores and axis is SPARSITY:  # with another axis, the first figure shows the same
+        title = "Smaller dense models beside pruned ones"
+        drawn.append(_equal_size(analysis.equal_parameters, PARAMETERS, "ladder", title, "", STAR | {"linestyle": "-"}, folder))
+    if analysis.equal_bits.scores:
+        caption = (
+            "Quantised layers count codes, scales and zero points, pruned layers the weights that are left and a mask of one bit "
+            "for each weight. "
+        )
+        title = "Pruned, quantised and dense models at equal bits"
+        drawn.append(_equal_size(analysis.equal_bits, BITS, "bits", title, caption, STAR, folder))
     if pairs := module_pairs(analysis):
         drawn.append(_modules(analysis, pairs, folder))
     else:
@@ -121,84 +126,52 @@ def _critical(analysis: Analysis, drops: Sequence[float], folder: Path) -> Drawn
     )  # fmt: skip
 
 
-def _with_intervals(
-    panel: Axes, sizes: Sequence[float], entries: Sequence[AtBits | SizedScore], label: str, look: Mapping[str, Any]
-) -> None:
-    """Draws scores against sizes, each with its interval; a score without one has no vertical line."""
-    scores = [entry.score for entry in entries]
-    panel.plot(sizes, scores, label=label, **look)
-    low = [entry.score if entry.low is None else entry.low for entry in entries]
-    high = [entry.score if entry.high is None else entry.high for entry in entries]
-    panel.vlines(sizes, low, high, color=look["color"], linewidth=1)
+def _equal_size(found: EqualSize, axis: Axis, name: str, title: str, caption: str, dense: Mapping[str, Any], folder: Path) -> Drawn:
+    """Scores against sizes, each with its interval; a score without one has no vertical line.
 
+    Args:
+        dense: the look of dense models.
+    """
+    shown = list(dict.fromkeys(entry.ability for entry in found.scores))
+    labels = list(dict.fromkeys(entry.series for entry in found.scores if entry.series))
 
-def _ladder(analysis: Analysis, folder: Path) -> Drawn:
-    shown = list(dict.fromkeys(entry.ability for entry in analysis.sized_scores))
+    def line(panel: Axes, entries: Sequence[SizedScore], label: str, look: Mapping[str, Any], hover: Hover) -> None:
+        entries = sorted(entries, key=lambda entry: entry.size)
+        x, y = [entry.size for entry in entries], [entry.score for entry in entries]
+        panel.plot(x, y, label=label, **look)
+        low = [entry.score if entry.low is None else entry.low for entry in entries]
+        high = [entry.score if entry.high is None else entry.high for entry in entries]
+        panel.vlines(x, low, high, color=look["color"], linewidth=1)
+        hover.points(panel, x, y, [f"{_point(entry)}: {entry.score:.4g} at {entry.size:.4g} {UNITS[axis.name]}" for entry in entries])
 
     def make(hover: Hover) -> Figure:
         figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
         for panel, ability in zip(axes, shown, strict=True):
-            sizes = [entry for entry in analysis.sized_scores if entry.ability == ability]
-            dense = sorted((entry for entry in sizes if entry.series is None), key=lambda entry: entry.nonzero)
-            _with_intervals(panel, [entry.nonzero for entry in dense], dense, "dense", {**STAR, "linestyle": "-"})
-            for index, label in enumerate(dict.fromkeys(entry.series for entry in sizes if entry.series)):
-                points = sorted((entry for entry in sizes if entry.series == label), key=lambda entry: entry.nonzero)
-                _with_intervals(panel, [entry.nonzero for entry in points], points, label, style(index))
-            panel.set_xscale("log")
+            entries = [entry for entry in found.scores if entry.ability == ability]
+            line(panel, [entry for entry in entries if entry.series is None], "nothing removed", dense, hover)
+            for index, label in enumerate(labels):
+                line(panel, [entry for entry in entries if entry.series == label], label, style(index), hover)
+            axis.scale(panel)
             panel.set_title(name_of(ability), fontsize=10)
-            panel.set_xlabel("parameters that are not zero")
+            panel.set_xlabel(axis.label)
             panel.set_ylabel("score above chance")
             panel.tick_params(labelleft=True)
         legend(figure, axes)
         return figure
 
     summary = "; ".join(
-        f"{name_of(entry.ability)} of dense {entry.pretrained} with {entry.nonzero:.3g} parameters: {entry.score:.2f}"
-        for entry in analysis.sized_scores if entry.series is None
-    )  # fmt: skip
-    return draw(
-        folder, "ladder", "Smaller dense models beside pruned ones",
-        "Mean chance-corrected score against the parameters that are not zero, dense models (stars) and pruned ones, on the tasks that all "
-        "dense models have. Vertical lines are 95 % intervals over items and calibration seeds.",
-        f"Line charts of the score against parameters, one panel for each ability. {summary}.", make,
-    )  # fmt: skip
-
-
-def _at_bits(analysis: Analysis, folder: Path) -> Drawn:
-    shown = list(dict.fromkeys(entry.ability for entry in analysis.at_bits))
-
-    def make(hover: Hover) -> Figure:
-        figure, axes = panels(len(shown), width=4.4, height=3.4, sharey=True)
-        for panel, ability in zip(axes, shown, strict=True):
-            entries = sorted((entry for entry in analysis.at_bits if entry.ability == ability), key=lambda entry: entry.bits)
-            dense = [entry for entry in entries if entry.series is None]
-            _with_intervals(panel, [entry.bits for entry in dense], dense, "nothing removed", STAR)
-            for index, series in enumerate([*analysis.series, *analysis.quantised]):
-                points = [entry for entry in entries if entry.series == series.label]
-                x, y = [entry.bits for entry in points], [entry.score for entry in points]
-                _with_intervals(panel, x, points, series.label, style(index))
-                hover.points(
-                    panel, x, y, [f"{entry.series}, {entry.amount}: {entry.score:.4g} at {entry.bits:.4g} bits" for entry in points]
-                )
-            AXES["bits"].scale(panel)
-            panel.set_title(name_of(ability), fontsize=10)
-            panel.set_xlabel(AXES["bits"].label)
-            panel.set_ylabel("score above chance")
-            panel.tick_params(labelleft=True)
-        legend(figure, axes)
-        return figure
-
-    summary = "; ".join(
-        f"{name_of(entry.ability)} of {entry.series or entry.pretrained} ({entry.amount}) with {entry.bits:.3g} bits: {entry.score:.2f}"
-        for entry in analysis.at_bits
+        f"{name_of(entry.ability)} of {_point(entry)} with {entry.size:.3g} {UNITS[axis.name]}: {entry.score:.2f}" for entry in found.scores
     )
     return draw(
-        folder, "bits", "Pruned, quantised and dense models at equal bits",
-        "Mean chance-corrected score against the bits of the whole model, on the tasks that all dense models have. Quantised layers count "
-        "codes, scales and zero points, pruned layers the weights that are left and a mask of one bit a weight. Vertical lines are "
+        folder, name, title,
+        f"Mean chance-corrected score against the {axis.label}, on the tasks that all dense models have. {caption}Vertical lines are "
         "95 % intervals over items and calibration seeds.",
-        f"Line charts of the score against bits, one panel for each ability. {summary}.", make,
+        f"Line charts of the score against {UNITS[axis.name]}, one panel for each ability. {summary}.", make,
     )  # fmt: skip
+
+
+def _point(entry: SizedScore) -> str:
+    return f"{entry.series}, {entry.amount}" if entry.series else entry.pretrained
 
 
 def module_pairs(analysis: Analysis) -> list[dict[str, Series]]:

@@ -45,7 +45,7 @@ def hero(analysis: Analysis, axis: Axis, drop: float, label: str | None, folder:
 
 
 def _others(analysis: Analysis, axis: Axis) -> str:
-    if axis is SPARSITY or not any(entry.series is None for entry in analysis.sized_scores):
+    if axis is SPARSITY or not analysis.equal_parameters.dense:
         return ""
     return " Stars are models from which nothing was removed, on the tasks that all of them have."
 
@@ -114,7 +114,7 @@ def _points(axes: Axes, analysis: Analysis, axis: Axis, hover: Hover) -> None:
     """Draws the dense models as stars, with their names."""
     trials = {trial.pretrained: trial for trial in analysis.trials if trial.is_dense}
     for ability in of_curves(analysis):
-        sized_scores = [entry for entry in analysis.sized_scores if entry.series is None and entry.ability == ability]
+        sized_scores = [entry for entry in analysis.equal_parameters.dense if entry.ability == ability]
         if not sized_scores:
             continue
         x, y = [axis.of(trials[entry.pretrained]) for entry in sized_scores], [entry.score for entry in sized_scores]
@@ -124,7 +124,7 @@ def _points(axes: Axes, analysis: Analysis, axis: Axis, hover: Hover) -> None:
             for entry, at in zip(sized_scores, x, strict=True)
         ]
         hover.points(axes, x, y, texts)
-    dense_scores = [entry for entry in analysis.sized_scores if entry.series is None]
+    dense_scores = analysis.equal_parameters.dense
     names = {entry.pretrained for entry in dense_scores}
     before, line = 0.0, 0
     for name in sorted(names, key=lambda name: axis.of(trials[name])):
@@ -173,6 +173,6 @@ def _keys(figure: Figure, analysis: Analysis, drawn: list[Series], label: str | 
             Line2D([], [], color="#555555", marker=MARKERS[marker(analysis.series.index(series))], linestyle="none", label=series.label)
             for series in drawn
         ]
-    if axis is not SPARSITY and any(entry.series is None for entry in analysis.sized_scores):
+    if axis is not SPARSITY and analysis.equal_parameters.dense:
         handles.append(Line2D([], [], color="#555555", marker="*", markersize=10, linestyle="none", label="nothing removed"))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=9)

@@ -61,6 +61,12 @@ def lost(analysis: Analysis, drop: float) -> Table | None:
     return Table(f"Sparsity at which {100 * drop:g} % is lost", ["method", *map(name_of, abilities), "lost first"], rows, notes)
 
 
+COUNTED = (
+    "Quantised layers count codes, scales and zero points, pruned layers a mask of one bit for each weight, and all else its dtype. "
+    "Quantisation is simulated. "
+)
+
+
 def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Table]:
     """The folded tables. Tables without rows are left out."""
     caveat_notes = [f"Some of these intervals are {caveat}." for caveat in caveats]
@@ -68,8 +74,8 @@ def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Tabl
         _critical(analysis, caveat_notes),
         _matched(rows["matched"], caveat_notes),
         _methods(rows["methods"], caveat_notes),
-        _ladder(rows["ladder"]),
-        _at_bits(rows["bits"]),
+        _equal_size(rows["ladder"], "nonzero parameters", "nonzero", "sparsity", "Dense models of the same number of nonzero parameters"),
+        _equal_size(rows["bits"], "bits", "bits_of_model", "amount", "Models of the same number of bits", COUNTED),
         _recall(rows["recall"]),
         _seeds(rows["seeds"], caveat_notes),
         _labels(rows["labels"]),
@@ -129,35 +135,28 @@ def _methods(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> 
     return Table("Methods compared with each other", heads, shown, notes, (1, 3, 4, 6, 7, 8, 9))
 
 
-def _ladder(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _equal_size(rows: Sequence[Mapping[str, Any]], unit: str, size: str, amount: str, title: str, counted: str = "") -> Table:
+    """A table of models of the same size.
+
+    Args:
+        unit: of sizes, as a word.
+        size, amount: names of the columns of sizes, and of what was removed.
+        counted: how sizes are counted, where that needs saying.
+    """
+    equal = f"dense_at_equal_{size.removesuffix('_of_model')}"
     shown = [
-        [row["model"], row["series"] or "nothing removed", f"{row['sparsity']:g}", name_of(row["ability"]), f"{row['nonzero']:,.0f}",
-         number(row["corrected_score"]), interval(row["low"], row["high"]), number(row["dense_at_equal_nonzero"])]
+        [row["model"], row["series"] or "nothing removed", row[amount] if amount == "amount" else f"{row[amount]:g}",
+         name_of(row["ability"]), f"{row[size]:,.0f}", number(row["corrected_score"]), interval(row["low"], row["high"]),
+         number(row[equal])]
         for row in rows
     ]  # fmt: skip
     notes = [
-        "Mean chance-corrected scores, with intervals over items and calibration seeds. The dense score at equal parameters is "
-        "interpolated, in the logarithm of parameters, between the two nearest dense models; a dash stands where there is none on both "
-        "sides."
+        f"Mean chance-corrected scores, with intervals over items and calibration seeds. {counted}The dense score at equal {unit} is "
+        f"interpolated, in the logarithm of {unit}, between the two nearest dense models; a dash stands where there is none on both sides."
     ]
-    heads = ["model", "method", "sparsity", "ability", "nonzero parameters", "score", "95 % interval", "dense at equal parameters"]
-    return Table("Dense models of the same number of nonzero parameters", heads, shown, notes, (2, 4, 5, 7))
-
-
-def _at_bits(rows: Sequence[Mapping[str, Any]]) -> Table:
-    shown = [
-        [row["model"], row["series"] or "nothing removed", row["amount"], name_of(row["ability"]), f"{row['bits_of_model']:,.0f}",
-         number(row["corrected_score"]), interval(row["low"], row["high"]), number(row["dense_at_equal_bits"])]
-        for row in rows
-    ]  # fmt: skip
-    notes = [
-        "Mean chance-corrected scores, with intervals over items and calibration seeds. Quantised layers count codes, scales and zero "
-        "points, pruned layers a mask of one bit a weight, and all else its dtype. Quantisation is simulated. The dense score at equal "
-        "bits is interpolated, in the logarithm of bits, between the two nearest dense models; a dash stands where there is none on both "
-        "sides."
-    ]
-    heads = ["model", "method", "sparsity or bits", "ability", "bits of the model", "score", "95 % interval", "dense at equal bits"]
-    return Table("Models of the same number of bits", heads, shown, notes, (2, 4, 5, 7))
+    heads = ["model", "method", "sparsity or bits" if amount == "amount" else amount, "ability", unit, "score", "95 % interval",
+             f"dense at equal {unit}"]  # fmt: skip
+    return Table(title, heads, shown, notes, (2, 4, 5, 7))
 
 
 def _recall(rows: Sequence[Mapping[str, Any]]) -> Table:

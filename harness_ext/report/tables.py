@@ -11,6 +11,7 @@ from typing import Any
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.axis import bits_of_model
 from harness_ext.report.difficulty_rows import OVER_MODELS, bin_rows, matched_rows
+from harness_ext.report.equal_size import EqualSize
 from harness_ext.report.method_pairs import MethodPair, pair_rows
 from harness_ext.report.recall_scores import recall_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
@@ -93,8 +94,9 @@ def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, li
     """The rows of each table in ``COLUMNS``. Unknown values are None."""
     rows = {
         "scores": _scores(analysis), "curves": _curves(analysis), "critical": _critical(analysis), "disparity": _disparity(analysis),
-        "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis), "ladder": _ladder(analysis),
-        "bits": _at_bits(analysis), "recall": recall_rows(analysis),
+        "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis),
+        "ladder": _equal_size(analysis.equal_parameters, "nonzero", "sparsity"),
+        "bits": _equal_size(analysis.equal_bits, "bits_of_model", "amount"), "recall": recall_rows(analysis),
         "methods": pair_rows(pairs), "matched": matched_rows(analysis), "difficulty": bin_rows(analysis),
     }  # fmt: skip
     return {name: [dict.fromkeys(columns) | row for row in rows[name]] for name, columns in COLUMNS.items()}
@@ -245,23 +247,16 @@ def _spread(name: str, spread: Spread | None) -> Row:
     return {f"{name}{part}": value for part, value in zip(SPREAD, values, strict=True)}
 
 
-def _at_bits(analysis: Analysis) -> list[Row]:
+def _equal_size(found: EqualSize, size: str, amount: str) -> list[Row]:
+    """Args:
+    size: name of the column of sizes.
+    amount: ``sparsity`` or ``amount``, the column that says how much was removed.
+    """
     return [
         {
-            "model": entry.pretrained, "series": entry.series, "amount": entry.amount, "ability": entry.ability,
-            "tasks": " ".join(analysis.at_bits_tasks[entry.ability]), "bits_of_model": entry.bits, "corrected_score": entry.score,
-            "low": entry.low, "high": entry.high, "dense_at_equal_bits": entry.dense_at_equal,
+            "model": entry.pretrained, "series": entry.series, amount: getattr(entry, amount), "ability": entry.ability,
+            "tasks": " ".join(found.tasks[entry.ability]), size: entry.size, "corrected_score": entry.score,
+            "low": entry.low, "high": entry.high, f"dense_at_equal_{size.removesuffix('_of_model')}": entry.dense_at_equal,
         }
-        for entry in analysis.at_bits
-    ]  # fmt: skip
-
-
-def _ladder(analysis: Analysis) -> list[Row]:
-    return [
-        {
-            "model": entry.pretrained, "series": entry.series, "sparsity": entry.sparsity, "ability": entry.ability,
-            "tasks": " ".join(analysis.ladder_tasks[entry.ability]), "nonzero": entry.nonzero, "corrected_score": entry.score,
-            "low": entry.low, "high": entry.high, "dense_at_equal_nonzero": entry.dense_at_equal,
-        }
-        for entry in analysis.sized_scores
+        for entry in found.scores
     ]  # fmt: skip

@@ -98,8 +98,8 @@ def test_dense_models_with_other_prompts_are_not_in_one_ladder(tmp_path: Path) -
         found["config"]["model_args"]["pretrained"] = f"model {number}"
         file.write_text(json.dumps(found))
     done = analysed(tmp_path)
-    assert not done.sized_scores
-    assert any("lab_facts_closed is not in the ladder" in gap for gap in done.gaps)
+    assert not done.equal_parameters.scores
+    assert any("lab_facts_closed is not compared at equal parameters" in gap for gap in done.gaps)
 
 
 def test_scores_of_other_settings_are_not_averaged_as_seeds_where_there_is_no_curve(tmp_path: Path) -> None:

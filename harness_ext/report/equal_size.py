@@ -1,4 +1,4 @@
-"""Compares pruned models with smaller dense models of as many nonzero parameters, on tasks that all dense models have."""
+"""Puts smaller, pruned and quantised models beside dense ones of the same size, on tasks that all dense models have."""
 
 from __future__ import annotations
 
@@ -8,30 +8,36 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness_ext.report.abilities import ABILITIES, NAMES
+from harness_ext.report.axis import AXES, Axis
 from harness_ext.report.series import Series, dense_trials
 from harness_ext.report.trials import LoadedTrial, same_items
 from harness_ext.statistics import Curve, StatisticsError, ability_curve, family_mean
 
+PARAMETERS, BITS = AXES["size"], AXES["bits"]
+UNITS = {PARAMETERS.name: "parameters", BITS.name: "bits"}
+
 
 @dataclass
 class SizedScore:
-    """The mean chance-corrected score of an ability, for a dense model or for a series at one sparsity.
+    """The mean chance-corrected score of an ability, for a dense model or for one point of a series.
 
     Args:
         series: label of the series; None for a dense model.
-        nonzero: number of nonzero parameters.
+        amount: the sparsity, or the bits of a quantised weight, as a text.
+        sparsity: of the pruned layers, as a number.
+        size: of the whole model: nonzero parameters, or bits.
         low, high: the 95 % interval over items and calibration seeds; None without per-sample records, and where a task is not above
             chance in the dense model.
-        dense_at_equal: the score of a dense model with as many parameters. It is interpolated between the two nearest dense models,
-            linearly in the logarithm of parameters. Dense models of one size count with their mean. None if there is no dense model on
-            both sides.
+        dense_at_equal: the score of a dense model of this size. It is interpolated between the two nearest dense models, linearly in the
+            logarithm of the size. Dense models of one size count with their mean. None if there is no dense model on both sides.
     """
 
     pretrained: str
     series: str | None
+    amount: str
     sparsity: float
     ability: str
-    nonzero: float
+    size: float
     score: float
     low: float | None = None
     high: float | None = None
@@ -39,72 +45,84 @@ class SizedScore:
 
 
 @dataclass
-class Ladder:
+class EqualSize:
     """The scores, the tasks behind them by ability, and what could not be computed."""
 
-    sized_scores: list[SizedScore] = field(default_factory=list)
+    scores: list[SizedScore] = field(default_factory=list)
     tasks: dict[str, list[str]] = field(default_factory=dict)
     gaps: list[str] = field(default_factory=list)
 
+    @property
+    def dense(self) -> list[SizedScore]:
+        """Those of dense models."""
+        return [entry for entry in self.scores if entry.series is None]
 
-def ladder(
+
+def equal_size(
+    axis: Axis,
     trials: Sequence[LoadedTrial],
     series: Sequence[Series],
     abilities: Mapping[str, str],
     families: Mapping[str, str],
+    *,
+    fewest: int,
     resamples: int = 2000,
-) -> Ladder:
-    """Computes the scores of dense models, and of pruned models beside them.
+) -> EqualSize:
+    """Computes the scores of dense models, and of pruned or quantised models beside them.
 
     Args:
+        axis: what size is: ``PARAMETERS`` or ``BITS``.
         abilities, families: the ability and the family of each task, by name.
+        fewest: how many dense models there must be.
         resamples: those of intervals that have no closed form.
     """
-    result = Ladder()
-    dense = sorted(dense_trials(trials).values(), key=lambda trial: trial.nonzero or 0)
-    if len(dense) < 2:
-        result.gaps.append(f"no ladder of dense models beside the pruned ones: there {'is one dense model' if dense else 'are none'}")
+    result, unit = EqualSize(), UNITS[axis.name]
+    found = list(dense_trials(trials).values())
+    if len(found) < fewest:
+        result.gaps.append(f"no comparison at equal {unit}: there is {'one' if found else 'no'} dense model, and {fewest} are needed")
         return result
-    if unknown := [trial.name for trial in trials if trial.nonzero is None]:
-        result.gaps.append(f"no ladder of dense models: the results do not say how many parameters there are in {unknown[0]}")
+    if unknown := [trial.name for trial in trials if axis.size and axis.size(trial) is None]:
+        result.gaps.append(f"no comparison at equal {unit}: the results do not say how many {unit} there are in {unknown[0]}")
         return result
+    dense = sorted(found, key=axis.of)
     for ability in ABILITIES:
-        tasks = shared_tasks(dense, [task for task, task_ability in abilities.items() if task_ability == ability], result.gaps)
+        tasks = shared_tasks(dense, [task for task, task_ability in abilities.items() if task_ability == ability], unit, result.gaps)
         if not tasks:
-            result.gaps.append(f"no ladder for {NAMES[ability]}: there is no task of it that all dense models have")
+            result.gaps.append(f"no comparison at equal {unit} for {NAMES[ability]}: there is no task of it that all dense models have")
             continue
         result.tasks[ability] = tasks
-        steps = [(float(trial.nonzero or 0), mean_of([trial], tasks, families)) for trial in dense]
+        steps = [(axis.of(trial), mean_of([trial], tasks, families)) for trial in dense]
         for trial, (size, score) in zip(dense, steps, strict=True):
             low, high = interval_of(trial, [trial], tasks, families, resamples)
-            result.sized_scores.append(SizedScore(trial.pretrained, None, 0.0, ability, size, score, low, high, score))
+            result.scores.append(SizedScore(trial.pretrained, None, "0", 0.0, ability, size, score, low, high, score))
         for each in series:
-            for sparsity, by_seed in sorted(each.points.items()):
-                pruned = list(by_seed.values())
-                if not all(task in trial.tasks for trial in pruned for task in tasks):
-                    result.gaps.append(f"{each.label} at {sparsity:g} is not in the ladder for {NAMES[ability]}: a task is missing")
+            for by_seed in [each.points[place] for place in sorted(each.points)]:
+                changed = list(by_seed.values())
+                name, amount = changed[0].name, changed[0].amount
+                if not all(task in trial.tasks for trial in changed for task in tasks):
+                    result.gaps.append(f"{name} is not compared at equal {unit} for {NAMES[ability]}: a task is missing")
                     continue
-                nonzero = float(np.mean([trial.nonzero or 0 for trial in pruned]))
-                score, equal = mean_of(pruned, tasks, families), between(nonzero, steps)
-                low, high = interval_of(each.dense, pruned, tasks, families, resamples)
-                result.sized_scores.append(SizedScore(each.pretrained, each.label, sparsity, ability, nonzero, score, low, high, equal))
+                size, score = float(np.mean([axis.of(trial) for trial in changed])), mean_of(changed, tasks, families)
+                low, high = interval_of(each.dense, changed, tasks, families, resamples)
+                equal, sparsity = between(size, steps), round(changed[0].achieved, 3)
+                result.scores.append(SizedScore(each.pretrained, each.label, amount, sparsity, ability, size, score, low, high, equal))
     return result
 
 
-def shared_tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], gaps: list[str], left_out: str = "not in the ladder") -> list[str]:
+def shared_tasks(dense: Sequence[LoadedTrial], tasks: Sequence[str], unit: str, gaps: list[str]) -> list[str]:
     """The tasks for which every dense model has a result on the same items.
 
     Args:
+        unit: of the sizes, for the reasons.
         gaps: gets the other tasks, with the reason.
-        left_out: what is said of them.
     """
     usable = []
     for task in tasks:
         scores = [trial.tasks.get(task) for trial in dense]
         if any(score is None for score in scores):
-            gaps.append(f"{task} is {left_out}: not every dense model has a result of it")
+            gaps.append(f"{task} is not compared at equal {unit}: not every dense model has a result of it")
         elif not all(same_items(scores[0], score) for score in scores if scores[0] and score):
-            gaps.append(f"{task} is {left_out}: its items are not the same for every model")
+            gaps.append(f"{task} is not compared at equal {unit}: its items are not the same for every model")
         else:
             usable.append(task)
     return usable
