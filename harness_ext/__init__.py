@@ -7,6 +7,7 @@ word tells pytest not to try: PYTEST_DONT_REWRITE.
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
+    from harness_ext.atomic import whole_folder as whole_folder
     from harness_ext.cache import cache_folder as cache_folder
     from harness_ext.engine.api import prune as prune
     from harness_ext.engine.calls import failing as failing
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from harness_ext.weights.masks import load_masks as load_masks
 
 _HOMES = {
+    "atomic": ("whole_folder",),
     "cache": ("cache_folder",),
     "method.allocation": ("Allocation", "LayerShape", "Measured"),
     "engine.api": ("prune",),
