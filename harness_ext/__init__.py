@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from harness_ext.method.quantizer import Quantized as Quantized
     from harness_ext.method.quantizer import Quantizer as Quantizer
     from harness_ext.method.sparsity import Sparsity as Sparsity
+    from harness_ext.method.sparsity import decimal_fraction as decimal_fraction
     from harness_ext.method.sparsity import lowest as lowest
     from harness_ext.method.sparsity import rounding_slack as rounding_slack
     from harness_ext.method.statistic import ChannelNorms as ChannelNorms
@@ -87,7 +88,7 @@ _HOMES = {
     "weights.masks": ("load_masks",),
     "method.pruner": ("ModelPruner", "Pruned", "Pruner", "PruningMethod", "StructuredPruner"),
     "method.quantizer": ("Quantized", "Quantizer"),
-    "method.sparsity": ("Sparsity", "lowest", "rounding_slack"),
+    "method.sparsity": ("Sparsity", "decimal_fraction", "lowest", "rounding_slack"),
     "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "engine.terminal": ("progress",),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness_ext.errors import BadOptionError, HarnessExtError, shortened
+from harness_ext.errors import BadOptionError, HarnessExtError, one_line, shortened
 
 RECORD = "pruning.json"  # every folder of harness-ext prune has it, and no other folder: harness_ext.weights.folder
 
@@ -125,7 +125,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error, whole=True)
         raise WriteError(f"{shortened(path)}: cannot be written: {reason}") from error
 
 
