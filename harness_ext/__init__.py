@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.host.model import PrunedHFLM as PrunedHFLM
     from harness_ext.method.allocation import Allocation as Allocation
-    from harness_ext.method.allocation import LayerShape as LayerShape
     from harness_ext.method.allocation import Measured as Measured
     from harness_ext.method.calibration import Calibration as Calibration
     from harness_ext.method.documents import Documents as Documents
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from harness_ext.method.pruner import StructuredPruner as StructuredPruner
     from harness_ext.method.quantizer import Quantized as Quantized
     from harness_ext.method.quantizer import Quantizer as Quantizer
+    from harness_ext.method.shapes import LayerShape as LayerShape
     from harness_ext.method.sparsity import Sparsity as Sparsity
     from harness_ext.method.sparsity import decimal_fraction as decimal_fraction
     from harness_ext.method.sparsity import lowest as lowest
@@ -60,7 +60,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "atomic": ("whole_folder",),
     "cache": ("cache_folder",),
-    "method.allocation": ("Allocation", "LayerShape", "Measured"),
+    "method.allocation": ("Allocation", "Measured"),
+    "method.shapes": ("LayerShape",),
     "engine.api": ("prune",),
     "method.calibration": ("Calibration",),
     "method.documents": ("Documents",),

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, one_line, shown
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, FactError, check_condition, check_shots_and_form, count_rows, rows
+from harness_ext.tasks.facts import FactError, check_condition, check_shots_and_form, count_rows, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
 from harness_ext.tasks.options import TaskOptions, checked, whole
 
