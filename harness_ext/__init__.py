@@ -7,6 +7,7 @@ word tells pytest not to try: PYTEST_DONT_REWRITE.
 
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing
 if TYPE_CHECKING:
+    from harness_ext.atomic import whole_folder as whole_folder
     from harness_ext.cache import cache_folder as cache_folder
     from harness_ext.engine.api import prune as prune
     from harness_ext.engine.calls import failing as failing
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from harness_ext.hookspecs import hookimpl as hookimpl
     from harness_ext.host.model import PrunedHFLM as PrunedHFLM
     from harness_ext.method.allocation import Allocation as Allocation
-    from harness_ext.method.allocation import LayerShape as LayerShape
     from harness_ext.method.allocation import Measured as Measured
     from harness_ext.method.calibration import Calibration as Calibration
     from harness_ext.method.documents import Documents as Documents
@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     from harness_ext.method.pruner import StructuredPruner as StructuredPruner
     from harness_ext.method.quantizer import Quantized as Quantized
     from harness_ext.method.quantizer import Quantizer as Quantizer
+    from harness_ext.method.shapes import LayerShape as LayerShape
     from harness_ext.method.sparsity import Sparsity as Sparsity
+    from harness_ext.method.sparsity import decimal_fraction as decimal_fraction
     from harness_ext.method.sparsity import lowest as lowest
     from harness_ext.method.sparsity import rounding_slack as rounding_slack
     from harness_ext.method.statistic import ChannelNorms as ChannelNorms
@@ -56,8 +58,10 @@ if TYPE_CHECKING:
     from harness_ext.weights.masks import load_masks as load_masks
 
 _HOMES = {
+    "atomic": ("whole_folder",),
     "cache": ("cache_folder",),
-    "method.allocation": ("Allocation", "LayerShape", "Measured"),
+    "method.allocation": ("Allocation", "Measured"),
+    "method.shapes": ("LayerShape",),
     "engine.api": ("prune",),
     "method.calibration": ("Calibration",),
     "method.documents": ("Documents",),
@@ -85,7 +89,7 @@ _HOMES = {
     "weights.masks": ("load_masks",),
     "method.pruner": ("ModelPruner", "Pruned", "Pruner", "PruningMethod", "StructuredPruner"),
     "method.quantizer": ("Quantized", "Quantizer"),
-    "method.sparsity": ("Sparsity", "lowest", "rounding_slack"),
+    "method.sparsity": ("Sparsity", "decimal_fraction", "lowest", "rounding_slack"),
     "method.statistic": ("ChannelNorms", "Hessian", "Statistic"),
     "engine.terminal": ("progress",),
 }

@@ -12,55 +12,54 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness_ext.errors import BadOptionError, HarnessExtError, shortened
+from harness_ext.errors import BadOptionError, HarnessExtError, one_line, shortened
 
-RECORD = "pruning.json"  # every folder that this package writes has it, and no other folder
+RECORD = "pruning.json"  # every folder of harness-ext prune has it, and no other folder: harness_ext.weights.folder
 
 
 class WriteError(HarnessExtError):
     """A folder or file cannot be written: the disk is full, or the file system refuses."""
 
 
-def check_out(out: Path, force: bool) -> None:
-    """Checks before any weight is loaded that the folder ``out`` can be written.
+def check_folder(out: Path, *, replace: bool, called: str = "") -> None:
+    """Checks that the folder ``out`` can be written. Deletes first what a killed process left beside it.
+
+    Args:
+        replace: accept a folder that exists.
+        called: the start of a message: what a user calls the folder.
 
     Raises:
-        BadOptionError: it exists and ``force`` is not set, this package did not write it, or its parent folder is not writable.
+        BadOptionError: it exists and ``replace`` is not set, a file has its name, or its parent folder is not writable.
         WriteError: the file system refuses to tell.
     """
+    target, called = out.resolve(), called or shortened(out)
     with writing(out):
-        _check(out, force)
-
-
-def _check(out: Path, force: bool) -> None:
-    target = out.resolve()
-    _recover(target)
-    if target.exists():
-        if not target.is_dir():
-            raise BadOptionError(f"--out {shortened(out)}: a file of that name exists: want the path of a folder")
-        if not force:
-            raise BadOptionError(f"--out {shortened(out)}: the folder exists: want another path, or --force")
-        if any(target.iterdir()) and not (target / RECORD).is_file():
-            raise BadOptionError(
-                f"--out {shortened(out)}: --force replaces what harness-ext prune wrote, and there is no {RECORD} in this folder"
-            )
-    if not target.parent.is_dir():
-        raise BadOptionError(f"--out {shortened(out)}: want a path in a folder that exists")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise BadOptionError(f"--out {shortened(out)}: no permission to write in {shortened(target.parent)}")
+        _recover(target)
+        if target.exists() and not target.is_dir():
+            raise BadOptionError(f"{called}: a file of that name exists: want the path of a folder")
+        if target.exists() and not replace:
+            raise BadOptionError(f"{called}: the folder exists")
+        if not target.parent.is_dir():
+            raise BadOptionError(f"{called}: want a path in a folder that exists")
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise BadOptionError(f"{called}: no permission to write in {shortened(target.parent)}")
 
 
 @contextmanager
-def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+def whole_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yields a new folder beside ``out``. It is renamed to ``out`` if the context ends without an error, and deleted otherwise.
 
     A killed process leaves no ``out`` or a whole one. The next write of ``out`` deletes what a killed process left beside it.
 
+    Args:
+        out: the folder to write, in a folder that exists.
+        replace: replace a folder that exists, whatever is in it. Otherwise this is an error.
+
     Raises:
-        BadOptionError: as :func:`check_out`.
+        BadOptionError: ``out`` exists, or its parent folder does not or is not writable.
         WriteError: the file system refuses.
     """
-    check_out(out, force)
+    check_folder(out, replace=replace)
     target = out.resolve()
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     lock = FileLock(f"{part}.lock", timeout=0)
@@ -73,7 +72,7 @@ def whole_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         with writing(out):
             _open_to_readers(part)
             _flush(part)
-            _rename(part, target, force=force)
+            _rename(part, target, replace=replace)
     finally:
         shutil.rmtree(part, ignore_errors=True)
         Path(lock.lock_file).unlink(missing_ok=True)
@@ -126,26 +125,31 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error, whole=True)
         raise WriteError(f"{shortened(path)}: cannot be written: {reason}") from error
 
 
-def _rename(part: Path, target: Path, *, force: bool) -> None:
+def _rename(part: Path, target: Path, *, replace: bool) -> None:
+    """Gives ``part`` the name ``target``. A folder that it replaces is deleted afterwards, and keeps its name if this fails."""
     old = part.with_suffix(".old")
-    if force and target.exists():
+    if replace and target.exists():
         os.rename(target, old)
-    os.rename(part, target)
+    try:
+        os.rename(part, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise
     _flush_entry(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _open_to_readers(folder: Path) -> None:
-    """Gives all files the permissions of the record. safetensors makes files that only their owner can read."""
-    record = folder / RECORD
-    if record.is_file():
-        for path in folder.rglob("*"):
-            if path.is_file():
-                path.chmod(record.stat().st_mode)
+    """Gives all files the permissions of new files. safetensors makes files that only their owner can read."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
 
 
 def _flush(folder: Path) -> None:

@@ -82,21 +82,31 @@ def shortened(text: object) -> str:
         >>> shortened("two\\nlines")
         'two lines'
     """
-    line = " ".join(str(text).split())
+    line = _joined(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2 - 3]} ... {line[-LONGEST // 2 + 2 :]}"
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, *, whole: bool = False) -> str:
     """The message of an error of another library, as one line; the name of the error if it has no message.
+
+    Args:
+        error: the error.
+        whole: keep messages of more than 200 characters as they are.
 
     Examples:
         >>> from harness_ext import one_line
         >>> one_line(ValueError("bad value")), one_line(KeyError())
         ('bad value', 'KeyError')
+        >>> len(one_line(ValueError("x" * 1000))), len(one_line(ValueError("x" * 1000), whole=True))
+        (200, 1000)
     """
-    return shortened(error) or type(error).__name__
+    return (_joined(error) if whole else shortened(error)) or type(error).__name__
 
 
 def with_type(error: BaseException) -> str:
     """``TypeError: the message``, as one line, whole."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {_joined(error)}"
+
+
+def _joined(text: object) -> str:
+    return " ".join(str(text).split())

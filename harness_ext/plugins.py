@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import pluggy
 
 from harness_ext import hookspecs
-from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean, shown, with_type
+from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean, one_line, shown, with_type
 from harness_ext.hookspecs import NAME
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
@@ -218,4 +218,4 @@ def _name_of(plugin: Any) -> str:
 
 
 def _explain(error: BaseException) -> str:
-    return " ".join(str(error).split()) if isinstance(error, HarnessExtError) else with_type(error)
+    return one_line(error, whole=True) if isinstance(error, HarnessExtError) else with_type(error)

@@ -37,7 +37,7 @@ import reference_walk
 import tiny_architectures
 
 import harness_ext
-from harness_ext.errors import HarnessExtError
+from harness_ext.errors import HarnessExtError, one_line
 
 PRUNERS, SPARSITIES = ("magnitude", "wanda", "sparsegpt"), (0.5, "2:4")
 LIMIT = 0.1
@@ -82,7 +82,7 @@ def check(
     try:
         base = tiny_architectures.build(name)
     except Exception as error:  # whatever a configuration of other sizes raises
-        return {"name": name, "result": "not built", "reason": _line(error)}
+        return {"name": name, "result": "not built", "reason": one_line(error, whole=True)}
     row: dict[str, Any] = {"name": name, "class": type(base).__name__}
     refused: set[str] = set()
     try:
@@ -111,9 +111,9 @@ def check(
                 except HarnessExtError as error:
                     refused.add(str(error).replace(folder, "..."))
     except Wrong as error:
-        return row | {"result": "wrong", "reason": _line(error)}
+        return row | {"result": "wrong", "reason": one_line(error, whole=True)}
     except Exception as error:  # a traceback is what this looks for
-        return row | {"result": "wrong", "reason": f"traceback: {type(error).__name__}: {_line(error)}"}
+        return row | {"result": "wrong", "reason": f"traceback: {type(error).__name__}: {one_line(error, whole=True)}"}
     return row | ({"result": "refused", "reason": min(refused)} if refused else {"result": "right"})
 
 
@@ -183,10 +183,6 @@ def _load(folder: Path) -> PreTrainedModel:
 def _same(model: PreTrainedModel, other: PreTrainedModel) -> bool:
     state = other.state_dict()
     return all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def page(rows: list[dict[str, Any]]) -> str:

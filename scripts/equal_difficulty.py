@@ -13,9 +13,10 @@ from harness_ext.report.claims import MAIN_DROP
 from harness_ext.report.difficulty_figure import NAME, difficulty_figure
 from harness_ext.report.reading import read
 from harness_ext.report.trials import merge, share_chances
+from harness_ext.statistics.checks import RESAMPLES
 
 
-def equal_difficulty(sweeps: Sequence[Path], picture: Path, resamples: int = 2000) -> dict[str, str]:
+def equal_difficulty(sweeps: Sequence[Path], picture: Path, resamples: int = RESAMPLES) -> dict[str, str]:
     """Draws the figure of critical sparsities against difficulty.
 
     Args:

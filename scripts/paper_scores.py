@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness_ext.statistics import Curve, Estimate
+from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.statistics.resampling import interval, method
 from harness_ext.statistics.weighting import Sample, Table
 from harness_ext.sweep import load
@@ -163,7 +164,7 @@ def measure(
     *,
     corrected: bool = False,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> Estimate:
     """A function of mean scores with its interval over items, and over calibration seeds where there are several.
 

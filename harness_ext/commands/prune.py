@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.atomic import check_out, whole_folder, writing
+from harness_ext.atomic import writing
 from harness_ext.commands.model_job import ModelJob, quiet
 from harness_ext.engine.plan import Plan
 from harness_ext.engine.run import apply
@@ -20,6 +20,7 @@ from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
 from harness_ext.weights.checkpoint_record import of_checkpoint
 from harness_ext.weights.export import describe, save
+from harness_ext.weights.folder import check_out, out_folder
 from harness_ext.weights.masks import save_masks
 from harness_ext.weights.remote_code import copy_code
 from harness_ext.weights.shards import Shards
@@ -118,7 +119,7 @@ def _whole(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenize
 
 def _stream(job: PruneJob, plan: Plan, folder: str, tokenizer: PreTrainedTokenizerBase | None, beside: dict[str, Any]) -> dict[str, Any]:
     files = _local(job, folder, FILES)
-    with whole_folder(job.out, force=job.force) as part:
+    with out_folder(job.out, force=job.force) as part:
         with job.moving():
             shards = Shards.open(files, part, dtype=job.torch_dtype, device=job.torch_device, trust_remote_code=job.trust_remote_code)
         with shards:

@@ -7,8 +7,9 @@ from numbers import Real
 from typing import Any
 
 from harness_ext.errors import BadOptionError, PluginError, did_you_mean, shown
-from harness_ext.method.allocation import Allocation, LayerShape
+from harness_ext.method.allocation import Allocation
 from harness_ext.method.pruner import ModelPruner, PruningMethod
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity, rounding_slack
 
 UNIFORM = "uniform"  # the allocation of pruners that treat the model as a whole

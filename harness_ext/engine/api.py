@@ -10,11 +10,11 @@ import torch
 
 from harness_ext.engine.coverage import DENSE_LIMIT
 from harness_ext.engine.layers import find_blocks
-from harness_ext.engine.placement import OneBlockOnDevice
+from harness_ext.engine.placement import OneBlockOnDevice, parse_device
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, EXPERTS, MIN_EXPERT_TOKENS, PRECISION, PRUNER, make_plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.wrappers import check_unwrapped
-from harness_ext.errors import BadOptionError, shown
+from harness_ext.errors import shown
 from harness_ext.method.allocation import Allocation
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import PruningMethod
@@ -123,13 +123,13 @@ def prune(
         pruner_options=pruner_options, calibration_options=calibration_options, allocation_options=allocation_options,
     )  # fmt: skip
     check_unwrapped(model)
-    device = _device(device)
+    place = None if device is None else parse_device(device, f"device={shown(device)}")
     training = model.training
     model.eval()
     try:
         placement = None
-        if device is not None and not _names(device, model.device):
-            placement = OneBlockOnDevice(model, find_blocks(model), device)
+        if place is not None and not _names(place, model.device):
+            placement = OneBlockOnDevice(model, find_blocks(model), place)
         return apply(plan, model, tokenizer, measure_error=measure_error, placement=placement)
     finally:
         model.train(training)
@@ -138,10 +138,3 @@ def prune(
 def _names(device: torch.device, place: torch.device) -> bool:
     """Whether a device that a user names is the one where the model is: ``cuda`` names any GPU."""
     return device == place or (device.index is None and device.type == place.type)
-
-
-def _device(device: str | torch.device | None) -> torch.device | None:
-    try:
-        return None if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise BadOptionError(f"device={shown(device)}: want a device such as cpu, cuda or cuda:1") from error

@@ -10,10 +10,10 @@ import torch
 from harness_ext.engine.allocate import allocate, check_pattern
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.plan import Plan
-from harness_ext.method.allocation import LayerShape
 from harness_ext.method.calibration import check_ids
 from harness_ext.method.pruner import Pruner, StructuredPruner
 from harness_ext.method.quantizer import Quantizer
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity
 
 if TYPE_CHECKING:

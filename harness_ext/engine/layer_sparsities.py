@@ -18,7 +18,8 @@ from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.engine.terminal import progress
 from harness_ext.engine.walk import Stages, Walk, batches_of, unmeasured
 from harness_ext.errors import CalibrationError
-from harness_ext.method.allocation import LayerShape, Measured
+from harness_ext.method.allocation import Measured
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity
 
 

@@ -11,13 +11,28 @@ import torch
 
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.upload import Upload
-from harness_ext.errors import NumericalError
+from harness_ext.errors import BadOptionError, NumericalError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 PART = 2**22  # elements that are looked at at once
+
+
+def parse_device(device: str | torch.device, given: str) -> torch.device:
+    """Parses the name of a device.
+
+    Args:
+        given: the argument as the user wrote it. The message begins with it.
+
+    Raises:
+        BadOptionError: this is not the name of a device.
+    """
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise BadOptionError(f"{given}: want a device such as cpu, cuda or cuda:1") from error
 
 
 class Placement:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened
-
-if TYPE_CHECKING:
-    import torch
 
 DEFAULT_MODEL = "lab-m"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -63,33 +60,18 @@ def parse_mapping(option: str, text: str) -> dict[str, Any]:
     return value
 
 
-def parse_device(device: str, given: str) -> torch.device:
-    """Parses the name of a device.
+def check_device(device: str, given: str) -> None:
+    """Checks that this machine has a device.
 
     Args:
         given: the argument as the user wrote it. The message begins with it.
 
     Raises:
-        BadOptionError: this is not the name of a device.
+        BadOptionError: this is not the name of a device, or this machine has no such device.
     """
     import torch
 
-    try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise BadOptionError(f"{given}: want a device such as cpu, cuda or cuda:1") from error
-
-
-def check_device(device: str, given: str) -> None:
-    """Checks that this machine has a device.
-
-    Args:
-        given: as for :func:`parse_device`.
-
-    Raises:
-        BadOptionError: this machine has no such device.
-    """
-    import torch
+    from harness_ext.engine.placement import parse_device
 
     chosen = parse_device(device, given)
     if chosen.type not in ("cuda", "mps", "meta"):

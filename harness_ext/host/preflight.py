@@ -12,9 +12,10 @@ from harness_ext.engine.calls import failing
 from harness_ext.engine.coverage import check_coverage
 from harness_ext.engine.fit import check_fit
 from harness_ext.engine.layers import DecoderBlock, find_blocks
+from harness_ext.engine.placement import parse_device
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, shown
-from harness_ext.host.arguments import DTYPES, parse_device
+from harness_ext.host.arguments import DTYPES
 from harness_ext.method.calibration import Calibration
 
 if TYPE_CHECKING:

@@ -4,46 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 
 from harness_ext.errors import PluginError
 from harness_ext.method.options import Configurable
+from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.method.statistic import Statistic
-
-if TYPE_CHECKING:
-    from harness_ext.method.pruner import PruningMethod
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """The name and the shape of a linear layer to prune.
-
-    Examples:
-        >>> from harness_ext import LayerShape
-        >>> layer = LayerShape("model.layers.0.mlp.up_proj", 0, "ffn", rows=64, columns=32)
-        >>> layer.size
-        2048
-    """
-
-    name: str
-    """The full name of the layer, such as ``model.layers.0.self_attn.q_proj``."""
-    block: int
-    """The index of the decoder block, from 0."""
-    kind: str
-    """``attention`` or ``ffn``."""
-    rows: int
-    """The number of outputs."""
-    columns: int
-    """The number of inputs."""
-
-    @property
-    def size(self) -> int:
-        """The number of weights."""
-        return self.rows * self.columns
 
 
 class Measured(NamedTuple):

@@ -10,13 +10,12 @@ import torch
 
 from harness_ext.errors import BadOptionError, PluginError, shown
 from harness_ext.method.options import Configurable
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Group, Sparsity
 from harness_ext.method.statistic import Statistic
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from harness_ext.method.allocation import LayerShape
 
 
 BASES = "harness_ext.Pruner, ModelPruner, StructuredPruner or Quantizer"
@@ -40,6 +39,7 @@ class PruningMethod(Configurable):
     """
 
     kind: ClassVar[str] = "pruner"
+    _engine_runs: ClassVar[bool] = False  # whether the engine knows how to run it: of the public base classes and what is derived from them
     statistic: ClassVar[type[Statistic] | None] = None
     """The statistic of the inputs of each linear layer; None for methods that need no calibration."""
 
@@ -76,9 +76,7 @@ class PruningMethod(Configurable):
         Raises:
             PluginError: no method is overridden, or the statistic cannot be updated.
         """
-        from harness_ext.method.quantizer import Quantizer
-
-        if not issubclass(cls, Pruner | ModelPruner | Quantizer):
+        if not cls._engine_runs:
             raise PluginError(f"{cls.__qualname__} wants {BASES} as its base class")
         if cls.statistic is not None and inspect.isabstract(cls.statistic):
             raise PluginError(f"{cls.__qualname__}: its statistic {cls.statistic.__qualname__} does not override update")
@@ -110,6 +108,7 @@ class Pruner(PruningMethod):
                 [ 0., 20.]])
     """
 
+    _engine_runs: ClassVar[bool] = True
     group: ClassVar[Group] = "matrix"
     """Where the scores of ``score`` are compared: within each row (the weights of one output), or in the whole matrix."""
 
@@ -191,6 +190,7 @@ class Pruner(PruningMethod):
 class ModelPruner(PruningMethod):
     """A pruning method that treats the model as a whole and zeroes weights of its linear layers: override ``prune_model``."""
 
+    _engine_runs: ClassVar[bool] = True
     calibrated: ClassVar[bool] = False
     """Whether ``prune_model`` reads its ``calibration`` argument."""
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 
 from harness_ext.errors import BadOptionError, PluginError, shown
 from harness_ext.method.grid import Grid
 from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity
-
-if TYPE_CHECKING:
-    from harness_ext.method.allocation import LayerShape
 
 FEWEST_BITS, MOST_BITS = 2, 8
 ROW = "row"
@@ -68,6 +66,7 @@ class Quantizer(PruningMethod):
         tensor([[0, 1, 3]], dtype=torch.uint8)
     """
 
+    _engine_runs: ClassVar[bool] = True
     group_size: int | Literal["row"] = 128
     """How many consecutive inputs of a row share a grid; ``row`` or 0 for all of them. The last group of a row may be shorter."""
     symmetric: bool = False

@@ -90,9 +90,14 @@ class Sparsity:
         short = f"{self.ratio:g}"
         return short if float(short) == self.ratio else repr(float(self.ratio))
 
+    @property
+    def exact(self) -> Fraction:
+        """The ratio as the fraction that its decimal number stands for: 7/10 for 0.7."""
+        return decimal_fraction(self.ratio)
+
     def removed_of(self, size: int) -> int:
         """The number of weights to remove from a group of ``size``: exactly ``floor(ratio * size)`` in decimal arithmetic."""
-        return math.floor(Fraction(repr(float(self.ratio))) * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
+        return math.floor(self.exact * size) if self.pattern is None else size // self.pattern[1] * self.pattern[0]
 
     def mask(self, scores: torch.Tensor, per: Group = "matrix") -> torch.Tensor:
         """Selects the weights with the lowest scores.
@@ -129,6 +134,17 @@ class Sparsity:
         """
         if self.pattern is not None and weights % self.pattern[1]:
             raise BadOptionError(f"sparsity={self}: a row of {weights} weights cannot be cut into groups of {self.pattern[1]}")
+
+
+def decimal_fraction(number: float) -> Fraction:
+    """The fraction that a decimal number stands for: 7/10 for 0.7, which the nearest float is not.
+
+    Examples:
+        >>> from harness_ext import decimal_fraction
+        >>> decimal_fraction(0.7)
+        Fraction(7, 10)
+    """
+    return Fraction(repr(float(number)))
 
 
 def rounding_slack(layers: int, asked: int) -> float:

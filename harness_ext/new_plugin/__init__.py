@@ -39,7 +39,7 @@ def write(name: str, kind: str, out: Path) -> Path:
     if folder.exists():
         raise BadOptionError(f"{folder} exists: want a new folder; --out DIR writes somewhere else")
     files = render(name, kind)
-    with whole_folder(folder, force=False) as part, writing(folder):
+    with whole_folder(folder) as part, writing(folder):
         for path, text in files.items():
             (part / path).parent.mkdir(parents=True, exist_ok=True)
             (part / path).write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from harness_ext.report.reading import read
 from harness_ext.report.trials import ReportError, merge, of_limit, share_chances
 from harness_ext.report.words import headline
 from harness_ext.statistics import DROPS
+from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.sweep.scores import METRICS
 
 
@@ -98,7 +99,7 @@ def report(
     command += [] if limit is None else ["--limit", limit]
     command += [] if against is SPARSITY else ["--axis", axis]
     command += [word for names in replicates for word in ("--replicates", ",".join(names))]
-    command += [] if resamples == 2000 else ["--resamples", str(resamples)]
+    command += [] if resamples == RESAMPLES else ["--resamples", str(resamples)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         pairs, missing = every_pair(analysis, resamples)

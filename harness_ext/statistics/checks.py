@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from harness_ext.errors import HarnessExtError, shown
 
 Array = NDArray[np.float64]
+
+RESAMPLES = 2000
+"""The usual number of weightings of the items."""
 
 
 class StatisticsError(HarnessExtError, ValueError):
@@ -62,15 +65,13 @@ def check_aligned(one: Sequence[Hashable], other: Sequence[Hashable], names: tup
 
 def check_level(level: float) -> float:
     """A confidence level, such as 0.95."""
-    if isinstance(level, bool) or not isinstance(level, (int, float)) or not 0.5 <= level < 1:
-        raise StatisticsError(f"level={shown(level)}: want a confidence level in [0.5, 1), such as 0.95")
-    return float(level)
+    return number_in("level", level, lambda value: 0.5 <= value < 1, "a confidence level in [0.5, 1), such as 0.95")
 
 
 def check_resamples(resamples: int, level: float) -> int:
     """How many weightings of the items to draw: enough to have one outside of an interval of that level at either end."""
     if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
-        raise StatisticsError(f"resamples={shown(resamples)}: want a whole number of at least 100, such as 2000")
+        raise StatisticsError(f"resamples={shown(resamples)}: want a whole number of at least 100, such as {RESAMPLES}")
     least = math.ceil(round(2 / (1 - level), 6)) - 1
     if resamples < least:
         raise StatisticsError(f"resamples={resamples}: too few for level={level:g}; want at least {least}")
@@ -79,16 +80,12 @@ def check_resamples(resamples: int, level: float) -> int:
 
 def check_width(width: float) -> float:
     """The width of an interval of sparsities."""
-    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width <= 1:
-        raise StatisticsError(f"width={shown(width)}: want a width in (0, 1], such as 0.05")
-    return float(width)
+    return number_in("width", width, lambda value: 0 < value <= 1, "a width in (0, 1], such as 0.05")
 
 
 def check_chance(chance: float) -> float:
     """The score of a guess."""
-    if isinstance(chance, bool) or not isinstance(chance, (int, float)) or not 0 <= chance < 1:
-        raise StatisticsError(f"chance={shown(chance)}: want the score of a guess, in [0, 1), such as 0.25 for four choices")
-    return float(chance)
+    return number_in("chance", chance, lambda value: 0 <= value < 1, "the score of a guess, in [0, 1), such as 0.25 for four choices")
 
 
 def check_above_chance(dense: float, chance: float, what: str) -> None:
@@ -99,9 +96,7 @@ def check_above_chance(dense: float, chance: float, what: str) -> None:
 
 def check_drop(drop: float) -> float:
     """A relative drop, such as 0.05."""
-    if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 < drop < 1:
-        raise StatisticsError(f"drop={shown(drop)}: want a relative drop in (0, 1), such as 0.05 for 5 %")
-    return float(drop)
+    return number_in("drop", drop, lambda value: 0 < value < 1, "a relative drop in (0, 1), such as 0.05 for 5 %")
 
 
 def check_sparsities(sparsities: ArrayLike, what: str) -> Array:
@@ -121,6 +116,13 @@ def check_sparsities(sparsities: ArrayLike, what: str) -> Array:
     if 0 not in grid:
         raise StatisticsError(f"{what}: sparsities [{listed}]: the dense model (0) is missing, and drops are relative to it")
     return grid
+
+
+def number_in(name: str, value: Any, allowed: Callable[[float], bool], want: str) -> float:
+    """The value of the argument ``name`` as a float, checked to be a number that is ``allowed``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not allowed(value):
+        raise StatisticsError(f"{name}={shown(value)}: want {want}")
+    return float(value)
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness_ext.statistics.cells import NARROWEST, Cell, cells_at_the_ends, crossing, midpoints
-from harness_ext.statistics.checks import Array, check_drop, check_level, check_resamples, check_width
+from harness_ext.statistics.checks import RESAMPLES, Array, check_drop, check_level, check_resamples, check_width
 from harness_ext.statistics.curves import Ability, Curve, check_ability, isotonic
 from harness_ext.statistics.resampling import linear_interval, method
 from harness_ext.statistics.results import Estimate, Result, caveat_of_two, percent
@@ -111,7 +111,7 @@ def critical_sparsity(
     chance: float = 0.0,
     corrected: bool = False,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Critical:
     """The critical sparsity of one task; see ``ability_critical``.
@@ -130,7 +130,7 @@ def ability_critical(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Critical:
     """The critical sparsity of an ability, the mean score over one task or more.
@@ -238,7 +238,7 @@ def ability_curve(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> AbilityCurve:
     """Mean scores of an ability over one task or more, with pointwise intervals over items (and calibration seeds), for drawing.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness_ext.statistics.checks import StatisticsError, check_drop, check_level, check_resamples
+from harness_ext.statistics.checks import RESAMPLES, StatisticsError, check_drop, check_level, check_resamples
 from harness_ext.statistics.critical import Critical
 from harness_ext.statistics.curves import Curve
 from harness_ext.statistics.results import Result
@@ -43,7 +43,7 @@ def by_difficulty(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     fewest: int = FEWEST_ITEMS,
     most: int = MOST_BINS,

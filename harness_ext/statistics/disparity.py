@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from harness_ext.statistics.checks import StatisticsError
+from harness_ext.statistics.checks import RESAMPLES, StatisticsError
 from harness_ext.statistics.critical import Critical, ability_critical
 from harness_ext.statistics.curves import Curve, check_ability
 from harness_ext.statistics.results import Result, percent
@@ -129,7 +129,7 @@ def disparity(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     names: tuple[str, str] = NAMES,
 ) -> Disparity:

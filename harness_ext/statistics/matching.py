@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness_ext.statistics.checks import Array, StatisticsError, check_drop, check_level, check_resamples
+from harness_ext.statistics.checks import RESAMPLES, Array, StatisticsError, check_drop, check_level, check_resamples
 from harness_ext.statistics.curves import Curve, over_calibrations
 from harness_ext.statistics.disparity import NAMES, Compared, Disparity, from_criticals, outlasts_words, range_words
 from harness_ext.statistics.results import Result, percent
@@ -162,7 +162,7 @@ class Matching:
     margins: Mapping[str, ArrayLike]
     corrected: bool = False
     families: Mapping[str, Hashable] | None = None
-    resamples: int = 2000
+    resamples: int = RESAMPLES
     seed: int = 0
     strata: int | None = None
     names: tuple[str, str] = NAMES
@@ -303,7 +303,7 @@ def matched_disparity(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     names: tuple[str, str] = NAMES,
 ) -> MatchedDisparity:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness_ext.statistics.checks import (
+    RESAMPLES,
     Array,
     StatisticsError,
     check_chance,
@@ -86,7 +87,7 @@ class MethodDifference(Result):
     mcnemar: tuple[McNemar, ...]
 
 
-def task_difference(scores: PairedScores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> MethodDifference:
+def task_difference(scores: PairedScores, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> MethodDifference:
     """The difference of two methods on one task, of raw scores.
 
     Args:
@@ -105,7 +106,7 @@ def ability_difference(
     *,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> MethodDifference:
     """The difference of two methods over the tasks of an ability, of chance-corrected scores.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
-from harness_ext.statistics.checks import StatisticsError
+from harness_ext.statistics.checks import RESAMPLES, StatisticsError
 from harness_ext.statistics.curves import Curve, over_calibrations
 from harness_ext.statistics.disparity import NAMES, Disparity, Finding, disparity, outlasts_words, range_words
 from harness_ext.statistics.resampling import square_and_add
@@ -79,7 +79,7 @@ def disparity_over_models(
     corrected: bool = False,
     families: Mapping[str, Hashable] | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
     names: tuple[str, str] = NAMES,
 ) -> ModelsDisparity:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from harness_ext.statistics.checks import StatisticsError, check_resamples
+from harness_ext.statistics.checks import RESAMPLES, StatisticsError, check_resamples
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -40,7 +40,7 @@ def p_text(value: float) -> str:
     return f"{value:#.2g}"
 
 
-def p_value(shown: Callable[[float], bool], *, resamples: int = 2000) -> float:
+def p_value(shown: Callable[[float], bool], *, resamples: int = RESAMPLES) -> float:
     """The p-value of a test that is known by its intervals: the smallest ``1 - level`` at which it shows something.
 
     ``p_value(lambda level: disparity(recall, in_context, drop=0.05, level=level).shown)`` is that of a disparity, for ``holm``.

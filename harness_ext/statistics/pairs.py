@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import (
+    RESAMPLES,
     Array,
     StatisticsError,
     check_above_chance,
@@ -189,7 +190,9 @@ def mcnemar_of(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     return McNemar(lost, won, float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0)
 
 
-def compare(dense: Scores, pruned: Scores, *, chance: float = 0.0, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Comparison:
+def compare(
+    dense: Scores, pruned: Scores, *, chance: float = 0.0, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison:
     """Everything about a pruned model against the dense one on the same items.
 
     Intervals are paired: an item has one weight for both scores (``resampling.item_interval``). Where no score differs, the interval of the

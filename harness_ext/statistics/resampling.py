@@ -102,9 +102,8 @@ def item_interval(
     upper end has one with the best possible scores. For the mean of 0/1 scores the ends are those of Clopper and Pearson. Scores that are
     all equal have an interval with a width. With several tables, the one more item is in the block where one item changes the value most.
     """
-    rank = max(math.floor(tail * (resamples + 1) + 1e-9), 1)
     ends = []
-    for side, index in ((0, rank - 1), (1, resamples - rank)):
+    for side, index in enumerate(tail_indices(tail, resamples)):
         extra, change = extreme_item(sample, gradient, side)
         if not _items_vary(sample, gradient):
             share = 1 - tail ** (1 / sample.blocks[extra.block].size)
@@ -113,6 +112,12 @@ def item_interval(
         values = functional(sample.weighted_means(seed, resamples, extra, columns))[side]
         ends.append(float(np.partition(values, index)[index]))
     return ends[0], ends[1]
+
+
+def tail_indices(tail: float, resamples: int) -> tuple[int, int]:
+    """The indices of the ``tail`` quantile and of the ``1 - tail`` quantile among sorted values of as many resamples."""
+    rank = max(math.floor(tail * (resamples + 1) + 1e-9), 1)
+    return rank - 1, resamples - rank
 
 
 def extreme_item(sample: Sample, gradient: Array, side: int) -> tuple[ExtraItem, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness_ext.statistics.checks import (
+    RESAMPLES,
     Array,
     StatisticsError,
     check_above_chance,
@@ -67,7 +68,7 @@ def over_seeds(
     dense: Scores | None = None,
     chance: float = 0.0,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> OverSeeds:
     """Mean, spread and an interval over calibration seeds and items (``resampling.interval``).

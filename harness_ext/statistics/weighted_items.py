@@ -12,9 +12,8 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import Array
 from harness_ext.statistics.critical import Critical, critical_from
-from harness_ext.statistics.resampling import NOTHING, square_and_add
-
-WEIGHTS_AT_ONCE = 2**21  # numbers of float64 that are drawn at a time, to bound memory
+from harness_ext.statistics.resampling import NOTHING, square_and_add, tail_indices
+from harness_ext.statistics.weighting import WEIGHTS_AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,11 @@ def weighted_critical(items: Items, sums: Resampled, *, drop: float, level: floa
     seeds add ``seed_margin``.
     """
     means, tail, resamples = items.scores.mean(0) @ items.weights, (1 - level) / 2, len(sums.totals)
-    rank = max(math.floor(tail * (resamples + 1) + 1e-9), 1)
+    lower, upper = tail_indices(tail, resamples)
     intervals = []
     for at in range(1, len(means)):
         low, high = (
-            float(np.partition(sums.excess(at, drop, score), index)[index])
-            for score, index in ((items.least, rank - 1), (1.0, resamples - rank))
+            float(np.partition(sums.excess(at, drop, score), index)[index]) for score, index in ((items.least, lower), (1.0, upper))
         )
         value, margin = float(means[at] - (1 - drop) * means[0]), seed_margin(items, at, drop, tail)
         intervals.append((value - square_and_add(value - low, margin), value + square_and_add(high - value, margin)))

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from harness_ext.engine.perplexity import BOS, Protocol
+from harness_ext.engine.placement import parse_device
 from harness_ext.engine.plan import ALLOCATION, CALIBRATION, PRECISION, PREFIXES, PRUNER
 from harness_ext.engine.selection import SEPARATOR, parse_modules
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shortened, shown
-from harness_ext.host.arguments import parse_device, parse_mapping, parse_options
+from harness_ext.host.arguments import parse_mapping, parse_options
 from harness_ext.method.quantizer import FEWEST_BITS, MOST_BITS, parse_bits
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.sweep.sparsities import parse_sparsities, refuse_twice

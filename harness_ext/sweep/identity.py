@@ -15,7 +15,7 @@ import torch
 
 from harness_ext.engine import ranks
 from harness_ext.engine.plan import Plan
-from harness_ext.errors import UnsupportedModelError
+from harness_ext.errors import UnsupportedModelError, one_line
 from harness_ext.host.model_folder import model_folder
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.options import Configurable
@@ -59,7 +59,7 @@ def model_identity(plugins: Plugins, pretrained: str, revision: str | None) -> s
         cached = try_to_load_from_cache(folder, "config.json", revision=revision)
         if isinstance(cached, str):
             return f"hub:{folder}@{Path(cached).parent.name}"
-        reason = " ".join(str(error).split())
+        reason = one_line(error, whole=True)
         raise UnsupportedModelError(f"--pretrained {pretrained}: not on the hub, or it cannot be reached: {reason}") from error
 
 

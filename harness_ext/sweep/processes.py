@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from harness_ext.engine import ranks
-from harness_ext.errors import BadOptionError, HarnessExtError
+from harness_ext.errors import BadOptionError, HarnessExtError, one_line
 from harness_ext.sweep.folder import Folder
 
 
@@ -30,7 +30,7 @@ def join() -> None:
         try:
             Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
         except (ValueError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error, whole=True)
             raise BadOptionError(f"WORLD_SIZE={asked_for()}: the other processes cannot be joined: {reason}") from error
 
 

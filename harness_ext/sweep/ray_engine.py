@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.errors import BadOptionError, HarnessExtError, shortened, with_type
+from harness_ext.errors import BadOptionError, HarnessExtError, one_line, shortened, with_type
 from harness_ext.extras import require_extra
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.dense import DenseModel
@@ -55,7 +55,7 @@ def on_ray(address: str | None, cpus: float, gpus: float) -> Engine:
         try:
             ray.init(address=address, log_to_driver=False)
         except Exception as error:  # of many kinds, some of them not Ray's own
-            raise BadOptionError(f"--address {shortened(address)}: no cluster there: {' '.join(str(error).split())}") from error
+            raise BadOptionError(f"--address {shortened(address)}: no cluster there: {one_line(error, whole=True)}") from error
 
     def engine(sweep: Sweep, jobs: Sequence[Job], _: dict[str, Items], display: Display) -> Iterator[Outcome]:
         # max_calls=0: a worker with a GPU would end after each trial otherwise, and load the model again for the next

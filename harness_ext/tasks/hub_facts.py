@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
+from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, one_line, shown
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, FactError, check_condition, check_shots_and_form, count_rows, rows
+from harness_ext.tasks.facts import FactError, check_condition, check_shots_and_form, count_rows, rows
 from harness_ext.tasks.hub_rows import SETS, HubSet, RowError, pool
 from harness_ext.tasks.options import TaskOptions, checked, whole
 
@@ -177,7 +178,7 @@ def _hub_rows(source: HubSet) -> Iterator[Mapping[str, Any]]:
     try:
         loaded = datasets.load_dataset(source.path, source.config, split=source.split)
     except Exception as error:  # the errors of the hub client differ between versions
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise HubError(
             f"{source.path}: cannot be loaded from the hub ({type(error).__name__}: {reason}). Without a network, "
             f'pass --metadata \'{{"hub_rows": "FILE"}}\' with its rows in JSON or JSONL'

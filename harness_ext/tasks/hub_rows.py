@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness_ext.errors import did_you_mean, shown
-from harness_ext.tasks.facts import Fact, FactError, ask
+from harness_ext.tasks.fact import Fact
+from harness_ext.tasks.facts import FactError, ask
 from harness_ext.tasks.scoring import comparable, distinct, normalise
 from harness_ext.tasks.substitution import states
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, UnknownNameError, did_you_mean, shown
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, ask, check_condition, count_rows, rows
+from harness_ext.tasks.facts import ask, check_condition, count_rows, rows
 from harness_ext.tasks.people import People, population
 from harness_ext.tasks.recall import check_recall, recall_rows
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from harness_ext.errors import BadOptionError, shown
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options
-from harness_ext.tasks.facts import Fact, answers_by_relation, check_shots_and_form, rows
+from harness_ext.tasks.facts import answers_by_relation, check_shots_and_form, rows
 from harness_ext.tasks.substitution import contradicting
 
 

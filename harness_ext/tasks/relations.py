@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness_ext.errors import BadOptionError, did_you_mean, shown
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import Fact, FactError, ask, check_condition, check_shots_and_form, count_rows, rows
+from harness_ext.tasks.facts import FactError, ask, check_condition, check_shots_and_form, count_rows, rows
 from harness_ext.tasks.recall import check_recall, recall_rows
 from harness_ext.tasks.scoring import comparable, distinct
 

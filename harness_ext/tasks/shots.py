@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.substitution import contradicts, spelling, states
-
-if TYPE_CHECKING:
-    from harness_ext.tasks.facts import Fact
 
 
 def suitable(shot: Fact, asked: Fact) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from harness_ext.errors import one_line
+
 FUNCTION = "!function"
 
 
@@ -74,7 +76,7 @@ def read(path: Path) -> Definition:
         node = loader.get_single_node()
         own = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Unreadable(f"not YAML: {' '.join(str(error).split())}") from error
+        raise Unreadable(f"not YAML: {one_line(error, whole=True)}") from error
     finally:
         loader.dispose()
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):

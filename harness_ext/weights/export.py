@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.atomic import RECORD, whole_folder, writing
+from harness_ext.atomic import RECORD, writing
+from harness_ext.weights.folder import out_folder
 from harness_ext.weights.model_card import model_card
 from harness_ext.weights.remote_code import copy_code
 
@@ -35,7 +36,7 @@ def save(
         BadOptionError: ``out`` exists, or the folder around it does not or is not writable.
         WriteError: the disk is full, or the file system refuses.
     """
-    with whole_folder(out, force=force) as part:
+    with out_folder(out, force=force) as part:
         with writing(out):
             _save_weights(model, part)
             if code:

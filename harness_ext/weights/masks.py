@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness_ext.atomic import whole_folder, writing
+from harness_ext.atomic import writing
 from harness_ext.engine.layers import LinearLayer, find_blocks
 from harness_ext.errors import BadOptionError, one_line, shortened
 from harness_ext.method.sparsity import Sparsity
+from harness_ext.weights.folder import out_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,7 +50,7 @@ def save_masks(model: PreTrainedModel, record: Mapping[str, Any], out: Path, *, 
     layers = [layer for layer in everything if layer.name in pruned]
     packed = {layer.name: torch.from_numpy(np.packbits((layer.weight == 0).cpu().numpy())) for layer in layers}
     shapes = json.dumps({layer.name: list(layer.weight.shape) for layer in layers})
-    with whole_folder(out, force=force) as part:
+    with out_folder(out, force=force) as part:
         with writing(out):
             save_file(packed, part / FILE, {"format": FORMAT, "shapes": shapes})
         describe(part, out, record, None, str(model.config.name_or_path or "a model in memory"), _held(record, everything))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module, metadata
 
-from harness_ext import HarnessExtError, NumericalError, PluginError, kept_environment, kept_generators
+from harness_ext import HarnessExtError, NumericalError, PluginError, kept_environment, kept_generators, one_line
 
 INSTALL = "pip install 'lm-eval-pruned[llmcompressor]'"
 SERIES = "0.14"
@@ -36,7 +36,7 @@ def require() -> None:
     try:
         _load()
     except Exception as error:  # whatever its imports run into beside other versions than its own
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {one_line(error, whole=True)}"
         raise PluginError(f"llm-compressor {found} cannot be imported ({reason}): {INSTALL} in an environment of its own") from error
 
 
@@ -59,7 +59,7 @@ def llmcompressor() -> Iterator[None]:
         except HarnessExtError:
             raise
         except Exception as error:
-            raise PluginError(f"llm-compressor {version()} failed: {type(error).__name__}: {_one_line(error)}") from error
+            raise PluginError(f"llm-compressor {version()} failed: {type(error).__name__}: {one_line(error, whole=True)}") from error
     if failed := [message for message in warnings if "invert hessian" in message]:
         raise NumericalError(
             f"llm-compressor could not factorise {len(failed)} Hessians and went on without them: raise the dampening_frac of SparseGPT, "
@@ -94,7 +94,3 @@ def _warnings() -> Iterator[list[str]]:
         logger.remove(sink)
         if disabled:
             logger.disable("llmcompressor")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

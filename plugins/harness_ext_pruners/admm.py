@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 import torch
 
-from harness_ext import BadOptionError, Hessian, Pruned, Pruner, Sparsity, inverse_factor, lowest
+from harness_ext import BadOptionError, Hessian, Pruned, Sparsity, inverse_factor, lowest
 from harness_ext_pruners.layerwise import Inputs, removes_nothing, scale_inputs
+from harness_ext_pruners.masked_solver import MaskedSolver
 
 
-class ADMM(Pruner):
+class ADMM(MaskedSolver):
     """Finds the mask and the remaining weights together by the alternating direction method of multipliers (algorithms 1 and 2).
 
     Inputs are divided by their norms and weights multiplied by them. With ``H`` the scaled Hessian plus ``damping`` on its diagonal, which
@@ -33,13 +34,11 @@ class ADMM(Pruner):
     """
 
     name: ClassVar[str] = "admm"
-    statistic: ClassVar[type[Hessian]] = Hessian
     iterations: int = 20
     mask_iterations: int = 15
     rho: float = 0.3
     damping: float = 0.01
     schedule: Literal["cubic", "constant"] = "cubic"
-    per: Literal["matrix", "row"] = "matrix"
 
     def __post_init__(self) -> None:
         if self.mask_iterations < 1:
@@ -50,16 +49,6 @@ class ADMM(Pruner):
             raise BadOptionError(f"pruner.rho={self.rho}: want a penalty above 0, such as 0.3")
         if not 0 <= self.damping < float("inf"):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal of at least 0, such as 0.01")
-
-    def compared_within(self) -> Literal["matrix", "row"]:
-        return self.per
-
-    def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
-        """``|W_ij| * ||X_j||_2``, the scores of the first iteration."""
-        return weight.abs() * statistic.norms
-
-    def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Hessian) -> Pruned:
-        return self.prune_together([weight], [sparsity], statistic)[0]
 
     def prune_together(self, weights: Sequence[torch.Tensor], sparsities: Sequence[Sparsity], statistic: Hessian) -> list[Pruned]:
         """As ``prune``, with one inverse for all the layers.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Hessian, NumericalError, Pruned, Pruner, Sparsity
+from harness_ext import BadOptionError, Hessian, NumericalError, Pruned, Sparsity
 from harness_ext_pruners.layerwise import Inputs, removes_nothing, scale_inputs
+from harness_ext_pruners.masked_solver import MaskedSolver
 
 RAISES = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))  # by what rho is raised where at least this share of the support has changed
 LOWERING, MAX_LOWERED = 5.0, 4
 ESCALATION, MAX_RETRIES = 10.0, 6
 
 
-class ALPS(Pruner):
+class ALPS(MaskedSolver):
     """Finds the mask by ADMM whose penalty grows as the mask settles, then solves for the weights on it (algorithm 1).
 
     Inputs are divided by their norms and weights multiplied by them. With ``H`` the scaled Hessian plus ``damping`` on its diagonal, which
@@ -36,13 +37,11 @@ class ALPS(Pruner):
     """
 
     name: ClassVar[str] = "alps"
-    statistic: ClassVar[type[Hessian]] = Hessian
     iterations: int = 300
     check_every: int = 3
     solve_iterations: int = 10
     rho: float = 0.1
     damping: float = 0.01
-    per: Literal["matrix", "row"] = "matrix"
 
     def __post_init__(self) -> None:
         for option in ("iterations", "check_every"):
@@ -54,16 +53,6 @@ class ALPS(Pruner):
             raise BadOptionError(f"pruner.rho={self.rho}: want a penalty above 0, such as 0.1")
         if not 0 < self.damping < float("inf"):
             raise BadOptionError(f"pruner.damping={self.damping}: want a fraction of the diagonal above 0, such as 0.01")
-
-    def compared_within(self) -> Literal["matrix", "row"]:
-        return self.per
-
-    def score(self, weight: torch.Tensor, statistic: Hessian) -> torch.Tensor:
-        """``|W_ij| * ||X_j||_2``, the scores of the first mask."""
-        return weight.abs() * statistic.norms
-
-    def prune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: Hessian) -> Pruned:
-        return self.prune_together([weight], [sparsity], statistic)[0]
 
     def prune_together(self, weights: Sequence[torch.Tensor], sparsities: Sequence[Sparsity], statistic: Hessian) -> list[Pruned]:
         """As ``prune``, with one eigendecomposition for all the layers.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness_ext import CalibrationError, Sparsity, failing, progress
+from harness_ext import CalibrationError, failing, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,11 +32,6 @@ def tokens_for(pruner: str, calibration: torch.Tensor | None) -> torch.Tensor:
     if calibration is None:
         raise CalibrationError(f"pruner {pruner!r} measures activations: it needs calibration tokens, int64 [samples, length]")
     return calibration
-
-
-def asked(sparsity: Sparsity) -> Fraction:
-    """The exact ratio that the decimal number stands for."""
-    return Fraction(repr(float(sparsity.ratio)))
 
 
 def nearest_integer(value: Fraction) -> int:

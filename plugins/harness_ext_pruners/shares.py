@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from harness_ext import BadOptionError, Sparsity
-from harness_ext_pruners.backbone import asked, nearest_integer
+from harness_ext import BadOptionError, Sparsity, decimal_fraction
+from harness_ext_pruners.backbone import nearest_integer
 from harness_ext_pruners.families import Part
 
 
@@ -21,13 +21,13 @@ def nearest(who: str, sparsity: Sparsity, shares: Sequence[Fraction], made: Call
     Raises:
         BadOptionError: the ratio is nearer to nothing or to everything, or further away than ``tolerance``. Names the nearest share.
     """
-    ratio = asked(sparsity)
+    ratio = sparsity.exact
     best = min(range(len(shares)), key=lambda index: (abs(shares[index] - ratio), -shares[index]))
     miss = abs(shares[best] - ratio)
     where = f"the nearest is {float(shares[best]):.6g}, {made(best)}"
     if ratio < miss or 1 - ratio <= miss:
         raise BadOptionError(f"sparsity={sparsity}: {who}, and this ratio rounds to {'none' if ratio < miss else 'all'} of them; {where}")
-    if miss > Fraction(repr(float(tolerance))):
+    if miss > decimal_fraction(tolerance):
         raise BadOptionError(f"sparsity={sparsity}: {who}; {where}, which is not within pruner.tolerance={tolerance:g}")
     return best
 
@@ -47,7 +47,7 @@ def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence
     Raises:
         BadOptionError: as :func:`nearest`.
     """
-    ratio = asked(sparsity)
+    ratio = sparsity.exact
     channels = _part(parts, "channels")
     options = _options(ratio, _part(parts, "heads"), channels, allowed, total)
     if not options:
@@ -55,7 +55,7 @@ def choose(sparsity: Sparsity, parts: Sequence[Part], allowed: Sequence[Sequence
     shares = [Fraction(sum(part.weights * count for part, count in zip(parts, option, strict=True)), total) for option in options]
     half = Fraction(channels.weights, total) / 2 if channels else Fraction(0)
     for option, share in zip(options, shares, strict=True):
-        if channels and abs(share - ratio) <= min(half, Fraction(repr(float(tolerance)))):
+        if channels and abs(share - ratio) <= min(half, decimal_fraction(tolerance)):
             return list(option)
 
     def made(index: int) -> str:

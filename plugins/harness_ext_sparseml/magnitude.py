@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness_ext import BadOptionError, ModelPruner, Sparsity, find_blocks
-from harness_ext_sparseml.isolation import SparseMLMethod, check_pattern, sparseml
+from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
 from harness_ext_sparseml.modifiers import Weights, run, schedule
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SparseMLMagnitude(SparseMLMethod, ModelPruner):
         if sparsity.pattern and (self.mask != "unstructured" or self.scope != "layer"):
             raise BadOptionError(f"sparsity={sparsity}: a pattern takes neither pruner.mask=block4 nor pruner.scope=global")
         for layer in layers:
-            check_pattern(sparsity, layer.in_features)
+            sparsity.check_row(layer.in_features)
         mask = f"{sparsity.pattern[1] - sparsity.pattern[0]}:{sparsity.pattern[1]}" if sparsity.pattern else self.mask
         weights = [nn.Parameter(layer.weight.contiguous()) for layer in layers]
         with sparseml():

@@ -23,9 +23,10 @@ from refusals import raises_line
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness_ext import BadOptionError, atomic, prune
-from harness_ext.atomic import WriteError, check_out, whole_folder
+from harness_ext import BadOptionError, prune
+from harness_ext.atomic import WriteError, whole_folder
 from harness_ext.weights.export import save
+from harness_ext.weights.folder import RECORD, check_out
 
 
 def pruned(name: str = "llama", dtype: torch.dtype = torch.float32, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -154,6 +155,14 @@ class TestOut:
         with raises_line(BadOptionError, "--out", "--force", "pruning.json"):
             check_out(tmp_path, force=True)
 
+    def test_of_another_command_is_named_without_options_of_this_one(self, tmp_path: Path) -> None:
+        """Sweeps, which have no --force, write trials with ``whole_folder``."""
+        (tmp_path / "file").write_text("")
+        for path, replace in ((tmp_path, False), (tmp_path / "file", True), (tmp_path / "no" / "folder", True)):
+            with raises_line(BadOptionError, str(path)) as refused, whole_folder(path, replace=replace):
+                pass
+            assert "--" not in str(refused.value)
+
     def test_that_is_a_file_is_not_replaced_even_by_force(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
         with raises_line(BadOptionError, "--out", "file"):
@@ -172,7 +181,7 @@ class TestOut:
         (tmp_path / "link").symlink_to(tmp_path / "out")
         with whole_folder(tmp_path / "link") as part:
             (part / "pruning.json").write_text("1")
-        with whole_folder(tmp_path / "link", force=True) as part:
+        with whole_folder(tmp_path / "link", replace=True) as part:
             (part / "pruning.json").write_text("2")
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "out" / "pruning.json").read_text() == "2"
@@ -203,6 +212,23 @@ class TestFailures:
         with raises_line(WriteError, "out: ", "No space left on device"):
             save(*pruned(sparsity=0.75)[:1], None, record, tmp_path / "out", force=True)
         assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+        assert os.listdir(tmp_path) == ["out"]
+
+    @pytest.mark.parametrize("fails", ["part", "old"])
+    def test_of_either_rename_leave_what_was_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+        with whole_folder(tmp_path / "out") as part:
+            (part / "mine").write_text("old")
+        rename = os.rename
+
+        def refuses(old: Path, new: Path) -> None:
+            if Path(old if fails == "part" else new).name.endswith(f".{fails}"):
+                raise OSError(errno.EBUSY, "Device or resource busy")
+            rename(old, new)
+
+        with monkeypatch.context() as patch, raises_line(WriteError, "out: ", "busy"), whole_folder(tmp_path / "out", replace=True) as part:
+            (part / "mine").write_text("new")
+            patch.setattr(os, "rename", refuses)
+        assert (tmp_path / "out" / "mine").read_text() == "old"
         assert os.listdir(tmp_path) == ["out"]
 
     def test_of_another_kind_pass_through_and_leave_nothing(self, tmp_path: Path) -> None:
@@ -280,7 +306,7 @@ class TestKilled:
                 assert any(tiny.same(found, one) for one in whole)
                 assert json.loads((out / "pruning.json").read_text())["fingerprint"]
                 assert (out / "README.md").read_text().endswith("\n")
-            with whole_folder(out, force=True) as part:
+            with whole_folder(out, replace=True) as part:
                 (part / "pruning.json").write_text("{}")
         assert sorted(os.listdir(tmp_path)) == ["out0", "out1", "out2"]
 
@@ -319,7 +345,7 @@ class TestKilled:
                 raise Killed
             rename(old, new)
 
-        with monkeypatch.context() as patch, pytest.raises(Killed), whole_folder(tmp_path / "out", force=True) as part:
+        with monkeypatch.context() as patch, pytest.raises(Killed), whole_folder(tmp_path / "out", replace=True) as part:
             patch.setattr(os, "rename", killed)
         assert not (tmp_path / "out").exists()
         with raises_line(BadOptionError, "--out", "--force"):
@@ -339,4 +365,4 @@ class TestKilled:
 
 
 def test_the_record_is_what_marks_a_folder_that_was_written_here() -> None:
-    assert atomic.RECORD == "pruning.json"
+    assert RECORD == "pruning.json"

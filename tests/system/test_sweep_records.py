@@ -5,17 +5,30 @@ from __future__ import annotations
 import csv
 import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
+from refusals import raises_line
 from sweeps import files, prepare, sweep
 
 from harness_ext import BadOptionError
 from harness_ext.sweep import load
 from harness_ext.sweep import run as running
 from harness_ext.sweep.records import scan
+from harness_ext.sweep.trial import write
 
 
 class TestRecords:
+    def test_that_are_there_are_refused_without_an_option_that_a_sweep_has_not(self, tmp_path):
+        (tmp_path / "trials").mkdir()
+        sparsity = SimpleNamespace(ratio=0.5)
+        trial = SimpleNamespace(arguments={}, plan=SimpleNamespace(sparsity=sparsity))
+        given = (tmp_path, None, trial, {"limit": 8}, {"config": {"pruning": {}, "command": "lm_eval"}}, {}, {})
+        write(*given)
+        with raises_line(BadOptionError, str(tmp_path), "exists") as refused:
+            write(*given)
+        assert "--" not in str(refused.value)
+
     def test_say_what_was_done(self, done):
         dense, pruned = load(done)
         assert dense.is_dense

@@ -14,8 +14,9 @@ from occurrences import occurrences
 from refusals import raises_line
 
 from harness_ext.errors import BadOptionError, UnknownNameError
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
-from harness_ext.tasks.facts import CONDITIONS, Fact, FactError, ask, join, rows
+from harness_ext.tasks.facts import CONDITIONS, FactError, ask, join, rows
 from harness_ext.tasks.scoring import normalise
 from harness_ext.tasks.substitution import contradicts
 

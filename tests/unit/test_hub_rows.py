@@ -11,8 +11,8 @@ from occurrences import occurrences
 from published_rows import PAGE, ROWS, SHARED
 from refusals import raises_line
 
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options
-from harness_ext.tasks.facts import Fact
 from harness_ext.tasks.facts import rows as items_of
 from harness_ext.tasks.hub_rows import FEWEST_ANSWERS, SETS, STATEMENTS, RowError, passage_of, pool, question_word
 from harness_ext.tasks.scoring import comparable, matches

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from harness_ext.commands import cli
+from harness_ext.commands.compare import compare as compare_command
 from harness_ext.statistics import Curve, Scores, ability_curve, compare, critical_sparsity, disparity, over_seeds
+from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.statistics.resampling import interval, seed_margin, seed_variance, square_and_add
 from harness_ext.statistics.weighting import Sample, Table
 
@@ -33,6 +38,12 @@ def exact(right, items, level=0.95):
     """Of Clopper and Pearson."""
     found = stats.binomtest(right, items).proportion_ci(level, method="exact")
     return found.low, found.high
+
+
+def test_the_commands_draw_as_many_weightings_as_the_functions():
+    """The commands have the number as a literal: they start without NumPy."""
+    for command in (cli.report, compare_command):
+        assert inspect.signature(command).parameters["resamples"].default == RESAMPLES
 
 
 class TestItems:

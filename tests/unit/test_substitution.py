@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from occurrences import occurrences
 
+from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options
-from harness_ext.tasks.facts import Fact, rows
+from harness_ext.tasks.facts import rows
 from harness_ext.tasks.scoring import normalise
 from harness_ext.tasks.substitution import contradicts, replace, states
 

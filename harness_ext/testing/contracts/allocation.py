@@ -10,8 +10,9 @@ import torch
 from harness_ext.engine.checks import tensors_of, untouched
 from harness_ext.engine.layers import find_blocks
 from harness_ext.errors import BadOptionError, HarnessExtError
-from harness_ext.method.allocation import Allocation, LayerShape, Measured
+from harness_ext.method.allocation import Allocation, Measured
 from harness_ext.method.pruner import PruningMethod
+from harness_ext.method.shapes import LayerShape
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.testing.contracts import degenerate, given
 from harness_ext.testing.contracts.additivity import check_additive

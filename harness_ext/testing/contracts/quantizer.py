@@ -8,17 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from harness_ext.engine.checks import tensors_of, untouched
-from harness_ext.engine.global_state import kept_generators
-from harness_ext.errors import BadOptionError, HarnessExtError, PluginError
+from harness_ext.errors import PluginError
 from harness_ext.method.pruner import PruningMethod
 from harness_ext.method.quantizer import FEWEST_BITS, MOST_BITS, Quantized, Quantizer
 from harness_ext.method.sparsity import Sparsity
-from harness_ext.testing.contracts import degenerate, given
-from harness_ext.testing.contracts.additivity import check_additive
+from harness_ext.testing.contracts import given
 from harness_ext.testing.contracts.given import fail, told_in_one_line
-from harness_ext.testing.contracts.layerwise import DTYPES, FirstLayerDense, devices, inputs, layer_error
-from harness_ext.testing.contracts.plugin import PluginContract
+from harness_ext.testing.contracts.layerwise import FirstLayerDense, LayerwiseContract, layer_error
 
 Record = Mapping[str, Any]
 
@@ -26,7 +22,7 @@ LOST_BY_EIGHT_BITS = 1e-3
 """The largest output error of the layers that 8 bits may have, as a share of the output."""
 
 
-class QuantizerContract(PluginContract, degenerate.DegenerateCases):
+class QuantizerContract(LayerwiseContract):
     """Tests of a quantizer. A class whose name begins with ``Test`` inherits them:
 
         class TestMine(QuantizerContract):
@@ -46,26 +42,20 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
     patterns: tuple[str, ...] = ("1:4", "2:4")
     quality_bits: int = 3
     """The bits at which the quantizer is compared with ``rtn``."""
-    several_processes: bool = True
-    """Whether several processes can measure the statistic. If False, a run with several processes is an error."""
 
     # --- the rules
-
-    def test_its_statistic_can_be_measured_by_several_processes(self) -> None:
-        if self.several_processes:
-            check_additive(self._quantizer().measures(), self._who())
 
     def test_it_takes_every_number_of_bits(self) -> None:
         for bits in self.bits:
             model = given.small_model()
             with told_in_one_line(f"bits={bits}"):
-                self._quantise(model, bits=bits)
+                self._run(model, bits=bits)
             self._check_output(model, f"with {bits} bits")
 
     def test_it_keeps_to_the_group_size(self) -> None:
         for size in self.group_sizes:
             with told_in_one_line(f"group_size={size}"):
-                record = self._quantise(given.small_model(), group_size=size)
+                record = self._run(given.small_model(), group_size=size)
             for name, entry in record["layers"].items():
                 columns = given.INNER if name.endswith("down_proj") else given.WIDTH
                 groups = 1 if size == "row" else -(-columns // int(size))
@@ -87,7 +77,7 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
                 self._check_refused(sparsity, model)
                 continue
             with told_in_one_line(f"sparsity={sparsity}"):
-                self._quantise(model, sparsity=sparsity)
+                self._run(model, sparsity=sparsity)
             self._check_output(model, f"at sparsity {sparsity}")
 
     def test_it_removes_nothing_from_a_layer_whose_sparsity_is_zero(self) -> None:
@@ -95,74 +85,10 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
             return
         model = given.small_model()
         with told_in_one_line():
-            record = self._quantise(model, sparsity=0.5, allocation=FirstLayerDense())
+            record = self._run(model, sparsity=0.5, allocation=FirstLayerDense())
         first = given.layers_of(model)[0]
         if zeros := record["layers"][first.name]["zeros"]:
             fail(f"{self._who()} on {first.name}: sparsity 0 is 0 removed weights, it removed {zeros}")
-
-    def test_it_refuses_a_pattern_that_does_not_divide_the_row(self) -> None:
-        self._check_refused("2:7", given.small_model())
-        if not self.joint:
-            return
-        quantizer, weight = self._quantizer(), given.layers_of(given.small_model())[0].weight
-        what = f"sparsity=2:7 of {given.WIDTH} inputs"
-        try:
-            _call(quantizer, weight, Sparsity.parse("2:7"), degenerate.measured(quantizer, inputs()))
-        except HarnessExtError:
-            return
-        except Exception as error:
-            fail(f"{self._who()}: {what} ended in {type(error).__name__}: want an error of harness_ext, as Sparsity.mask raises")
-        fail(f"{self._who()}: {what} was accepted: want an error of harness_ext, as Sparsity.mask raises")
-
-    def test_it_writes_into_nothing_that_it_is_given(self) -> None:
-        model, ids = given.small_model(), given.token_ids()
-        before, tokens, states = given.snapshot(model), ids.clone(), given.generator_states()
-        with told_in_one_line():
-            self._quantise(model, calibration=ids)
-        if not ids.equal(tokens):
-            fail(f"{self._who()}: it wrote into the calibration tokens")
-        self._check_generators(states)
-        quantised = {f"{layer.name}.weight" for layer in given.layers_of(model)}
-        rest = [{name: tensor for name, tensor in each.items() if name not in quantised} for each in (before, given.snapshot(model))]
-        if name := given.first_difference(*rest):
-            fail(f"{self._who()}: it changed {name}, which is not the weight of a linear layer of the decoder")
-        quantizer, weight = self._quantizer(), given.layers_of(given.small_model())[0].weight.clone()
-        statistic = degenerate.measured(quantizer, inputs())
-        with told_in_one_line():
-            for what, tensors in (("weight", [weight]), ("statistic", tensors_of(statistic))):
-                with untouched(tensors, f"the {what} that it was given", self._who()):
-                    _call(quantizer, weight, Sparsity(0), statistic)
-
-    def test_it_gives_the_same_weights_twice_bit_for_bit(self) -> None:
-        snapshots = []
-        for seed in (1, 2):
-            model = given.small_model()
-            with kept_generators(seed), told_in_one_line():
-                self._quantise(model)
-            snapshots.append(given.snapshot(model))
-        if name := given.first_difference(*snapshots):
-            fail(f"{self._who()}: {name} is not the same when it is done again")
-
-    def test_it_takes_models_and_arithmetic_of_every_dtype(self) -> None:
-        for dtype, precision in DTYPES:
-            model = given.small_model(dtype)
-            with told_in_one_line(f"a model in {dtype} with precision={precision}"):
-                self._quantise(model, precision=precision)
-            self._check_output(model, f"in {dtype} with precision={precision}")
-
-    def test_it_works_where_the_model_is(self) -> None:
-        for device in devices():
-            model = given.small_model().to(device)
-            with told_in_one_line(f"on {device}"):
-                self._quantise(model, calibration=given.token_ids().to(device))
-            quantizer, weight = self._quantizer(), given.layers_of(model)[0].weight
-            with told_in_one_line():
-                result = _call(quantizer, weight, Sparsity(0), degenerate.measured(quantizer, inputs().to(device)))
-            for name in ("codes", "scales", "zero_points"):
-                if (where := getattr(result, name).device) != weight.device:
-                    fail(f"{self._who()}: a weight on {weight.device} came back with {name} on {where}")
-            if result.scales.dtype != weight.dtype:
-                fail(f"{self._who()}: a weight in {weight.dtype} came back with scales in {result.scales.dtype}")
 
     def test_it_is_no_worse_than_rounding_to_nearest(self) -> None:
         mine, floor = self._error(self.quality_bits), self._error(self.quality_bits, nearest=True)
@@ -183,7 +109,7 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
     def _plugin(self) -> Quantizer:
         return self._quantizer()
 
-    def _quantise(
+    def _run(
         self,
         model: Any,
         *,
@@ -191,13 +117,36 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
         sparsity: float | str = 0,
         calibration: torch.Tensor | None = None,
         group_size: int | Literal["row"] | None = None,
-        **arguments: Any,
+        **options: Any,
     ) -> Record:
         ids = given.token_ids() if calibration is None else calibration
         quantizer = self._quantizer()
         if group_size is not None:
             quantizer = dataclasses.replace(quantizer, group_size=group_size)
-        return given.prune(model, pruner=quantizer, bits=bits, sparsity=sparsity, calibration=ids, **arguments)
+        return given.prune(model, pruner=quantizer, bits=bits, sparsity=sparsity, calibration=ids, **options)
+
+    def _by_layer(self) -> bool:
+        return True
+
+    def _takes_sparsity(self) -> bool:
+        return self.joint
+
+    def _call(self, weight: torch.Tensor, statistic: Any, sparsity: Sparsity | None = None) -> Quantized:
+        quantizer, sparsity = self._quantizer(), sparsity or Sparsity(0)
+        if quantizer.quantizes_together():
+            result = quantizer.quantize_together([weight], 4, [sparsity], statistic)[0]
+        else:
+            result = quantizer.quantize(weight, 4, sparsity, statistic)
+        if not isinstance(result, Quantized):
+            raise PluginError(f"pruner {quantizer.name!r}: want a harness_ext.Quantized, not {type(result).__name__}")
+        return result
+
+    def _check_like(self, new: Quantized, weight: torch.Tensor) -> None:
+        for name in ("codes", "scales", "zero_points"):
+            if (where := getattr(new, name).device) != weight.device:
+                fail(f"{self._who()}: a weight on {weight.device} came back with {name} on {where}")
+        if new.scales.dtype != weight.dtype:
+            fail(f"{self._who()}: a weight in {weight.dtype} came back with scales in {new.scales.dtype}")
 
     def _error(self, bits: int, *, nearest: bool = False) -> float:
         """The output error of the layers of the smallest embedded model, or that of rounding to nearest with the same groups."""
@@ -213,36 +162,5 @@ class QuantizerContract(PluginContract, degenerate.DegenerateCases):
     def _take(self, case: Callable[[], tuple[Any, torch.Tensor]]) -> None:
         model, ids = case()
         with told_in_one_line():
-            self._quantise(model, calibration=ids, sparsity=0.5 if self.joint else 0)
+            self._run(model, calibration=ids, sparsity=0.5 if self.joint else 0)
         self._check_output(model, "quantised")
-
-    def _check_output(self, model: Any, when: str) -> None:
-        with torch.no_grad():
-            logits = model(input_ids=given.token_ids()).logits
-        if not logits.isfinite().all():
-            fail(f"{self._who()}: the output of the model {when} has NaN or infinite values")
-
-    def _check_refused(self, sparsity: float | str, model: Any) -> None:
-        before, what = given.snapshot(model), f"sparsity={sparsity}"
-        try:
-            self._quantise(model, sparsity=sparsity)
-        except HarnessExtError as error:
-            if "\n" in str(error):
-                fail(f"{self._who()}: {what} was refused in more than one line")
-            if name := given.first_difference(before, given.snapshot(model)):
-                fail(f"{self._who()}: {what} was refused after the model was changed: {name}")
-            if not isinstance(error, BadOptionError):
-                fail(f"{self._who()}: {what}: want a BadOptionError, not {type(error).__name__}: {error}")
-            return
-        fail(f"{self._who()}: {what} was accepted: want a BadOptionError")
-
-
-def _call(quantizer: Quantizer, weight: torch.Tensor, sparsity: Sparsity, statistic: Any) -> Quantized:
-    """The result for one layer, by the method that the quantizer overrides."""
-    if quantizer.quantizes_together():
-        result = quantizer.quantize_together([weight], 4, [sparsity], statistic)[0]
-    else:
-        result = quantizer.quantize(weight, 4, sparsity, statistic)
-    if not isinstance(result, Quantized):
-        raise PluginError(f"pruner {quantizer.name!r}: want a harness_ext.Quantized, not {type(result).__name__}")
-    return result
