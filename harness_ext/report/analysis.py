@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, MIXED, NAMES, RECALL, UNCLASSIFIED, TaskClass, how_to_class
-from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_lose, tasks_at_chance
+from harness_ext.report.at_chance import AtChance, NotAboveChance, not_above_chance, tasks_at_chance
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
 from harness_ext.report.curves import curves
 from harness_ext.report.difficulty import Difficulty, difficulty
@@ -41,7 +41,7 @@ class Analysis:
         classes: the class of every task, by the name of the task.
         abilities: recall, in-context or mixed, by task. Unclassified tasks are left out.
         families: the family of every task. All families of an ability have the same weight in its mean.
-        nothing_to_lose: the abilities and tasks in which a dense model is not above chance.
+        not_above_chance: the abilities and tasks in which a dense model is not above chance, or is not shown to be.
         used: names of the tasks in a curve, by series label and ability.
         curves: curves by series label and ability.
         critical: critical sparsities by series label, ability, drop, and whether scores are chance-corrected.
@@ -61,7 +61,7 @@ class Analysis:
     abilities: Mapping[str, str]
     families: Mapping[str, str]
     quantised: list[Series] = field(default_factory=list)
-    nothing_to_lose: list[NothingToLose] = field(default_factory=list)
+    not_above_chance: list[NotAboveChance] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     used: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     curves: dict[tuple[str, str], AbilityCurve] = field(default_factory=dict)
@@ -129,7 +129,7 @@ def analyse(
         {digest: tasks_at_chance(dense[digest], resamples) for digest in models if digest in dense},
     )
     for digest, low in work.at_chance.items():
-        analysis.nothing_to_lose += nothing_to_lose(dense[digest], low, abilities)
+        analysis.not_above_chance += not_above_chance(dense[digest], low, abilities)
     with_dense = [each for each in series if each.dense is not None]
     for each in with_dense:
         _analyse_series(work, each, drops, resamples)
@@ -153,7 +153,7 @@ class _Curves:
     """Computes each curve once, and adds what a curve leaves out to the gaps.
 
     Args:
-        at_chance: tasks in which a dense model is not above chance, by the digest of its weights.
+        at_chance: tasks in which a dense model is not shown to be above chance, by the digest of its weights.
         made: the curves so far, by series label, ability and tasks.
     """
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from harness_ext.report.abilities import NAMES
+from harness_ext.report.at_chance import AtChance
 from harness_ext.report.series import Series
 from harness_ext.report.trials import LoadedTrial, TaskScore
 from harness_ext.statistics import Curve, StatisticsError
 
 
 def curves(
-    series: Series, dense: LoadedTrial, ability: str, tasks: Iterable[str], at_chance: Collection[str]
+    series: Series, dense: LoadedTrial, ability: str, tasks: Iterable[str], at_chance: Mapping[str, AtChance]
 ) -> tuple[list[Curve], list[str]]:
     """The curves of the tasks of an ability, and the gaps: what the curves leave out.
 
     Args:
         tasks: names of the tasks of the ability.
-        at_chance: names of tasks in which the dense model is not above chance.
+        at_chance: tasks in which the dense model is not shown to be above chance, by name.
     """
     label = f"{series.label}: "
     of_ability = f"not in the curve of {NAMES[ability]}"
@@ -48,7 +49,7 @@ def curves(
     return task_curves, gaps
 
 
-def _why_not(series: Series, dense: LoadedTrial, task: str, at_chance: Collection[str]) -> str | None:
+def _why_not(series: Series, dense: LoadedTrial, task: str, at_chance: Mapping[str, AtChance]) -> str | None:
     """The reason why a task has no curve; None if it has one."""
     score = dense.tasks.get(task)
     if score is None:
@@ -56,7 +57,7 @@ def _why_not(series: Series, dense: LoadedTrial, task: str, at_chance: Collectio
     if score.scores is None:
         return "the dense model has no per-sample records of it"
     if task in at_chance:
-        return f"the dense score {score.value:.4g} is not above chance {score.chance:.4g}: there is nothing to lose"
+        return at_chance[task].reason()
     if not any(_recorded(trial.tasks.get(task)) for trial in series.trials):
         return "no pruned model has per-sample records of it"
     return None

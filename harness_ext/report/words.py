@@ -72,8 +72,8 @@ def headline(analysis: Analysis, drop: float) -> Headline:
     """
     by_label = {each.label: critical_of(analysis, each, drop) for each in analysis.series}
     by_label = {label: by_ability for label, by_ability in by_label.items() if by_ability}
-    at_chance = "".join(f"{each.sentence()} " for each in analysis.nothing_to_lose)
-    scores = tuple(each.scores() for each in analysis.nothing_to_lose)
+    at_chance = "".join(f"{each.sentence()} " for each in analysis.not_above_chance)
+    scores = tuple(each.scores() for each in analysis.not_above_chance)
     if not by_label:
         results = sum(len(trial.tasks) for trial in analysis.trials)
         return Headline(f"{at_chance}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
