@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness_ext.report.abilities import ABILITIES, IN_CONTEXT, MIXED, NAMES, RECALL, UNCLASSIFIED, TaskClass, how_to_class
-from harness_ext.report.at_chance import AtChance, NothingToLose, nothing_to_lose, tasks_at_chance
+from harness_ext.report.at_chance import AtChance, NotAboveChance, not_above_chance, tasks_at_chance
 from harness_ext.report.claims import MAIN_DROP, Claim, claims
-from harness_ext.report.curves import curves
+from harness_ext.report.curves import Seed, UsedSeeds, curves, new_places, seeds_of
 from harness_ext.report.difficulty import Difficulty, difficulty
 from harness_ext.report.equal_size import BITS, PARAMETERS, EqualSize, equal_size
 from harness_ext.report.replicates import Replicates, check_replicates, replicates
@@ -40,8 +40,10 @@ class Analysis:
         classes: the class of every task, by the name of the task.
         abilities: recall, in-context or mixed, by task. Unclassified tasks are left out.
         families: the family of every task. All families of an ability have the same weight in its mean.
-        nothing_to_lose: the abilities and tasks in which a dense model is not above chance.
+        not_above_chance: the abilities and tasks in which a dense model is not above chance, or is not shown to be.
         used: names of the tasks in a curve, by series label and ability.
+        left_out: measured sparsities that are not in a curve, by series label and ability; only where there are any.
+        left_out_seeds: calibration seeds that are in no curve, by series label; only where there are any.
         curves: curves by series label and ability.
         critical: critical sparsities by series label, ability, drop, and whether scores are chance-corrected.
         disparities: disparities by series label, drop, and whether scores are chance-corrected.
@@ -60,9 +62,11 @@ class Analysis:
     abilities: Mapping[str, str]
     families: Mapping[str, str]
     quantised: list[Series] = field(default_factory=list)
-    nothing_to_lose: list[NothingToLose] = field(default_factory=list)
+    not_above_chance: list[NotAboveChance] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     used: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    left_out: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    left_out_seeds: dict[str, tuple[Seed, ...]] = field(default_factory=dict)
     curves: dict[tuple[str, str], AbilityCurve] = field(default_factory=dict)
     critical: dict[tuple[str, str, float, bool], Critical] = field(default_factory=dict)
     disparities: dict[tuple[str, float, bool], Disparity] = field(default_factory=dict)
@@ -126,7 +130,7 @@ def analyse(
         {digest: tasks_at_chance(dense[digest], resamples) for digest in models if digest in dense},
     )
     for digest, low in work.at_chance.items():
-        analysis.nothing_to_lose += nothing_to_lose(dense[digest], low, abilities)
+        analysis.not_above_chance += not_above_chance(dense[digest], low, abilities)
     with_dense = [each for each in series if each.dense is not None]
     for each in with_dense:
         _analyse_series(work, each, drops, resamples)
@@ -149,22 +153,41 @@ class _Curves:
     """Computes each curve once, and adds what a curve leaves out to the gaps.
 
     Args:
-        at_chance: tasks in which a dense model is not above chance, by the digest of its weights.
+        at_chance: tasks in which a dense model is not shown to be above chance, by the digest of its weights.
         made: the curves so far, by series label, ability and tasks.
+        seeds: the calibration seeds of the curves of each series, by its label.
     """
 
     analysis: Analysis
     at_chance: Mapping[str, Mapping[str, AtChance]]
     made: dict[tuple[str, str, tuple[str, ...] | None], list[Curve]] = field(default_factory=dict)
+    seeds: dict[str, UsedSeeds] = field(default_factory=dict)
 
     def of(self, series: Series, ability: str, tasks: Sequence[str] | None = None) -> list[Curve]:
         """The curves of an ability in a series, for all its tasks or for the tasks given."""
         key = series.label, ability, None if tasks is None else tuple(tasks)
         if key not in self.made and series.dense is not None:
-            ability_tasks = [task for task, named in self.analysis.abilities.items() if named == ability] if tasks is None else tasks
-            self.made[key], gaps = curves(series, series.dense, ability, ability_tasks, self.at_chance[series.model])
-            self.analysis.gaps += gaps
+            ability_tasks = self._tasks(ability) if tasks is None else tasks
+            seeds = self._seeds(series, series.dense)
+            made = curves(series, series.dense, ability, ability_tasks, self.at_chance[series.model], seeds)
+            self.made[key] = made.curves
+            self.analysis.gaps += made.gaps
+            if tasks is None and made.left_out:
+                self.analysis.left_out[series.label, ability] = made.left_out
         return self.made[key]
+
+    def _seeds(self, series: Series, dense: LoadedTrial) -> Sequence[Seed]:
+        """The calibration seeds of all curves of a series."""
+        if series.label not in self.seeds:
+            tasks = {ability: self._tasks(ability) for ability in ABILITIES}
+            found = self.seeds[series.label] = seeds_of(series, dense, tasks, self.at_chance[series.model])
+            self.analysis.gaps += found.gaps
+            if found.left_out:
+                self.analysis.left_out_seeds[series.label] = found.left_out
+        return self.seeds[series.label].seeds
+
+    def _tasks(self, ability: str) -> list[str]:
+        return [task for task, named in self.analysis.abilities.items() if named == ability]
 
 
 def _list_special_tasks(analysis: Analysis, classes: Mapping[str, TaskClass]) -> None:
@@ -190,9 +213,8 @@ def _analyse_series(work: _Curves, series: Series, drops: Sequence[float], resam
                 task_curves[ability], corrected=True, families=families, resamples=resamples
             )
             for drop, corrected in itertools.product(drops, (True, False)):
-                analysis.critical[series.label, ability, drop, corrected] = ability_critical(
-                    task_curves[ability], drop=drop, corrected=corrected, families=families, resamples=resamples
-                )
+                found = ability_critical(task_curves[ability], drop=drop, corrected=corrected, families=families, resamples=resamples)
+                analysis.critical[series.label, ability, drop, corrected] = _new_places(analysis, series, ability, found)
         except StatisticsError as error:
             analysis.gaps.append(f"{series.label}: no curve of {NAMES[ability]}: {error}")
     if lacking := [NAMES[ability] for ability in ABILITIES if not task_curves[ability]]:
@@ -200,11 +222,24 @@ def _analyse_series(work: _Curves, series: Series, drops: Sequence[float], resam
         return
     for drop, corrected in itertools.product(drops, (True, False)):
         try:
-            analysis.disparities[series.label, drop, corrected] = disparity(
+            both = disparity(
                 task_curves[RECALL], task_curves[IN_CONTEXT], drop=drop, corrected=corrected, families=families, resamples=resamples
             )
         except StatisticsError as error:
             analysis.gaps.append(f"{series.label}: no disparity: {error}")
+            continue
+        recall = _new_places(analysis, series, RECALL, both.recall)
+        in_context = _new_places(analysis, series, IN_CONTEXT, both.in_context)
+        analysis.disparities[series.label, drop, corrected] = replace(
+            both, recall=recall, in_context=in_context, add=tuple(sorted({*recall.add, *in_context.add}))
+        )
+
+
+def _new_places(analysis: Analysis, series: Series, ability: str, critical: Critical) -> Critical:
+    """A critical sparsity that asks for no new sparsity where a measured one only lacks records."""
+    if (left_out := analysis.left_out.get((series.label, ability))) and (curve := analysis.curves.get((series.label, ability))):
+        return new_places(critical, curve.sparsities, left_out)
+    return critical
 
 
 def _over_models(analysis: Analysis, method: Replicates, drops: Sequence[float], resamples: int) -> None:

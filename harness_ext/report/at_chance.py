@@ -1,4 +1,4 @@
-"""Finds tasks and abilities in which a dense model is not above chance, so that pruning cannot lower its score."""
+"""Finds tasks and abilities in which a dense model is not above chance, or is not shown to be."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from harness_ext.report.abilities import NAMES
 from harness_ext.report.trials import LoadedTrial
 from harness_ext.statistics import Scores, over_seeds
 
+ROUNDING = 1e-9  # a mean of items and a mean of their chances differ in the last bits
+
 
 @dataclass(frozen=True)
 class AtChance:
-    """A task in which a dense model is not above chance.
+    """A task in which a dense model is not above chance, or is not shown to be.
 
     Args:
         low, high: ends of the 95 % interval of the score; None without per-sample records.
+        items: number of items; None if it is unknown.
     """
 
     task: str
@@ -23,21 +26,41 @@ class AtChance:
     low: float | None
     high: float | None
     chance: float
+    items: int | None = None
+
+    @property
+    def lacks_items(self) -> bool:
+        """Whether the score is above chance and its interval is not: there are too few items to show it."""
+        return self.score > self.chance + ROUNDING
 
     def phrase(self) -> str:
-        """``kv_512: 0.07, 95 % CI 0.05 to 0.09, chance 0.0625``."""
-        interval = "" if self.low is None or self.high is None else f", 95 % CI {self.low:.3g} to {self.high:.3g}"
-        return f"{self.task}: {self.score:.3g}{interval}, chance {self.chance:.4g}"
+        """``kv_512: 0.07, 95 % CI 0.05 to 0.09, chance 0.0625, 512 items``."""
+        return f"{self.task}: {self.score:.3g}{self._interval()}, chance {self.chance:.4g}{self._count()}"
+
+    def reason(self) -> str:
+        """Why the task has no curve."""
+        if self.lacks_items:
+            return (
+                f"the dense score {self.score:.4g} is not shown to be above chance {self.chance:.4g}"
+                f"{self._interval()}{self._count()}: there are too few items"
+            )
+        return f"the dense score {self.score:.4g} is not above chance {self.chance:.4g}: there is nothing to lose"
+
+    def _interval(self) -> str:
+        return "" if self.low is None or self.high is None else f", 95 % CI {self.low:.3g} to {self.high:.3g}"
+
+    def _count(self) -> str:
+        return "" if self.items is None else f", {self.items} item{'' if self.items == 1 else 's'}"
 
 
 @dataclass(frozen=True)
-class NothingToLose:
-    """The tasks of one ability in which a dense model is not above chance.
+class NotAboveChance:
+    """The tasks of one ability in which a dense model is not above chance, or those in which it is not shown to be.
 
     Args:
         model: name of the model.
         ability: ability of the tasks; None for tasks without an ability.
-        tasks: the tasks.
+        tasks: the tasks; ``lacks_items`` is the same for all of them.
         whole: whether these are all tasks of the ability.
     """
 
@@ -46,8 +69,15 @@ class NothingToLose:
     tasks: tuple[AtChance, ...]
     whole: bool
 
+    @property
+    def lacks_items(self) -> bool:
+        """Whether the scores are above chance, and too few items to show it."""
+        return self.tasks[0].lacks_items
+
     def sentence(self) -> str:
         """The sentence for the summary of a report."""
+        if self.lacks_items:
+            return f"That the dense {self.model} is above chance in {self.what()} is not shown: there are too few items."
         return f"There is nothing to lose in {self.what()}: the dense {self.model} is not above chance."
 
     def what(self) -> str:
@@ -63,7 +93,7 @@ class NothingToLose:
 
 
 def tasks_at_chance(dense: LoadedTrial, resamples: int) -> dict[str, AtChance]:
-    """The tasks in which a dense model is not above chance, by name.
+    """The tasks in which a dense model is not above chance or not shown to be, by name.
 
     The lower end of the interval of the score is compared with chance. Without per-sample records, the score itself is compared.
 
@@ -78,13 +108,13 @@ def tasks_at_chance(dense: LoadedTrial, resamples: int) -> dict[str, AtChance]:
             ids = sorted(score.scores)
             mean = over_seeds([Scores(ids, score.in_order(ids))], resamples=resamples).accuracy.mean
             low, high = mean.low, mean.high
-        if (score.value if low is None else low) <= score.chance:
-            tasks[task] = AtChance(task, score.value, low, high, score.chance)
+        if (score.value if low is None else low) <= score.chance + ROUNDING:
+            tasks[task] = AtChance(task, score.value, low, high, score.chance, len(score.scores) if score.scores else score.count)
     return tasks
 
 
-def nothing_to_lose(dense: LoadedTrial, at_chance: Mapping[str, AtChance], abilities: Mapping[str, str]) -> list[NothingToLose]:
-    """Groups the tasks at chance by ability. Tasks without an ability come last.
+def not_above_chance(dense: LoadedTrial, at_chance: Mapping[str, AtChance], abilities: Mapping[str, str]) -> list[NotAboveChance]:
+    """Groups the tasks at chance by ability, those with too few items apart. Tasks without an ability come last.
 
     Args:
         dense: the trial of the dense model.
@@ -94,9 +124,10 @@ def nothing_to_lose(dense: LoadedTrial, at_chance: Mapping[str, AtChance], abili
     by_ability: dict[str | None, list[str]] = {ability: [] for ability in [*NAMES, None]}
     for task in dense.tasks:
         by_ability[abilities.get(task)].append(task)
-    low = {ability: [at_chance[task] for task in tasks if task in at_chance] for ability, tasks in by_ability.items()}
-    return [
-        NothingToLose(dense.pretrained, ability, tuple(tasks), len(tasks) == len(by_ability[ability]))
-        for ability, tasks in low.items()
-        if tasks
-    ]
+    groups = []
+    for ability, names in by_ability.items():
+        for lacks_items in (False, True):
+            tasks = tuple(at_chance[task] for task in names if task in at_chance and at_chance[task].lacks_items == lacks_items)
+            if tasks:
+                groups.append(NotAboveChance(dense.pretrained, ability, tasks, len(tasks) == len(names)))
+    return groups

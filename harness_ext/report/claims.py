@@ -35,7 +35,7 @@ class Claim:
     @property
     def shown(self) -> bool:
         """Whether the test is still significant after the correction."""
-        return self.found.shown and self.holm <= LEVEL
+        return self.found.shown and (self.count == 1 or self.holm <= LEVEL)
 
     def p_words(self) -> str:
         """``p = 0.012, 0.036 with Holm's correction for 3 statements``."""
@@ -45,12 +45,11 @@ class Claim:
             first, second = f"p = {p_text(self.p)}", p_text(self.holm)
         if self.count == 1:
             return first
-        warning = "; not shown after the correction" if self.found.shown and not self.shown else ""
-        return f"{first}, {second} with Holm's correction for {self.count} statements{warning}"
+        return f"{first}, {second} with Holm's correction for {self.count} statements"
 
     def sentence(self) -> str:
-        """The sentence about the disparity, with both p-values."""
-        return f"{self.found.sentence()} ({self.p_words()})"
+        """The sentence about the disparity, with the verdict after the correction and both p-values."""
+        return f"{self.found.sentence(shown=self.shown)} ({self.p_words()})"
 
 
 def claims(statements: Sequence[tuple[str, Disparity | ModelsDisparity, Callable[[float], bool]]], resamples: int) -> list[Claim]:

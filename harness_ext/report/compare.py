@@ -13,7 +13,8 @@ from harness_ext.atomic import writing
 from harness_ext.errors import BadOptionError, did_you_mean, shortened
 from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
-from harness_ext.report.reading import read
+from harness_ext.report.reading import Filters, read
+from harness_ext.report.run_arguments import notes as argument_notes
 from harness_ext.report.tables import csv_text
 from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, merge, of_limit, share_chances
 from harness_ext.sweep.scores import METRICS
@@ -112,9 +113,10 @@ def compare_results(
     """
     both = [Side.of(first), Side.of(second)]
     loaded: dict[Path, tuple[list[LoadedTrial], list[str]]] = {}
+    filters: Filters = {}
     for side in both:
         if side.path not in loaded:
-            trials, gaps = read([side.path], tuple(metrics) or METRICS)
+            trials, gaps = read([side.path], tuple(metrics) or METRICS, filters)
             if not any(trial.tasks for trial in trials):
                 raise ReportError(
                     f"{shortened(side.typed)}: no task has a score that can be compared: {gaps[-1] if gaps else 'there is none'}"
@@ -127,8 +129,17 @@ def compare_results(
         raise ReportError(f"{shortened(first)} and {shortened(second)}: the same results twice; {_advice(both[0].path)}")
     names = _names(both, chosen)
     classes = classify([trial for side in chosen for trial in side], recall, in_context)
-    pairs = [compare_methods(names, *sides, classes, resamples=resamples) for sides in _matched(names, *map(by_sparsity, chosen))]
+    first_by, second_by = map(by_sparsity, chosen)
+    matched = _matched(names, first_by, second_by)
+    pairs = [compare_methods(names, *sides, classes, resamples=resamples) for sides in matched]
     notes = [gap for _, some_gaps in loaded.values() for gap in some_gaps] + [note for compared in pairs for note in compared.notes]
+    notes += argument_notes([trial for side in chosen for trial in side])
+    for name, by_value, other in ((names[0], first_by, names[1]), (names[1], second_by, names[0])):
+        compared_trials = [id(by_seed) for sides in matched for by_seed in sides]
+        if left := [sparsity for sparsity, by_seed in by_value.items() if id(by_seed) not in compared_trials]:
+            notes.append(f"sparsity {', '.join(left)} of {name} is not compared: {other} has no result of it")
+    caveats = [one.difference.caveat for pair in pairs for one in (*pair.tasks, *pair.abilities)]
+    notes += [f"some intervals are {caveat}" for caveat in dict.fromkeys(caveats) if caveat]
     return Compared(names, tuple(pairs), tuple(dict.fromkeys(notes)))
 
 

@@ -12,7 +12,7 @@ from harness_ext.report.figures import Figures
 from harness_ext.report.matrix import matrix
 from harness_ext.report.multiples import keys
 from harness_ext.report.page_tables import Rows, details, lost
-from harness_ext.report.words import OTHER, Headline, title
+from harness_ext.report.words import OTHER, Headline, left_out_words, title
 
 
 def render(
@@ -47,13 +47,17 @@ def render(
     for (label, drop, corrected), result in analysis.over_models.items():
         if corrected:
             sentences.setdefault(label, dict.fromkeys(drops, ""))[drop] = claim_sentences.get(id(result), result.sentence())
+    for label, by_drop in sentences.items():
+        left_out = left_out_words(analysis, label)
+        sentences[label] = {drop: f"{sentence} {left_out}" if sentence and left_out else sentence for drop, sentence in by_drop.items()}
     labels = dict.fromkeys(label for label, _ in analysis.difficulty.matched)
     matched = {label: sentence for label in labels if (sentence := analysis.difficulty.sentence(label, main))}
+    other_drops = [(label, sentence) for label, said in sentences.items() for drop, sentence in said.items() if drop != main and sentence]
     caveats = _caveats(analysis)
     return template.render(
         analysis=analysis, headline=headline, figures=drawn, title=title(analysis), matrix=matrix(analysis), keys=keys(analysis, axis),
         lost=lost(analysis, main), tables=details(analysis, rows, caveats), axis=axis, main=main, files=files, beside=beside,
-        command=command, resamples=resamples, sentences=sentences, matched=matched, other=OTHER,
+        command=command, resamples=resamples, sentences=sentences, other_drops=other_drops, matched=matched, other=OTHER,
         version=metadata.version("lm-eval-pruned"), versions=_versions(analysis),
         caveats=caveats, made=_made(analysis), styles=folder.joinpath("page.css").read_text(encoding="utf-8").strip(),
     )  # fmt: skip

@@ -8,11 +8,12 @@ from typing import Any
 
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import amount
-from harness_ext.report.words import critical_of, first_lost, name_of, of_curves
+from harness_ext.report.words import critical_of, first_lost, left_out_words, name_of, of_curves
 from harness_ext.statistics.disparity import range_words
 from harness_ext.statistics.multiplicity import p_text
 
 UNKNOWN = "-"
+LACKS = "  # lacks "  # begins the comment of a command that is not complete
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -54,10 +55,12 @@ def lost(analysis: Analysis, drop: float) -> Table | None:
             rows.append([series.label, *cells, first_lost(analysis, series, drop)])
     if not rows:
         return None
+    correction = f", after Holm's correction for {len(analysis.claims)} statements" if len(analysis.claims) > 1 else ""
+    left_out = [words for series in analysis.series if (words := left_out_words(analysis, series.label, named=True))]
     notes = [
         "Between these two measured sparsities; in brackets the 95 % interval, where it is wider. What is lost first is named where the "
-        "intervals show it."
-    ]
+        f"intervals show it{correction}.", *left_out
+    ]  # fmt: skip
     return Table(f"Sparsity at which {100 * drop:g} % is lost", ["method", *map(name_of, abilities), "lost first"], rows, notes)
 
 
@@ -246,9 +249,10 @@ def _commands(analysis: Analysis) -> Table:
         for trial in analysis.trials
     ]
     notes = [
-        "The trials, the fingerprints of their weights, and commands that give the same numbers. Commands that were reconstructed from "
-        "results of lm_eval lack options that such a file does not hold, such as --metadata."
-    ]
+        "The trials, the fingerprints of their weights, and commands that give the same numbers.",
+        *(["Some commands were rebuilt from results. A comment at their end, # lacks, names the options that results do not hold."]
+          if any(LACKS in trial.command for trial in analysis.trials) else []),
+    ]  # fmt: skip
     heads = ["fingerprint", "model", "dense weights", "achieved sparsity", "command", "read from"]
     return Table("Trials and their commands", heads, rows, notes, (3,), (4, 5))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,28 +9,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness_ext.errors import shortened
+from harness_ext.errors import HarnessExtError, one_line, shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.report.answers import Answer, answers, chance_of
 from harness_ext.report.checkpoints import beside_weights, calibration_of, changed_before, joined, name_apart
 from harness_ext.report.commands import command_of
+from harness_ext.report.files import date_of, json_lines, json_object, results_files
 from harness_ext.report.margins import Margins, margins_of
+from harness_ext.report.run_arguments import deciding, generation_of, others
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
 from harness_ext.sweep.scores import METRICS, is_number
 from harness_ext.weights.checkpoint_record import CHECKPOINT
 
+Filters = dict[tuple[str, str], str]  # the name of a score with its filter, by task and metric
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 
 
-def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
+def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS, filters: Filters | None = None) -> tuple[list[LoadedTrial], list[str]]:
     """Reads the trials in folders and files.
 
     Args:
         paths: sweep folders, folders with ``results_*.json`` anywhere below, or such files.
         metrics: names of scores. A task is scored by the first of them that it has.
+        filters: the filters of scores of results that were read before, by task and metric; those of these results are added.
 
     Returns:
         The trials, and what is left out and why.
@@ -41,16 +44,16 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
     """
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
+    filters = {} if filters is None else filters
     for path in dict.fromkeys(paths):
         if not os.path.exists(path):
             raise ReportError(f"{shortened(path)}: no such file or folder")
         before = len(trials)
         if path.is_dir() and (path / "trials").is_dir():
-            trials += _sweep(path, metrics, gaps)
+            trials += _sweep(path, metrics, gaps, filters)
         else:
-            files = sorted(path.rglob("results_*.json")) if path.is_dir() else [path]
-            for file in files:
-                trials += _plain(file, metrics, gaps)
+            for file in results_files(path) if path.is_dir() else [path]:
+                trials += _checked(file, metrics, gaps, filters)
         if len(trials) == before:
             raise ReportError(
                 f"{path}: no results in it; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf"
@@ -60,55 +63,75 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS) -> tuple[list[
     return trials, gaps
 
 
-def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
+def _checked(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
+    """The trial in a results file. Whatever is wrong in the file is one line that names it."""
+    try:
+        return _plain(file, metrics, gaps, filters)
+    except ReportError:
+        raise
+    except HarnessExtError as error:
+        raise ReportError(f"{file}: {error}") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"{file}: damaged, this is not what lm_eval writes: {type(error).__name__}: {one_line(error)}") from error
+
+
+def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
     from harness_ext.sweep.records import scan
 
     records, damaged = scan(folder)
     for corrupt, reason in damaged.items():
         gaps.append(f"{corrupt}: the record is corrupt and left out: {reason}")
     for failed in sorted((folder / "failed").glob("*.json")):
-        failure = _json(failed)
+        failure = json_object(failed)
         gaps.append(f"{failed}: the trial {failure.get('trial')} failed and has no results: {failure.get('error')}")
-    trials, record_gaps = read_records(records, metrics)
+    trials, record_gaps = read_records(records, metrics, filters)
     gaps += record_gaps
     return trials
 
 
-def read_records(records: Sequence[TrialRecord], metrics: Sequence[str] = METRICS) -> tuple[list[LoadedTrial], list[str]]:
+def read_records(
+    records: Sequence[TrialRecord], metrics: Sequence[str] = METRICS, filters: Filters | None = None
+) -> tuple[list[LoadedTrial], list[str]]:
     """Turns records of a sweep into trials. Also returns what is left out and why.
 
     Args:
         records: records of a sweep.
         metrics: names of scores. A task is scored by the first of them that it has.
+        filters: as in ``read``.
     """
+    filters = {} if filters is None else filters
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for record in records:
         name, pruning = joined(record.pretrained, record.pruning)
-        made_before = changed_before(record.pruning)
+        made_before, arguments = changed_before(record.pruning), _arguments(record.results["config"].get("model_args"))
         trial = LoadedTrial(
             source=str(record.folder), pretrained=name, pruning=pruning,
             calibration=calibration_of(pruning) if made_before else record.calibration,
             ratio=Sparsity.parse(pruning["plan"]["sparsity"]).ratio if made_before else record.ratio, parameters=record.parameters,
             command=record.command, versions=_versions(record.results, record.pruning), from_checkpoint=record.checkpoint is not None,
-            limit=record.settings["limit"], bits=bits_of(record.results["config"], record.results["config"].get("model_args") or {}),
-            date=record.results.get("date"),
+            limit=record.settings["limit"], bits=bits_of(record.results["config"], arguments),
+            date=record.results.get("date"), deciding=deciding(arguments), arguments=others(arguments),
         )  # fmt: skip
         known = set(record.tasks)
         trial.tasks = _tasks(
             trial, record.results, metrics, gaps,
             lambda task, record=record, known=known: record.samples(task) if task in known else None,  # type: ignore[misc]
-            record.items,
+            record.items, filters,
         )  # fmt: skip
         trials.append(trial)
     return trials, gaps
 
 
-def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTrial]:
-    results = _json(file)
+def _plain(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
+    results = json_object(file)
     config = results.get("config", {})
     if not isinstance(results.get("results"), dict) or not isinstance(config, dict):
         raise ReportError(f"{file}: not a results file of lm_eval")
+    for part in ("results", "configs"):
+        for task, of_task in (results.get(part) or {}).items():
+            if not isinstance(of_task, dict):
+                raise ReportError(f"{file}: damaged, {part} of the task {task!r} is {shortened(of_task)} and not a mapping")
     arguments = _arguments(config.get("model_args"))
     pruning = config.get("pruning")
     if isinstance(pruning, dict) and "plan" in pruning:
@@ -125,6 +148,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
         name, pruning = name_of(config, arguments), record_of(config, arguments) | beside
     if missing := [name for name in ("dense_digest", "fingerprint", "achieved_sparsity") if name not in pruning]:
         raise ReportError(f"{file}: its pruning record has no {missing[0]}")
+    _check_record(file, pruning)
     made_before, from_checkpoint = changed_before(pruning), CHECKPOINT in pruning
     name, pruning = joined(name, pruning)
     plan = pruning["plan"]
@@ -135,26 +159,48 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str]) -> list[LoadedTr
         source=str(file), pretrained=name, pruning=pruning, calibration=calibration,
         ratio=Sparsity.parse(plan["sparsity"]).ratio, parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"), bits=bits_of(config, arguments), date=results.get("date"),
-        from_checkpoint=from_checkpoint,
+        from_checkpoint=from_checkpoint, deciding=deciding(arguments), arguments=others(arguments),
     )  # fmt: skip
-    stamp = file.name.removeprefix("results_").removesuffix(".json")
+    stamp = date_of(file)
 
     def rows(task: str) -> Iterable[Mapping[str, Any]] | None:
-        samples = file.with_name(f"samples_{_sanitized(task)}_{stamp}.jsonl")
-        if not samples.is_file():
-            return None
-        try:
-            return [json.loads(line) for line in samples.read_text(encoding="utf-8").split("\n") if line]
-        except ValueError as error:
-            raise ReportError(f"{samples}: not JSON lines: {error}") from error
+        names = (f"samples_{name}_{stamp}.jsonl" for name in (task.replace("/", "_"), _sanitized(task)))
+        samples = next((path for path in map(file.with_name, names) if path.is_file()), None)
+        return None if samples is None else json_lines(samples)
 
-    trial.tasks = _tasks(trial, results, metrics, gaps, rows, {})
+    trial.tasks = _tasks(trial, results, metrics, gaps, rows, {}, filters)
     return [trial]
 
 
+def _check_record(file: Path, pruning: Mapping[str, Any]) -> None:
+    """Checks what a report reads of a pruning record.
+
+    Raises:
+        ReportError: a part is missing or is not what it should be.
+    """
+    plan, achieved = pruning["plan"], pruning["achieved_sparsity"]
+    if not is_number(achieved) or not 0 <= achieved <= 1:
+        raise ReportError(f"{file}: achieved_sparsity of its pruning record is {shortened(achieved)!r} and no number from 0 to 1")
+    if not isinstance(plan, dict) or "sparsity" not in plan:
+        raise ReportError(f"{file}: the plan of its pruning record has no sparsity")
+    if (Sparsity.parse(plan["sparsity"]).ratio > 0 or plan.get("bits") is not None) and "pruner" not in plan:
+        raise ReportError(f"{file}: the plan of its pruning record has no pruner")
+
+
 def _tasks(
-    trial: LoadedTrial, results: Mapping[str, Any], metrics: Sequence[str], gaps: list[str], rows: Rows, items: Mapping[str, str]
+    trial: LoadedTrial,
+    results: Mapping[str, Any],
+    metrics: Sequence[str],
+    gaps: list[str],
+    rows: Rows,
+    items: Mapping[str, str],
+    filters: Filters,
 ) -> dict[str, TaskScore]:
+    """The scores by task.
+
+    Args:
+        filters: the filter of a task and metric that the results before had. It is taken again if these results have it, too.
+    """
     task_scores = {}
     for task, scores in results["results"].items():
         if task not in results.get("configs", {}):  # a group: its tasks are in the results as well
@@ -164,6 +210,8 @@ def _tasks(
             gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)} ({trial.name})")
             continue
         metric, name = chosen
+        name = filters.setdefault((task, metric), name) if filters.get((task, metric)) in scores else name
+        filters.setdefault((task, metric), name)
         filter_name, value = name.partition(",")[2], scores[name]
         if not is_number(value) or not 0 <= value <= 1:
             gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
@@ -197,6 +245,8 @@ def _prompts(task: str, results: Mapping[str, Any]) -> dict[str, str]:
     if "system_instruction_sha" in results:
         sha = results["system_instruction_sha"]
         prompts["instruction"] = f"the system instruction {str(sha)[:8]}" if sha else "no system instruction"
+    if (generation := generation_of(results.get("config", {}), results["configs"][task])) is not None:
+        prompts["generation"] = generation
     return prompts
 
 
@@ -271,16 +321,6 @@ def _items(
     chance = chance_of(kept, values) if metric in CHANCE_METRICS else None
     margins = margins_of(ids, kept, metric, values, delimiter) if trial.is_dense else None
     return _Items(dict(zip(ids, values, strict=True)), predictions, labels, chance, margins)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ReportError(f"{file}: not a results file of lm_eval")
-    return content
 
 
 def _arguments(model_args: Any) -> dict[str, Any]:

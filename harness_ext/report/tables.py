@@ -187,7 +187,8 @@ def _disparity(analysis: Analysis) -> list[Row]:
             "series": label, "drop": drop, "corrected": corrected, "kind": result.kind if isinstance(result, Disparity) else OVER_MODELS,
             "difference": result.difference, "low": result.low, "high": result.high, "level": result.level, "finding": result.finding,
             "told_apart_at": result.told_apart_at if isinstance(result, Disparity) else None, "add": _listed(result.add),
-            "sentence": result.sentence(), "caveat": result.caveat, "models": 1 if isinstance(result, Disparity) else len(result.models),
+            "sentence": result.sentence(shown=claim.shown if claim else None), "caveat": result.caveat,
+            "models": 1 if isinstance(result, Disparity) else len(result.models),
             "p": claim.p if claim else None, "p_holm": claim.holm if claim else None, "statements": claim.count if claim else None,
         })  # fmt: skip
     return rows

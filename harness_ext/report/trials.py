@@ -9,6 +9,7 @@ from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.report.margins import Margins
+from harness_ext.report.run_arguments import difference
 
 CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
 ALL = "all"  # the limit of a trial that used all items
@@ -31,7 +32,8 @@ class TaskScore:
         chance: score of a guess; 0 if it is unknown.
         chance_declared: whether the chance is known from the items or from the task.
         digests: digests of the items, by kind. Two results with equal digests of one kind are of the same items.
-        prompts: how prompts are made of the items, in words by kind: few-shot examples, chat template, system instruction.
+        prompts: how prompts and answers are made of the items, in words by kind: few-shot examples, chat template, system
+            instruction, generation.
         scores: score of each item by its id; None without per-sample records.
         predictions: answers to the items, see ``answers``; None if the records have none.
         labels: right answers in the same order; None if the records do not tell them.
@@ -88,6 +90,8 @@ class LoadedTrial:
         date: when the results were written, in seconds since 1970; None if unknown.
         from_checkpoint: whether the loaded weights were those of a pruned or quantised checkpoint.
         tasks: scores by task.
+        deciding: model arguments that change prompts or answers, in words; empty if they are unknown.
+        arguments: other model arguments that may change scores, without those of the pruning, in words.
     """
 
     source: str
@@ -103,6 +107,8 @@ class LoadedTrial:
     date: float | None = None
     from_checkpoint: bool = False
     tasks: dict[str, TaskScore] = field(default_factory=dict)
+    deciding: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -254,7 +260,7 @@ def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
 
 
 def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared: TaskScore) -> None:
-    """Checks that two scores are of the same version and the same items of a task.
+    """Checks that two scores are of the same version and the same items of a task, with prompts and answers that are made alike.
 
     Raises:
         ReportError: they are not; the message names both trials.
@@ -264,13 +270,17 @@ def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared:
         raise ReportError(f"task {score.task!r}: version {score.version} and version {compared.version} are not the same task: {both}")
     if (score.metric, score.filter) != (compared.metric, compared.filter):
         raise ReportError(
-            f"task {score.task!r}: {score.metric} ({score.filter}) and {compared.metric} ({compared.filter}) are not the same score: {both}"
+            f"task {score.task!r}: {score.metric} ({score.filter}) and {compared.metric} ({compared.filter}) are not the same score: "
+            f"{both}; choose a score that both have with --metric, or name only one of them"
         )
     if score.chance != compared.chance:
         raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")
     for said in [(score.prompts[kind], compared.prompts[kind]) for kind in score.prompts if kind in compared.prompts]:
         if said[0] != said[1]:
             raise ReportError(f"task {score.task!r}: {said[0]} and {said[1]}, the prompts are not the same: {both}")
+    same_model = one.dense_digest == other.dense_digest
+    if same_model and one.deciding and other.deciding and (words := difference(one.deciding, other.deciding)):
+        raise ReportError(f"task {score.task!r}: {words}, the prompts are not the same: {both}; name only one of them")
     if not same_items(score, compared):
         hint = f"; take those of one --limit: {_limit(one)} or {_limit(other)}" if one.limit != other.limit else ""
         raise ReportError(f"task {score.task!r}: {_items(score)} and {_items(compared)} are not the same items: {both}{hint}")

@@ -60,13 +60,17 @@ class Disparity(Result):
         """Whether one ability outlasts the other, on either side."""
         return self.finding != "not shown"
 
-    def sentence(self) -> str:
-        """What was shown of this model and what was not, which sparsities to add, and the caveat."""
+    def sentence(self, *, shown: bool | None = None) -> str:
+        """What was shown of this model and what was not, which sparsities to add, and the caveat.
+
+        Args:
+            shown: the verdict after a correction for several statements; by default that of this test alone.
+        """
         more = f" To narrow this, add the sparsities {', '.join(f'{place:g}' for place in self.add)}." if self.add else ""
         caveat = f" Intervals are {self.caveat}." if self.caveat else ""
-        return f"{self._claim()}{more}{caveat}"
+        return f"{self._claim(shown is False)}{more}{caveat}"
 
-    def _claim(self) -> str:
+    def _claim(self, corrected_away: bool) -> str:
         recall, other = self.names
         corrected = "chance-corrected " if self.recall.corrected else ""
         at = f"At a {percent(self.recall.drop)} relative drop of the {corrected}score"
@@ -77,14 +81,13 @@ class Disparity(Result):
                 f"which of the two fails first is not shown."
             )
         measured = f"{at} {recall} of this model {self.recall.phrase()} and {other} {self.in_context.phrase(short=True)}"
+        if self.shown and corrected_away:
+            return f"{measured}. A{not_after_correction(self)[1:]}."
         if self.finding == "in-context outlasts recall":
             return f"{measured}. {self._at(recall, other)}: {outlasts_words(self)}."
         if self.finding == "recall outlasts in-context":
             return f"{measured}. {self._at(other, recall)}: the reverse of the claim is shown, {outlasts_words(self)}."
-        return (
-            f"{measured}. That one outlasts the other is not shown: {other} less {recall} is {range_words(self.low, self.high)}, "
-            f"an interval that includes 0."
-        )
+        return f"{measured}. That one outlasts the other is not shown: {difference_words(self)}."
 
     def _at(self, lost: str, held: str) -> str:
         return f"At {self.told_apart_at or 0.0:g} {lost} is lost and {held} is not"
@@ -110,6 +113,19 @@ class Compared(Protocol):
     def high(self) -> float | None: ...
     @property
     def names(self) -> tuple[str, str]: ...
+
+
+def difference_words(compared: Compared) -> str:
+    """``in-context ability less recall is -0.1 to 0.3, an interval that includes 0``; of a disparity that is not shown."""
+    recall, other = compared.names
+    if compared.low is None and compared.high is None:
+        return f"nothing is known of the difference between {recall} and {other}"
+    return f"{other} less {recall} is {range_words(compared.low, compared.high)}, an interval that includes 0"
+
+
+def not_after_correction(compared: Compared) -> str:
+    """Words for a disparity that is shown by its own test, and not after a correction for several statements."""
+    return f"after the correction for the number of statements, it is not shown that {outlasts_words(compared)}"
 
 
 def outlasts_words(compared: Compared) -> str:

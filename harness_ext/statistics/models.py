@@ -11,7 +11,16 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 from harness_ext.statistics.checks import RESAMPLES, StatisticsError
 from harness_ext.statistics.curves import Curve, over_calibrations
-from harness_ext.statistics.disparity import NAMES, Disparity, Finding, disparity, outlasts_words, range_words
+from harness_ext.statistics.disparity import (
+    NAMES,
+    Disparity,
+    Finding,
+    difference_words,
+    disparity,
+    not_after_correction,
+    outlasts_words,
+    range_words,
+)
 from harness_ext.statistics.resampling import square_and_add
 from harness_ext.statistics.results import Result, bounded, caveat_of_two, percent
 
@@ -56,18 +65,26 @@ class ModelsDisparity(Result):
         """Whether the interval excludes 0, on either side."""
         return self.finding != "not shown"
 
-    def sentence(self) -> str:
-        """What was shown of such models and what was not, and the caveat."""
+    def sentence(self, *, shown: bool | None = None) -> str:
+        """What was shown of such models and what was not, and the caveat.
+
+        Args:
+            shown: the verdict after a correction for several statements; by default that of this test alone.
+        """
         recall, other = self.names
         first = self.disparities[0].recall
         corrected = "chance-corrected " if first.corrected else ""
         start = f"Over {len(self.models)} trained models, at a {percent(first.drop)} relative drop of the {corrected}score"
         interval = f"{percent(self.level)} CI over models"
         caveat = f" Intervals are {self.caveat}." if self.caveat else ""
+        if self.shown and shown is False:
+            return f"{start}: {not_after_correction(self)} ({interval}).{caveat}"
         if self.finding == "in-context outlasts recall":
             return f"{start} {outlasts_words(self)} ({interval}).{caveat}"
         if self.finding == "recall outlasts in-context":
             return f"{start} the reverse of the claim is shown: {outlasts_words(self)} ({interval}).{caveat}"
+        if self.low is None and self.high is None:
+            return f"{start} that one outlasts the other is not shown: {difference_words(self)}.{caveat}"
         less = f"{other} less {recall} is {range_words(self.low, self.high)}"
         return f"{start} that one outlasts the other is not shown: {less} ({interval}).{caveat}"
 

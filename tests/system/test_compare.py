@@ -205,6 +205,50 @@ def test_a_report_shows_the_methods_beside_each_other(two: tuple[Path, Path], tm
     assert "Methods compared with each other" in page.read_text(encoding="utf-8")
 
 
+def test_sparsities_that_only_one_side_has_are_noted(two: tuple[Path, Path]) -> None:
+    for sparsity in ("0.9", "2:4"):
+        report_folders.write_trial(two[0], {"lab_facts_closed": report_folders.RECALL[0.8]}, sparsity)
+    found = compare_results(str(two[0]), str(two[1]), resamples=200)
+    assert [pair.sparsities[0] for pair in found.pairs] == ["0.3", "0.6", "0.8"]
+    [note] = [note for note in found.notes if note.startswith("sparsity ")]
+    assert all(part in note for part in ("0.9", "2:4", "magnitude is not compared", "wanda"))
+    assert "0.3" not in note
+    one = compare_results(f"{two[0]}:sparsity=0.3", str(two[1]), resamples=200)
+    [note] = [note for note in one.notes if note.startswith("sparsity ")]
+    assert "0.6, 0.8 of wanda" in note
+    several = compare_results(f"{two[0]}:sparsity=0.3", f"{two[0]}:sparsity=0.8", resamples=200)
+    assert not [note for note in several.notes if note.startswith("sparsity ")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_caveat_of_two_seeds_is_on_the_terminal(two: tuple[Path, Path], count: int) -> None:
+    for seed in range(1, count):
+        method(two[1], report_folders.falling(200, 0.9, {0.3: 1.0, 0.6: 0.7, 0.8: 0.4}, seed=1), report_folders.CONTEXT,
+               pruner="wanda", seed=seed)  # fmt: skip
+    result = run(*two, "--resamples", 200)
+    assert result.exit_code == 0, result.output
+    assert ("over two calibration seeds" in result.stderr) == (count == 2)
+
+
+def test_filters_in_another_order_are_compared(tmp_path: Path) -> None:
+    for number, (name, order) in enumerate((("one", ("strict", "loose")), ("other", ("loose", "strict")))):
+        sparsity = (0.3, 0.6)[number]
+        recall = report_folders.RECALL[sparsity]
+        file = report_folders.write_plain(
+            tmp_path / name, {"lab_facts_closed": recall}, f"{sparsity:g}", stamp="1", pruner=("magnitude", "random")[number]
+        )
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results["results"]["lab_facts_closed"] = {
+            f"acc,{filtered}": float(np.mean(recall)) if filtered == "strict" else 0.5 for filtered in order
+        }
+        file.write_text(json.dumps(results), encoding="utf-8")
+        samples = file.with_name("samples_lab_facts_closed_1.jsonl")
+        samples.write_text(samples.read_text(encoding="utf-8").replace('"filter": "none"', '"filter": "strict"'), encoding="utf-8")
+    found = compare_results(str(tmp_path / "one"), str(tmp_path / "other"), resamples=200)
+    [task] = found.pairs[0].tasks
+    assert task.difference.value == pytest.approx(np.mean(report_folders.RECALL[0.6]) - np.mean(report_folders.RECALL[0.3]))
+
+
 BAD = {
     "no such folder": (["missing", "second"], ["missing", "no such file or folder"]),
     "an empty folder": (["first", "empty"], ["empty", "no results"]),

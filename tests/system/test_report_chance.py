@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from report_folders import CONTEXT, RECALL, rows, write_plain, write_trial
+from scipy.stats import binomtest
 
 from harness_ext.report import report
 from harness_ext.report.abilities import classify
@@ -99,9 +100,10 @@ def write(folder: Path, dense: float, pruned: float) -> Path:
 
 
 @pytest.mark.parametrize("dense", [0.2, 0.25, 0.29], ids=["below chance", "at chance", "above it within the interval"])
-def test_a_dense_model_that_is_not_above_chance_has_nothing_to_lose(tmp_path: Path, dense: float) -> None:
+def test_a_dense_model_that_is_not_shown_to_be_above_chance_has_no_curve(tmp_path: Path, dense: float) -> None:
     done = analysed(write(tmp_path, dense, dense))
-    [nothing] = done.nothing_to_lose
+    [nothing] = done.not_above_chance
+    assert nothing.lacks_items == (dense > 0.25)
     assert (nothing.ability, nothing.whole, [task.task for task in nothing.tasks]) == ("recall", True, ["lab_facts_closed"])
     assert not any(key[1] == "recall" for key in done.critical)
     assert done.disparities == {}
@@ -109,7 +111,7 @@ def test_a_dense_model_that_is_not_above_chance_has_nothing_to_lose(tmp_path: Pa
 
 def test_a_dense_model_above_chance_has_something_to_lose(tmp_path: Path) -> None:
     done = analysed(write(tmp_path, 0.4, 0.4))
-    assert done.nothing_to_lose == []
+    assert done.not_above_chance == []
     assert any(key[1] == "recall" for key in done.critical)
 
 
@@ -128,8 +130,34 @@ def test_a_task_at_chance_is_named_and_is_in_no_mean(tmp_path: Path) -> None:
         given = {"lab_facts_closed": RECALL[sparsity], "kv_512": scores(0.25), "kv_4": CONTEXT[sparsity], "odd": scores(0.1)}
         write_trial(tmp_path, given, f"{sparsity:g}", chance={"kv_512": 0.25, "kv_4": 0.25, "lab_facts_closed": 0.25, "odd": 0.2})
     done = analysed(tmp_path)
-    assert [(one.ability, one.whole, [task.task for task in one.tasks]) for one in done.nothing_to_lose] == [
+    assert [(one.ability, one.whole, [task.task for task in one.tasks]) for one in done.not_above_chance] == [
         ("in-context", False, ["kv_512"]), (None, True, ["odd"]),
     ]  # fmt: skip
     assert [tasks for (_, ability), tasks in done.used.items() if ability == "in-context"] == [["kv_4"]]
-    assert "kv_512" in done.nothing_to_lose[0].sentence()
+    assert "kv_512" in done.not_above_chance[0].sentence()
+
+
+@pytest.mark.parametrize(("right", "items"), [(1, 1), (6, 12), (180, 200), (0, 1), (50, 200)])
+def test_nothing_to_lose_is_said_only_where_the_score_is_not_above_chance(tmp_path: Path, right: int, items: int) -> None:
+    for sparsity, kept in (("0", right), ("0.3", right // 2), ("0.6", 0)):
+        given = {"lab_facts_closed": [1] * kept + [0] * (items - kept), "icl_linear": CONTEXT[0.0]}
+        write_trial(tmp_path, given, sparsity)
+    done = report([tmp_path], resamples=200)
+    text = done.page.read_text(encoding="utf-8")
+    score, [low, *_] = right / items, binomtest(right, items).proportion_ci(method="exact")
+    assert ("nothing to lose" in text) == (score <= 0.25)
+    assert ("not shown to be above chance" in text) == ("too few items" in text) == (score > 0.25 >= low)
+    if score > 0.25 >= low:
+        [gap] = [gap for gap in done.gaps if "not shown to be above chance" in gap]
+        assert f"{score:.4g}" in gap
+        assert f"{items} item" in gap
+        assert "95 % CI" in gap
+        assert "recall" in text[text.index("<h1>") : text.index("</h1>")]
+
+
+def test_tasks_at_chance_and_tasks_with_too_few_items_are_told_apart(tmp_path: Path) -> None:
+    for sparsity in (0.0, 0.3, 0.6):
+        given = {"lab_facts_closed": RECALL[sparsity], "kv_512": scores(0.25), "kv_4": scores(0.29)}
+        write_trial(tmp_path, given, f"{sparsity:g}", chance={"kv_512": 0.25, "kv_4": 0.25, "lab_facts_closed": 0.25})
+    found = [([task.task for task in one.tasks], one.lacks_items, one.whole) for one in analysed(tmp_path).not_above_chance]
+    assert found == [(["kv_512"], False, False), (["kv_4"], True, False)]

@@ -56,6 +56,23 @@ class TestDisparity:
         assert "is not shown" in found.sentence()
         assert "an interval that includes 0." in found.sentence()
 
+    def test_of_too_few_items_nothing_is_known_and_no_interval_is_said_to_include_zero(self):
+        """Both scores have fallen, and neither interval has an upper end."""
+        grid = [0, 0.5, 0.9]
+        found = disparity(
+            [Curve("facts", grid, steps(15, 14, 12, items=16))], [Curve("reading", grid, steps(15, 14, 13, items=16))], drop=0.05
+        )
+        assert found.low is found.high is None
+        assert not (found.recall.censored and found.in_context.censored)
+        assert "nothing is known of the difference" in found.sentence()
+        assert "includes 0" not in found.sentence()
+        assert "unknown" not in found.sentence()
+
+    def test_the_verdict_after_a_correction_may_be_given(self):
+        found = disparity([Curve("facts", GRID, noisy(0.4))], [Curve("reading", GRID, noisy(0.7, seed=1))], drop=0.05)
+        assert found.sentence(shown=True) == found.sentence()
+        assert "it is not shown that in-context ability outlasts recall" in found.sentence(shown=False)
+
     def test_of_the_same_scores_is_not_more_than_the_cells_in_which_both_fail(self):
         """Two curves through the same scores may differ between the measured sparsities."""
         values, ids = noisy(0.5), range(300)
