@@ -53,10 +53,16 @@ class UnsupportedModelError(HarnessExtError):
     """A model that cannot be pruned decoder block by decoder block."""
 
 
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The nearest candidate, or None if none is near."""
+    near = difflib.get_close_matches(name[:LONGEST], list(candidates), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest candidate, or nothing."""
-    near = difflib.get_close_matches(name[:LONGEST], list(candidates), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, candidates)
+    return f" Did you mean {near!r}?" if near is not None else ""
 
 
 def shown(value: object) -> str:

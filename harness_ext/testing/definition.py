@@ -32,6 +32,10 @@ class Unreadable(Exception):
     """A file is not a YAML mapping. The message is one line."""
 
 
+class UnreadableInclude(Unreadable):
+    """An include is not there or cannot be read, or leads back to the file itself. The message names the include."""
+
+
 @dataclass
 class Definition:
     """One YAML file.
@@ -88,19 +92,21 @@ def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]
     """Merges the keys of a file and its includes as lm-eval does. Keys of the file win, then keys of later includes.
 
     Raises:
-        Unreadable: an include does not exist, cannot be read, or includes the file itself.
+        UnreadableInclude: an include does not exist, cannot be read, or includes the file itself.
     """
     merged: dict[str, Any] = {}
     here = definition.path.resolve()
     if here in seen:
-        raise Unreadable(f"the include {definition.path.name} leads back to itself")
+        raise UnreadableInclude(f"the include {definition.path.name} leads back to itself")
     for include in definition.includes:
         if not include.is_file():
-            raise Unreadable(f"the include {include.name} is not there: no file {include}")
+            raise UnreadableInclude(f"the include {include.name} is not there: no file {include}")
         try:
             merged |= whole(read(include), (*seen, here))
+        except UnreadableInclude:
+            raise
         except Unreadable as error:
-            raise error if "include" in str(error) else Unreadable(f"the include {include.name}: {error}") from error
+            raise UnreadableInclude(f"the include {include.name}: {error}") from error
     return merged | {key: value for key, value in definition.own.items() if key != "include"}
 
 
