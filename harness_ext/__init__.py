@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness_ext.engine.calls import failing as failing
     from harness_ext.engine.global_state import kept_environment as kept_environment
     from harness_ext.engine.global_state import kept_generators as kept_generators
+    from harness_ext.engine.global_state import seed_for as seed_for
     from harness_ext.engine.layers import Block as Block
     from harness_ext.engine.layers import DecoderBlock as DecoderBlock
     from harness_ext.engine.layers import Layer as Layer
@@ -78,7 +79,7 @@ _HOMES = {
         "shortened",
         "shown",
     ),
-    "engine.global_state": ("kept_environment", "kept_generators"),
+    "engine.global_state": ("kept_environment", "kept_generators", "seed_for"),
     "extras": ("require_extra",),
     "hookspecs": ("hookimpl",),
     "engine.calls": ("failing",),
