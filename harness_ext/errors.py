@@ -1,4 +1,4 @@
-"""The errors of this package. Each message is one line: what was passed, the rule, and the nearest valid name.
+"""The errors that any module and any plugin may raise. Each message is one line: what was passed, the rule, and the nearest valid name.
 
 HarnessExtError
  +-- BadOptionError             an option that does not exist, or a value out of its range (also a ValueError)
@@ -7,9 +7,9 @@ HarnessExtError
  +-- PluginError                a plugin that does not load or breaks its contract
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
- +-- StatisticsError            scores that cannot be compared (harness_ext.statistics; also a ValueError)
- +-- WriteError                 a folder that cannot be written (harness_ext.atomic)
  +-- UnsupportedModelError      a model that cannot be pruned block by block
+
+Errors of one module are defined in it, such as WriteError in harness_ext.atomic.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from refusals import raises_line
 from scipy import stats
 
 from harness_ext.testing import Built, NotCheckedError, check_documents, check_oracle, check_random, check_static, names_below
-from harness_ext.testing.definition import UnreadableInclude, read, whole
+from harness_ext.testing.definition import UnreadableIncludeError, read, whole
 from harness_ext.testing.documents import check_one
 from harness_ext.testing.models import cut
 from harness_ext.testing.pipeline import guesses
@@ -161,6 +161,6 @@ def test_an_include_that_cannot_be_read_is_named_whatever_its_error_says(tmp_pat
     (tmp_path / "base.yaml").write_text("doc_to_text: !include prompt.txt\n")
     (tmp_path / "middle.yaml").write_text("include: base.yaml\n")
     (tmp_path / "task.yaml").write_text("include: middle.yaml\ntask: mine\n")
-    with raises_line(UnreadableInclude, "the include base.yaml: not YAML: ", "!include") as error:
+    with raises_line(UnreadableIncludeError, "the include base.yaml: not YAML: ", "!include") as error:
         whole(read(tmp_path / "task.yaml"))
     assert "middle.yaml" not in str(error.value)
