@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from harness_ext.engine.calls import failing as failing
     from harness_ext.engine.global_state import kept_environment as kept_environment
     from harness_ext.engine.global_state import kept_generators as kept_generators
-    from harness_ext.engine.layers import Block as Block
+    from harness_ext.engine.global_state import seed_for as seed_for
     from harness_ext.engine.layers import DecoderBlock as DecoderBlock
-    from harness_ext.engine.layers import Layer as Layer
     from harness_ext.engine.layers import LinearLayer as LinearLayer
     from harness_ext.engine.layers import find_blocks as find_blocks
     from harness_ext.engine.terminal import progress as progress
@@ -78,11 +77,11 @@ _HOMES = {
         "shortened",
         "shown",
     ),
-    "engine.global_state": ("kept_environment", "kept_generators"),
+    "engine.global_state": ("kept_environment", "kept_generators", "seed_for"),
     "extras": ("require_extra",),
     "hookspecs": ("hookimpl",),
     "engine.calls": ("failing",),
-    "engine.layers": ("Block", "DecoderBlock", "Layer", "LinearLayer", "find_blocks"),
+    "engine.layers": ("DecoderBlock", "LinearLayer", "find_blocks"),
     "method.grid": ("Grid",),
     "method.linalg": ("InverseFactor", "inverse_factor"),
     "host.model": ("PrunedHFLM",),

@@ -1,4 +1,4 @@
-"""The errors of this package. Each message is one line: what was passed, the rule, and the nearest valid name.
+"""The errors that any module and any plugin may raise. Each message is one line: what was passed, the rule, and the nearest valid name.
 
 HarnessExtError
  +-- BadOptionError             an option that does not exist, or a value out of its range (also a ValueError)
@@ -7,9 +7,9 @@ HarnessExtError
  +-- PluginError                a plugin that does not load or breaks its contract
  +-- CalibrationError           calibration text that cannot be read or is too short
  +-- NumericalError             NaN or infinite values, or a matrix that cannot be factorised
- +-- StatisticsError            scores that cannot be compared (harness_ext.statistics; also a ValueError)
- +-- WriteError                 a folder that cannot be written (harness_ext.atomic)
  +-- UnsupportedModelError      a model that cannot be pruned block by block
+
+Errors of one module are defined in it, such as WriteError in harness_ext.atomic.
 """
 
 from __future__ import annotations
@@ -53,10 +53,16 @@ class UnsupportedModelError(HarnessExtError):
     """A model that cannot be pruned decoder block by decoder block."""
 
 
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The nearest candidate, or None if none is near."""
+    near = difflib.get_close_matches(name[:LONGEST], list(candidates), n=1, cutoff=0.6)
+    return near[0] if near else None
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest candidate, or nothing."""
-    near = difflib.get_close_matches(name[:LONGEST], list(candidates), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, candidates)
+    return f" Did you mean {near!r}?" if near is not None else ""
 
 
 def shown(value: object) -> str:

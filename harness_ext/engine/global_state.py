@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -68,6 +69,27 @@ def kept_generators(seed: int | None = None) -> Iterator[None]:
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
+
+
+def seed_for(weight: torch.Tensor, seed: int) -> int:
+    """A seed for one linear layer, from its weight and the seed of a run: layers of one shape get different random numbers.
+
+    Args:
+        weight: of the layer, in a dtype that NumPy has.
+        seed: at least 0 and below 2^32.
+
+    Returns:
+        a number below 2^32, the same on every device.
+
+    Examples:
+        >>> import torch
+        >>> from harness_ext import seed_for
+        >>> generator = torch.Generator().manual_seed(seed_for(torch.zeros(2, 3), seed=0))
+        >>> seed_for(torch.zeros(2, 3), seed=0) == seed_for(torch.ones(2, 3), seed=0)
+        False
+    """
+    content = hashlib.sha256(weight.cpu().contiguous().numpy().tobytes()).digest()
+    return seed ^ int.from_bytes(content[:4], "little")
 
 
 @contextmanager

@@ -92,9 +92,6 @@ class DecoderBlock:
     """The selected layers, in the order of the block's modules."""
 
 
-Layer, Block = LinearLayer, DecoderBlock  # the names that plugins of version 0.1 import
-
-
 def find_blocks(model: PreTrainedModel, modules: str | Sequence[str] = "all") -> list[DecoderBlock]:
     """Finds the decoder blocks of a model and the linear layers in them that ``modules`` selects. A layer that chooses experts is left out.
 

@@ -44,9 +44,9 @@ class _Stack(NamedTuple):
 class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this context, calls ``notice(layer, inputs)`` for each product with the weight of a layer.
 
-    Of layers that the computation multiplies as one matrix, such as gate and way up of an expert, it is called with the first. ``inputs``
-    are [tokens, in_features] in the dtype of the computation. Where all experts are multiplied at once with as many rows each, rows of
-    zeros are those of tokens that were not sent to the expert, and are left out.
+    Of layers that the computation multiplies as one matrix, such as the gate and up projections of an expert, it is called with the first.
+    ``inputs`` are [tokens, in_features] in the dtype of the computation. Where all experts are multiplied at once with as many rows each,
+    rows of zeros are those of tokens that were not sent to the expert, and are left out.
 
     Args:
         layers: their weights are in place, and stay there within the context.

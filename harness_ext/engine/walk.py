@@ -92,7 +92,7 @@ class Walk:
         the next stage is asked for. The block then runs again, up to the layers of the next stage, and these read the outputs of pruned
         layers.
 
-        What all experts do at once is one stage: the gates and ways up, and then the ways down.
+        What all experts do at once is one stage: the gate and up projections, and then the down projections.
 
         Raises:
             NumericalError, UnsupportedModelError: as :meth:`measure`; also for a layer that is used more than once.

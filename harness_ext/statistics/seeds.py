@@ -89,7 +89,7 @@ def over_seeds(
     resamples = check_resamples(resamples, level)
     sample = Sample([Table(tuple(pruned[0].ids), np.stack([scores.array for scores in pruned])[:, None])])
     ends = linear_interval(sample, np.ones(1), level=level, resamples=resamples, seed=seed)
-    low, high = max(ends[0], 0.0), min(ends[1], 1.0)  # Student's t knows no bounds, a score has them
+    low, high = max(ends[0], 0.0), min(ends[1], 1.0)  # clipped to the range of a score
     caveat = caveat_of_two(sample.seeds)
     raw = Estimate(float(sample.means[0]), low, high, level, method(sample, np.ones(1)), caveat)
     each = sample.by_seed[:, 0]

@@ -51,7 +51,7 @@ def clock(seconds: float | None) -> str:
 
 
 @contextmanager
-def shown(costs: dict[str, float]) -> Iterator[Display]:
+def displayed(costs: dict[str, float]) -> Iterator[Display]:
     """The display of a sweep.
 
     Args:

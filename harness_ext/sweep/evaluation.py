@@ -38,15 +38,18 @@ def run_trial(sweep: Sweep, trial: TrialSpec, model: DenseModel, items: Items) -
     arguments = dict(trial.arguments)
     with tempfile.TemporaryDirectory() as folder, environment_asked_once():
         tracker = EvaluationTracker(output_path=folder)
-        results: Results | None = results_without_tasks(
-            model.lm, tracker, arguments, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
-        ) if not sweep.tasks else simple_evaluate(
-            model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=MadeTasks(items.catalogue.manager),
-            num_fewshot=sweep.num_fewshot, batch_size=sweep.batch_size or 1, device=sweep.device, limit=sweep.limit,
-            evaluation_tracker=tracker, system_instruction=sweep.system_instruction, apply_chat_template=sweep.apply_chat_template,
-            fewshot_as_multiturn=sweep.as_multiturn, gen_kwargs=dict(sweep.gen_kwargs),
-            random_seed=None, numpy_random_seed=None, torch_random_seed=None,  # set when the model was loaded
-        )  # fmt: skip
+        options = {"batch_size": sweep.batch_size or 1, "device": sweep.device, "limit": sweep.limit}
+        results: Results | None
+        if sweep.tasks:
+            results = simple_evaluate(
+                model=model.lm, model_args=arguments, tasks=items.for_trial(), task_manager=MadeTasks(items.catalogue.manager),
+                num_fewshot=sweep.num_fewshot, evaluation_tracker=tracker, system_instruction=sweep.system_instruction,
+                apply_chat_template=sweep.apply_chat_template, fewshot_as_multiturn=sweep.as_multiturn, gen_kwargs=dict(sweep.gen_kwargs),
+                random_seed=None, numpy_random_seed=None, torch_random_seed=None,  # set when the model was loaded
+                **options,
+            )  # fmt: skip
+        else:
+            results = results_without_tasks(model.lm, tracker, arguments, **options)
         if results is None:  # another process has them
             return {}, {}, {}
         evaluated = time.perf_counter()

@@ -13,7 +13,7 @@ from harness_ext.errors import BadOptionError, HarnessExtError, with_type
 from harness_ext.plugins import Plugins
 from harness_ext.sweep import estimate
 from harness_ext.sweep.dense import DenseModel
-from harness_ext.sweep.display import Display, shown
+from harness_ext.sweep.display import Display, displayed
 from harness_ext.sweep.evaluation import Results, Samples, run_trial
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec, trials
@@ -154,7 +154,7 @@ def run(prepared: Prepared, out: Path, engine: Engine | None = None) -> Summary:
         left = [job for job in jobs if job.key not in records]
         summary.before = len(jobs) - len(left)
         summary.others = len(records) - summary.before
-        with shown({job.key: job.cost or 1.0 for job in left}) as display:
+        with displayed({job.key: job.cost or 1.0 for job in left}) as display:
             for outcome in (engine or in_this_process)(prepared.sweep, left, prepared.items, display):
                 job = outcome.job
                 if outcome.error is None:

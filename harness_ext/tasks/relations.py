@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import BadOptionError, did_you_mean, shown
+from harness_ext.errors import BadOptionError, nearest, shown
 from harness_ext.tasks.fact import Fact
 from harness_ext.tasks.fact_options import Options, options_of
 from harness_ext.tasks.facts import FactError, ask, check_condition, check_shots_and_form, count_rows, rows
@@ -100,10 +100,9 @@ def _facts(metadata: Mapping[str, Any]) -> list[Fact]:
 def _path(metadata: Mapping[str, Any]) -> Path:
     path = metadata.get(OPTION)
     if path is None:
-        near = did_you_mean(OPTION, [name for name in metadata if name not in ("version", "config_source")]).replace(
-            "Did you mean", "Given was"
-        )
-        raise BadOptionError(f'the lre tasks need relation files: pass --metadata \'{{"{OPTION}": "DIR-or-FILE"}}\'.{near}')
+        near = nearest(OPTION, [name for name in metadata if name not in ("version", "config_source")])
+        given = "" if near is None else f" Given was {near!r}."
+        raise BadOptionError(f'the lre tasks need relation files: pass --metadata \'{{"{OPTION}": "DIR-or-FILE"}}\'.{given}')
     if not isinstance(path, str) or not path:
         raise BadOptionError(f"{OPTION}={shown(path)}: want the path of a relation file or of a folder with such files")
     return Path(path).expanduser()
@@ -242,7 +241,5 @@ def _near(wanted: str, content: Mapping[str, Any]) -> str:
     """A hint for a missing key: the nearest key, or all keys."""
     if wanted in content:
         return ""
-    return (
-        did_you_mean(wanted, list(content)).replace("Did you mean", "Found").replace("?", ".")
-        or f" Keys: {', '.join(map(repr, content))[:120]}"
-    )
+    near = nearest(wanted, content)
+    return f" Found {near!r}." if near is not None else f" Keys: {', '.join(map(repr, content))[:120]}"

@@ -28,8 +28,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 _Loader.add_constructor(FUNCTION, lambda loader, node: Function(loader.construct_scalar(node)))
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file is not a YAML mapping. The message is one line."""
+
+
+class UnreadableIncludeError(UnreadableError):
+    """An include is not there or cannot be read, or leads back to the file itself. The message names the include."""
 
 
 @dataclass
@@ -65,22 +69,22 @@ def read(path: Path) -> Definition:
     """Reads a file without its includes.
 
     Raises:
-        Unreadable: the file is not UTF-8, not YAML, or not a mapping with text keys.
+        UnreadableError: the file is not UTF-8, not YAML, or not a mapping with text keys.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Unreadable(f"cannot be read: {error}") from error
+        raise UnreadableError(f"cannot be read: {error}") from error
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         own = loader.construct_document(node) if node is not None else None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise Unreadable(f"not YAML: {one_line(error, whole=True)}") from error
+        raise UnreadableError(f"not YAML: {one_line(error, whole=True)}") from error
     finally:
         loader.dispose()
     if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
-        raise Unreadable(f"a {type(own).__name__}, not a mapping: want keys such as task, doc_to_text and metric_list")
+        raise UnreadableError(f"a {type(own).__name__}, not a mapping: want keys such as task, doc_to_text and metric_list")
     return Definition(path, own, list(_duplicates(node)), list(_functions(node)))
 
 
@@ -88,19 +92,21 @@ def whole(definition: Definition, seen: tuple[Path, ...] = ()) -> dict[str, Any]
     """Merges the keys of a file and its includes as lm-eval does. Keys of the file win, then keys of later includes.
 
     Raises:
-        Unreadable: an include does not exist, cannot be read, or includes the file itself.
+        UnreadableIncludeError: an include does not exist, cannot be read, or includes the file itself.
     """
     merged: dict[str, Any] = {}
     here = definition.path.resolve()
     if here in seen:
-        raise Unreadable(f"the include {definition.path.name} leads back to itself")
+        raise UnreadableIncludeError(f"the include {definition.path.name} leads back to itself")
     for include in definition.includes:
         if not include.is_file():
-            raise Unreadable(f"the include {include.name} is not there: no file {include}")
+            raise UnreadableIncludeError(f"the include {include.name} is not there: no file {include}")
         try:
             merged |= whole(read(include), (*seen, here))
-        except Unreadable as error:
-            raise error if "include" in str(error) else Unreadable(f"the include {include.name}: {error}") from error
+        except UnreadableIncludeError:
+            raise
+        except UnreadableError as error:
+            raise UnreadableIncludeError(f"the include {include.name}: {error}") from error
     return merged | {key: value for key, value in definition.own.items() if key != "include"}
 
 

@@ -102,12 +102,12 @@ class TaskFile(pytest.File):
 
     @cached_property
     def is_task(self) -> bool:
-        from harness_ext.testing.definition import Unreadable, read, whole
+        from harness_ext.testing.definition import UnreadableError, read, whole
         from harness_ext.testing.static import is_group, is_part
 
         try:
             config = whole(read(self.path))
-        except Unreadable:
+        except UnreadableError:
             return False
         self.task_name = config.get("task")
         return not is_group(config) and not is_part(config)

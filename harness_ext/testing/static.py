@@ -10,7 +10,7 @@ from typing import Any
 
 from harness_ext.errors import did_you_mean
 from harness_ext.testing import functions
-from harness_ext.testing.definition import Definition, Function, Unreadable, files_below, read, whole
+from harness_ext.testing.definition import Definition, Function, UnreadableError, files_below, read, whole
 from harness_ext.testing.findings import Finding
 
 _Found = Iterator[tuple[str, str]]  # key and message
@@ -31,11 +31,11 @@ def check_one(check: str, file: Path, *, names: Mapping[str, Path] | None = None
     """The findings of one check of :data:`STATIC_CHECKS`."""
     try:
         definition = read(file)
-    except Unreadable as error:
+    except UnreadableError as error:
         return [Finding("yaml", file, "", str(error))] if check == "yaml" else []
     try:
         config = whole(definition)
-    except Unreadable as error:
+    except UnreadableError as error:
         if check == "include":
             return [Finding("include", file, "include", str(error))]
         config = definition.own
@@ -50,7 +50,7 @@ def names_below(folders: Iterable[Path]) -> dict[str, Path]:
     for file in files_below(folders):
         try:
             config = whole(read(file))
-        except Unreadable:
+        except UnreadableError:
             continue
         tags = config.get("tag") or []
         for name in [config.get("group") if is_group(config) else config.get("task"), *([tags] if isinstance(tags, str) else tags)]:
@@ -81,7 +81,7 @@ def _include(definition: Definition, config: Mapping[str, Any], names: Any) -> _
 
 def _duplicate_key(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:
     for key in definition.duplicates:
-        yield key, f"the key {key.rpartition('.')[2]!r} stands twice, and the later one wins without a word"
+        yield key, f"the key {key.rpartition('.')[2]!r} stands twice; lm-eval uses the last one"
 
 
 def _unknown_key(definition: Definition, config: Mapping[str, Any], names: Any) -> _Found:

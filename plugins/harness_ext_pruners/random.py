@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Pruner
+from harness_ext import BadOptionError, Pruner, seed_for
 
 
 class Random(Pruner):
@@ -24,6 +23,5 @@ class Random(Pruner):
             raise BadOptionError(f"pruner.seed={self.seed}: want a number of at least 0 and below 2^32")
 
     def score(self, weight: torch.Tensor, statistic: None) -> torch.Tensor:
-        content = hashlib.sha256(weight.cpu().contiguous().numpy().tobytes()).digest()
-        generator = torch.Generator().manual_seed(self.seed ^ int.from_bytes(content[:4], "little"))
+        generator = torch.Generator().manual_seed(seed_for(weight, self.seed))
         return torch.rand(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)

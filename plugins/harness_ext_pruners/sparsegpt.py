@@ -22,7 +22,7 @@ class SparseGPT(Pruner):
     ``-w / U_jj * U_j``. A share of ``s`` goes from each block, so rounded that it is ``floor(s * size)`` of all the columns up to its end;
     with a pattern it is ``n`` of ``m`` inputs of every row.
 
-    Inputs that were always zero have no say in the output: their weights have the lowest score, and those that stay keep their value.
+    Inputs that were always zero do not change the output: their weights have the lowest score, and those that stay keep their value.
     """
 
     name: ClassVar[str] = "sparsegpt"

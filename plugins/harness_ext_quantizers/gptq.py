@@ -22,7 +22,7 @@ class GPTQ(Quantizer):
     With a sparsity, the mask of a block of columns is chosen as in SparseGPT, by ``w^2 / U_jj^2`` from the weights as corrected so far.
     Removed weights are 0, and the others are rounded, in the same pass (section 3.5 of arXiv 2301.00774).
 
-    Inputs that were always zero have no say in the output: their weights are rounded to the nearest value, and are removed first.
+    Inputs that were always zero do not change the output: their weights are rounded to the nearest value, and are removed first.
     """
 
     name: ClassVar[str] = "gptq"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, LayerShape, Pruned, Pruner, Sparsity
+from harness_ext import BadOptionError, LayerShape, Pruned, Pruner, Sparsity, seed_for
 from harness_ext_torch.methods import Method, check_options, method_named
 
 
@@ -82,9 +81,8 @@ class TorchPrune(Pruner):
         if not method.draws:
             return method.mask(weight, amount, self._given())
         on_host = weight.cpu()
-        content = hashlib.sha256(on_host.contiguous().numpy().tobytes()).digest()
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed ^ int.from_bytes(content[:4], "little"))
+            torch.default_generator.manual_seed(seed_for(on_host, self.seed))
             return method.mask(on_host, amount, self._given()).to(weight.device)
 
     def _slices(self, shape: tuple[int, ...], sparsity: Sparsity, dim: int) -> int:

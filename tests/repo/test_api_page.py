@@ -16,7 +16,6 @@ import harness_ext
 import harness_ext.testing
 
 PUBLIC = [(module, name) for module in (harness_ext, harness_ext.testing) for name in module.__all__]
-FORMER = {"Block": "DecoderBlock", "Layer": "LinearLayer"}  # names of version 0.1
 HAVE_EXAMPLES = {"prune", "PrunedHFLM", "Sparsity", "find_blocks", "LayerShape", "Measured", "Pruner"}
 
 
@@ -32,8 +31,7 @@ def documented(value: Any) -> bool:
 def test_the_page_of_the_api_has_every_public_name_once() -> None:
     page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     on_page = Counter(re.findall(r"^::: (\S+)$", page, re.MULTILINE))
-    assert on_page == Counter(f"{module.__name__}.{name}" for module, name in PUBLIC if name not in FORMER)
-    assert all(f"`{former}`" in page and f"`{name}`" in page for former, name in FORMER.items())
+    assert on_page == Counter(f"{module.__name__}.{name}" for module, name in PUBLIC)
 
 
 @pytest.mark.parametrize(("module", "name"), [pytest.param(module, name, id=f"{module.__name__}.{name}") for module, name in PUBLIC])

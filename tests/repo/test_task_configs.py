@@ -55,7 +55,7 @@ def used_in(documentation):
 
 
 def duplicates(node):
-    """The keys that a YAML mapping holds twice, at any depth; the later one wins without a word."""
+    """The keys that a YAML mapping holds twice, at any depth; lm-eval uses the last one."""
     if isinstance(node, yaml.MappingNode):
         keys = [key.value for key, _ in node.value]
         return {key for key in keys if keys.count(key) > 1}.union(*(duplicates(value) for _, value in node.value))

@@ -192,6 +192,12 @@ def test_without_relations_the_stock_command_says_what_to_pass_before_a_model_is
         TaskManager(include_path=registration.task_folders(), include_defaults=False, metadata=metadata).match_tasks(["lre"])
 
 
+def test_a_name_near_that_of_the_relations_is_told():
+    with raises_line(BadOptionError, "--metadata", "Given was 'relatons'.") as error:
+        check_task(condition="closed", relatons="x", version=1)
+    assert not str(error.value).endswith("?")
+
+
 def test_an_unknown_condition_is_refused(file):
     with raises_line(UnknownNameError, "'opne'", "Did you mean 'open'"):
         check_task(condition="opne", relations=str(file(relation())))

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from lm_eval.tasks._index import TaskIndex
+from refusals import raises_line
 from scipy import stats
 
 from harness_ext.testing import Built, NotCheckedError, check_documents, check_oracle, check_random, check_static, names_below
+from harness_ext.testing.definition import UnreadableIncludeError, read, whole
 from harness_ext.testing.documents import check_one
 from harness_ext.testing.models import cut
 from harness_ext.testing.pipeline import guesses
@@ -153,3 +155,12 @@ def test_a_function_is_looked_for_below_a_key_that_stands_twice_as_lm_eval_does(
 def test_the_names_of_a_folder_are_those_that_lm_eval_indexes():
     folder = ROOT / "task_configs"
     assert set(names_below([folder])) == set(TaskIndex().build([folder]))
+
+
+def test_an_include_that_cannot_be_read_is_named_whatever_its_error_says(tmp_path):
+    (tmp_path / "base.yaml").write_text("doc_to_text: !include prompt.txt\n")
+    (tmp_path / "middle.yaml").write_text("include: base.yaml\n")
+    (tmp_path / "task.yaml").write_text("include: middle.yaml\ntask: mine\n")
+    with raises_line(UnreadableIncludeError, "the include base.yaml: not YAML: ", "!include") as error:
+        whole(read(tmp_path / "task.yaml"))
+    assert "middle.yaml" not in str(error.value)

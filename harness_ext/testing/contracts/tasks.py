@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from harness_ext.plugins import Plugins
 from harness_ext.testing.built import Built, NeedsDownloadError
 from harness_ext.testing.contracts.given import fail
-from harness_ext.testing.definition import Unreadable, read, whole
+from harness_ext.testing.definition import UnreadableError, read, whole
 from harness_ext.testing.documents import check_documents
 from harness_ext.testing.findings import Finding, NotCheckedError
 from harness_ext.testing.pipeline import check_oracle, check_random
@@ -108,7 +108,7 @@ def _definitions(files: list[Path]) -> Iterator[tuple[Path, Mapping[str, Any]]]:
     for file in files:
         try:
             config = whole(read(file))
-        except Unreadable:  # the static checks say why
+        except UnreadableError:  # the static checks say why
             continue
         if "task" in config and not is_group(config) and not is_part(config):
             yield file, config
