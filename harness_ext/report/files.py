@@ -34,7 +34,7 @@ def json_object(file: Path) -> dict[str, Any]:
     text = text_of(file)
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ReportError(f"{file}: not a results file of lm_eval")
@@ -53,7 +53,7 @@ def json_lines(file: Path) -> list[Mapping[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ReportError(f"{file}: line {number} is not JSON, the file may be cut off: {' '.join(str(error).split())}") from error
         if not isinstance(row, dict):
             raise ReportError(f"{file}: line {number} is {shortened(line)} and not a JSON object")

@@ -17,7 +17,7 @@ from harness_ext.report.checkpoints import beside_weights, calibration_of, chang
 from harness_ext.report.commands import command_of
 from harness_ext.report.files import date_of, json_lines, json_object, results_files
 from harness_ext.report.margins import Margins, margins_of
-from harness_ext.report.run_arguments import deciding, generation_of, others
+from harness_ext.report.run_arguments import GENERATION, deciding, generation_of, others
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
@@ -246,7 +246,7 @@ def _prompts(task: str, results: Mapping[str, Any]) -> dict[str, str]:
         sha = results["system_instruction_sha"]
         prompts["instruction"] = f"the system instruction {str(sha)[:8]}" if sha else "no system instruction"
     if (generation := generation_of(results.get("config", {}), results["configs"][task])) is not None:
-        prompts["generation"] = generation
+        prompts[GENERATION] = generation
     return prompts
 
 

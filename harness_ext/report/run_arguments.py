@@ -24,6 +24,7 @@ SAME_SCORES = (
 )  # fmt: skip
 SAME_WEIGHTS = ("revision", "subfolder", "gguf_file", "peft", "delta", "backend")  # the digest of the weights tells these apart
 GENERATES = "generate_until"
+GENERATION = "generation"  # the kind of the words of generation_of, among those that say how prompts are made
 
 
 def deciding(arguments: Mapping[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.report.margins import Margins
-from harness_ext.report.run_arguments import difference
+from harness_ext.report.run_arguments import GENERATION, difference
 
 CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
 ALL = "all"  # the limit of a trial that used all items
@@ -275,9 +275,10 @@ def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared:
         )
     if score.chance != compared.chance:
         raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")
-    for said in [(score.prompts[kind], compared.prompts[kind]) for kind in score.prompts if kind in compared.prompts]:
-        if said[0] != said[1]:
-            raise ReportError(f"task {score.task!r}: {said[0]} and {said[1]}, the prompts are not the same: {both}")
+    for kind in [kind for kind in score.prompts if kind in compared.prompts]:
+        if score.prompts[kind] != compared.prompts[kind]:
+            what = "answers are not generated alike" if kind == GENERATION else "the prompts are not the same"
+            raise ReportError(f"task {score.task!r}: {score.prompts[kind]} and {compared.prompts[kind]}, {what}: {both}")
     same_model = one.dense_digest == other.dense_digest
     if same_model and one.deciding and other.deciding and (words := difference(one.deciding, other.deciding)):
         raise ReportError(f"task {score.task!r}: {words}, the prompts are not the same: {both}; name only one of them")

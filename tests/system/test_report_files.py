@@ -159,7 +159,7 @@ def test_generation_arguments_that_differ_are_refused_for_tasks_that_generate(tm
     write(tmp_path / "choices", lambda results, number: change(results, number, "multiple_choice"))
     report([tmp_path / "choices"], resamples=200)
     write(tmp_path / "texts", lambda results, number: change(results, number, "generate_until"))
-    with raises_line(ReportError, "no --gen_kwargs", "max_gen_toks"):
+    with raises_line(ReportError, "no --gen_kwargs", "max_gen_toks", "not generated alike"):
         report([tmp_path / "texts"], resamples=200)
 
 
@@ -169,6 +169,14 @@ def test_another_dtype_is_noted(tmp_path: Path) -> None:
     [gap] = [gap for gap in done.gaps if "other model arguments" in gap]
     assert "dtype=None and dtype=bfloat16" in gap
     assert rows(done.page.parent, "critical")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_the_page_says_of_rebuilt_commands_what_they_lack(tmp_path: Path, recorded: bool) -> None:
+    command = {"command": "lm_eval --model pruned-hf --tasks icl_linear"} if recorded else {}
+    write(tmp_path, lambda results, number: results["config"].update(command))
+    text = report([tmp_path], resamples=200).page.read_text(encoding="utf-8")
+    assert ("Some commands were rebuilt from results" in text) == ("# lacks --include_path" in text) == (not recorded)
 
 
 def test_arguments_of_the_pruning_and_of_the_machine_count_as_nothing(tmp_path: Path) -> None:
