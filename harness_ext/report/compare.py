@@ -14,9 +14,8 @@ from harness_ext.errors import BadOptionError, did_you_mean, shortened
 from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
 from harness_ext.report.reading import Filters, read
-from harness_ext.report.run_arguments import notes as argument_notes
 from harness_ext.report.tables import csv_text
-from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, merge, of_limit, share_chances
+from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, argument_notes, merge, of_limit, share_chances
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from harness_ext.engine.plan import ARGUMENTS as PLAN_ARGUMENTS
 from harness_ext.engine.plan import PREFIXES
 from harness_ext.report.unpruned import IGNORED
-
-if TYPE_CHECKING:
-    from harness_ext.report.trials import LoadedTrial
 
 DECIDING = {
     "tokenizer": None, "add_bos_token": None, "prefix_token_id": None, "max_length": None, "truncation": False, "think_end_token": None,
@@ -58,17 +55,6 @@ def difference(one: Mapping[str, str], other: Mapping[str, str]) -> str:
     """``max_length=64 and max_length=None``, for the first argument that differs; nothing if none does."""
     names = [name for name in {**one, **other} if one.get(name, "None") != other.get(name, "None")]
     return " and ".join(f"{names[0]}={said.get(names[0], 'None')}" for said in (one, other)) if names else ""
-
-
-def notes(trials: Sequence[LoadedTrial]) -> list[str]:
-    """Which results of one model were made with other arguments, such as another ``dtype``: a note for each kind."""
-    first: dict[str, LoadedTrial] = {}
-    found: dict[str, str] = {}
-    for trial in trials:
-        one = first.setdefault(trial.dense_digest, trial)
-        if words := difference(one.arguments, trial.arguments):
-            found.setdefault(words, f"other model arguments, which may change scores: {words} ({one.name} and {trial.name})")
-    return list(found.values())
 
 
 def _words(value: Any) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness_ext.report.run_arguments import notes
-from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, check_same
+from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, argument_notes, check_same
 
 
 @dataclass
@@ -55,7 +54,7 @@ def collect(trials: Sequence[LoadedTrial], axis: str = "sparsity") -> tuple[list
         ReportError: results of different task versions or items are mixed, or two models have one name.
     """
     check_comparable(trials)
-    gaps = notes(trials)
+    gaps = argument_notes(trials)
     dense, series_by_key = dense_trials(trials), dict[tuple[str, str], Series]()
     for trial in trials:
         if trial.is_dense or trial.weight_bits is not None:

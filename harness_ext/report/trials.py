@@ -328,3 +328,14 @@ def _number(limit: str) -> str:
 def _items(score: TaskScore) -> str:
     digest = next(iter(score.digests.values()), None)
     return f"{score.count} items" + (f" (digest {digest[:16]})" if digest else "")
+
+
+def argument_notes(trials: Sequence[LoadedTrial]) -> list[str]:
+    """Which results of one model were made with other arguments, such as another ``dtype``: a note for each kind."""
+    first: dict[str, LoadedTrial] = {}
+    found: dict[str, str] = {}
+    for trial in trials:
+        one = first.setdefault(trial.dense_digest, trial)
+        if words := difference(one.arguments, trial.arguments):
+            found.setdefault(words, f"other model arguments, which may change scores: {words} ({one.name} and {trial.name})")
+    return list(found.values())
