@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from harness_ext import BadOptionError, Calibration, CalibrationError, HarnessExtError, NumericalError, one_line, progress
+from harness_ext import BadOptionError, Calibration, CalibrationError, HarnessExtError, NumericalError, kept_generators, one_line, progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,8 +33,7 @@ class SelfGenerated(Calibration):
         first = self._first(model, tokenizer)
         if not model.can_generate():
             raise CalibrationError(f"calibration 'self': {type(model).__name__} has no generate(): {INSTEAD}")
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
+        with kept_generators(seed=self.seed):
             shape = (self.samples, 1)
             starts = torch.randint(model.config.get_text_config().vocab_size, shape) if first is None else torch.full(shape, first)
             batches = torch.split(starts.to(model.device), BATCH)
