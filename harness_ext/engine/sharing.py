@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from harness_ext.engine import ranks
+from harness_ext.engine.calls import version_of
 
 
 class _Last(NamedTuple):
@@ -87,5 +88,4 @@ def _memory(tensor: torch.Tensor) -> int:
 
 def _content(tensor: torch.Tensor) -> tuple[Any, ...]:
     """Equal for two tensors that exist at the same time only if they have the same elements."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return _memory(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, version
+    return _memory(tensor), tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype, version_of(tensor)

@@ -211,7 +211,8 @@ class Walk:
 
     def _result(self, index: int, batch: int, *, again: bool) -> object:
         call = resolved(self._calls[batch][index], self._carried[batch], again=again)
-        return call_block(self.blocks[index], self.hidden[batch], call)
+        hidden = self.hidden[batch].clone() if again and index in self.route.writing else self.hidden[batch]
+        return call_block(self.blocks[index], hidden, call)
 
 
 def unmeasured(block: DecoderBlock) -> Stages:

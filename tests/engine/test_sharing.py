@@ -147,6 +147,24 @@ def test_all_calls_are_measured(forward: Forward, batch: int, monkeypatch: pytes
         block.module.load_state_dict(after.module.state_dict())
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_block_may_write_into_its_hidden_states(batch: int, ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, models = tiny.token_ids(6), []
+    monkeypatch.setattr(walk, "BATCH_TOKENS", batch * ids.shape[1])
+    for in_place in (False, True):
+        built = tiny.model()
+        for block in built.model.layers:
+
+            def forward(hidden_states: Any, *args: Any, plain: Any = block.forward, in_place: bool = in_place, **kwargs: Any) -> Any:
+                return plain(hidden_states.mul_(1.5) if in_place else hidden_states * 1.5, *args, **kwargs)
+
+            block.forward = forward
+        prune(built, pruner="sparsegpt", sparsity=0.5, calibration=ids, true_sequential=ordered)
+        models.append(tiny.weights(built))
+    assert tiny.same(*models)
+
+
 @pytest.mark.parametrize("forward", [by_keyword, plain])
 def test_layers_that_read_the_same_tensors_still_share(forward: Forward) -> None:
     pruner, built = Recording(), model(forward)
