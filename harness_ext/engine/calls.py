@@ -53,6 +53,8 @@ class Route(NamedTuple):
     """The number of the last block that is called with it."""
     by_product: frozenset[str]
     """The layers whose weight the model multiplies without calling the layer."""
+    writing: frozenset[int]
+    """The numbers of the blocks that write into the hidden states that they are called with."""
 
     def stand_in(self, index: int, hidden: torch.Tensor) -> Any:
         """An object like what the block returns, around other hidden states; the rest is that of one sequence, repeated."""
@@ -211,7 +213,7 @@ class Sources:
     def add(self, index: int, output: Any) -> None:
         """Takes note of what a block returned."""
         for path, tensor in leaves(output):
-            self._known[id(tensor)] = weakref.ref(tensor), _version(tensor), Source(index, path)
+            self._known[id(tensor)] = weakref.ref(tensor), version_of(tensor), Source(index, path)
 
     def find(self, value: Any) -> Source | None:
         """Where a value comes from, if a block returned it and nobody has written into it since."""
@@ -219,7 +221,7 @@ class Sources:
         if known is None or not isinstance(value, torch.Tensor):
             return None
         tensor, version, source = known
-        return source if tensor() is value and _version(value) == version else None
+        return source if tensor() is value and version_of(value) == version else None
 
     def pattern(self, value: Any) -> Any:
         """A value with a :class:`Source` for each tensor that a block returned; None if there is none in it."""
@@ -263,7 +265,8 @@ def sources_in(value: Any) -> Iterator[Source]:
             yield from sources_in(item)
 
 
-def _version(tensor: torch.Tensor) -> int:
+def version_of(tensor: torch.Tensor) -> int:
+    """How often a tensor was written into."""
     return 0 if tensor.is_inference() else tensor._version  # inference tensors have no counter
 
 

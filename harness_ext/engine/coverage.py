@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from harness_ext.engine.kinds import KINDS, kind_of
-from harness_ext.engine.layers import DecoderBlock, LinearLayer, chooses_experts, linear_layers
+from harness_ext.engine.layers import DecoderBlock, LinearLayer, linear_layers
+from harness_ext.engine.routers import Routers
 from harness_ext.engine.selection import selects
+from harness_ext.engine.shared_memory import shared_memory
 from harness_ext.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -39,16 +41,14 @@ def check_coverage(
     """
     if in_memory:
         _check_devices(blocks)
-    holders: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        holders.setdefault(id(parameter), []).append(name)
+    shared = shared_memory(dict(model.named_parameters(remove_duplicate=False)))
     for block in blocks:
         _check_adapters(block)
         _check_packed(block)
         _check_share(block, modules, dense_limit)
         for layer in block.layers:
             weight = layer.stored
-            if others := [name for name in holders[id(weight)] if name != layer.parameter_name]:
+            if others := shared.get(layer.parameter_name):
                 raise UnsupportedModelError(f"{layer.name} shares its weight with {', '.join(others)}: it cannot be pruned alone")
             if weight.dtype not in DTYPES or type(weight.data) is not torch.Tensor:
                 kind = weight.dtype if weight.dtype not in DTYPES else type(weight.data).__name__
@@ -90,10 +90,12 @@ def _check_share(block: DecoderBlock, modules: str, limit: float) -> None:
     left_over = _left_over(block, layers)
     if packed := next((name for name in left_over if parameters[name].dtype in PACKED and parameters[name].ndim >= 2), None):
         raise UnsupportedModelError(f"{block.name}.{packed} holds a quantised weight: load the model in bf16, fp16 or fp32")
+    routers = Routers(block.module, block.name)
     own = {
         name: size
         for name, size in left_over.items()
-        if selects(modules, f"{block.name}.{name}", kind_of(block.module, name)) and _could_be_linear(block, name, parameters[name], layers)
+        if selects(modules, f"{block.name}.{name}", kind_of(block.module, name))
+        and _could_be_linear(block, name, parameters[name], layers, routers)
     }
     dense, selected = sum(own.values()), sum(layer.weight.numel() for layer in block.layers)
     if dense > limit * (dense + selected):
@@ -105,7 +107,7 @@ def _check_share(block: DecoderBlock, modules: str, limit: float) -> None:
         )
 
 
-def _could_be_linear(block: DecoderBlock, name: str, parameter: nn.Parameter, layers: Sequence[LinearLayer]) -> bool:
+def _could_be_linear(block: DecoderBlock, name: str, parameter: nn.Parameter, layers: Sequence[LinearLayer], routers: Routers) -> bool:
     """Whether a parameter may hold a matrix that maps tokens. Vectors, norms, biases, states and depthwise convolutions hold one number for
     each channel and offset; what chooses experts is meant to stay dense, and so is what no expert uses.
     """
@@ -117,9 +119,7 @@ def _could_be_linear(block: DecoderBlock, name: str, parameter: nn.Parameter, la
         return False
     if any(layer.stored is parameter for layer in layers):
         return False
-    kind = kind_of(block.module, name)
-    numbers = {layer.expert.of for layer in layers if layer.expert and layer.kind == kind}
-    return not (numbers and chooses_experts(block.module, path, len(parameter), numbers))
+    return not routers.has(path, len(parameter), kind_of(block.module, name))
 
 
 def _check_packed(block: DecoderBlock) -> None:

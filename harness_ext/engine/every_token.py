@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness_ext.engine.calls import HIDDEN, failing
+from harness_ext.engine.calls import failing
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.errors import UnsupportedModelError
 
@@ -103,9 +103,9 @@ class EveryToken:
 
     def _all_by_call(self, module: nn.Module, group: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Calls the module of each expert with all that the module around the list reads."""
-        states = args[0] if args else kwargs[HIDDEN]
-        for number in range(self._numbers[group]):
-            self._block.module.get_submodule(f"{group.removeprefix(f'{self._block.name}.')}.{number}")(states.reshape(-1, states.shape[-1]))
+        states = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        for expert in self._around(group)[0].children():
+            expert(states.reshape(-1, states.shape[-1]))
         return True
 
 

@@ -4,7 +4,7 @@ Experts are stored in one of three forms:
 
 * as parameters [experts, outputs, inputs], or [experts, inputs, outputs] (transformers 5);
 * as parameters [experts * width, hidden size], one expert below the other (DBRX);
-* as a list of modules with linear layers, one module for each expert.
+* as a list or a dictionary of modules with linear layers, one module for each expert.
 
 A linear layer of several groups of channels, each with a matrix of its own (DeepSeek V4), has them one below the other too.
 """
@@ -18,6 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from harness_ext.engine.kinds import kind_of
+from harness_ext.engine.linear import inputs, is_linear, outputs
+from harness_ext.errors import UnsupportedModelError
 
 GATE_UP = "gate_up_proj"  # the two matrices of a gated FFN in one, which are layers of their own here
 DOWN = re.compile(r"down|w2|wo|c_proj|fc2|output")  # what the matrix is called that leads back to the hidden states
@@ -93,14 +97,43 @@ def stored_experts(name: str, module: nn.Module) -> Iterator[Stored]:
                 yield Stored("" if parameter == "weight" else parameter, parameter, reads, place)
 
 
-def listed_experts(block: nn.Module) -> dict[str, tuple[str, int, int]]:
-    """The modules of a block that are experts in a list, by name: the name of the list, the number in it, and how many there are."""
+def listed_experts(block: nn.Module, name: str) -> dict[str, tuple[str, int, int]]:
+    """The modules of a block that are experts in a list or a dictionary, by name: its name, the number in it, and how many there are.
+
+    It is called so, or holds FFNs of one structure beside a linear layer that writes a number for each of them. Items without parameters
+    (experts that return what they read) count as well.
+
+    Args:
+        name: of the block, for messages.
+
+    Raises:
+        UnsupportedModelError: modules of several kinds are called experts.
+    """
     lists: dict[str, tuple[str, int, int]] = {}
-    for name, module in block.named_modules():
-        if isinstance(module, nn.ModuleList) and "expert" in name.lower() and len(module) > 1 and len({type(item) for item in module}) == 1:
-            for number in range(len(module)):
-                lists[f"{name}.{number}"] = name, number, len(module)
+    for path, module in block.named_modules():
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict) or len(module) < 2 or any(path.startswith(f"{item}.") for item in lists):
+            continue
+        items = dict(module.named_children())
+        full = [item for item in items.values() if next(item.parameters(), None) is not None]
+        kinds = sorted({type(item).__name__ for item in full})
+        if "expert" in path.rpartition(".")[2].lower() and len(kinds) > 1:
+            raise UnsupportedModelError(f"{name}.{path} holds experts of several kinds ({', '.join(kinds)}): they cannot be told apart")
+        if ("expert" in path.lower() and len(kinds) == 1) or _is_mixture(block, path, full, len(items)):
+            for number, key in enumerate(items):
+                lists[f"{path}.{key}"] = path, number, len(items)
     return lists
+
+
+def _is_mixture(block: nn.Module, path: str, items: list[nn.Module], count: int) -> bool:
+    """Whether modules in a list are FFNs of one structure, beside a linear layer that writes one number for each item of the list."""
+    shapes = {tuple((name, tuple(parameter.shape)) for name, parameter in item.named_parameters()) for item in items}
+    if len(items) < 2 or len(shapes) > 1 or kind_of(block, f"{path}.0") != "ffn":
+        return False
+    layers = [module for module in items[0].modules() if is_linear(module)]
+    if not any(inputs(one) == outputs(other) and inputs(other) == outputs(one) for one in layers for other in layers if one is not other):
+        return False
+    beside = [module for module in block.get_submodule(path.rpartition(".")[0]).children() if is_linear(module)]
+    return any(outputs(module) == count and inputs(module) == inputs(layers[0]) for module in beside)
 
 
 def in_groups(name: str, module: nn.Module) -> Iterator[Stored]:

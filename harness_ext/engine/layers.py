@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from harness_ext.engine.experts import Expert, Place, in_groups, listed_experts, stored_experts
+from harness_ext.engine.experts import Expert, Place, in_groups
 from harness_ext.engine.kinds import kind_of
+from harness_ext.engine.linear import is_linear, outputs
+from harness_ext.engine.routers import Routers
 from harness_ext.engine.selection import check_selection, parse_modules, selects
 from harness_ext.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ROUTERS = ("router", "gate", "gating", "wg")  # what modules are called that choose experts
 
 
 @dataclass(frozen=True)
@@ -159,68 +157,17 @@ def linear_layers(prefix: str, block: nn.Module) -> Iterator[LinearLayer]:
     Args:
         prefix: the full name of the block.
     """
-    listed = listed_experts(block)
-    stored = {name: found for name, module in block.named_modules() if (found := list(stored_experts(name, module)))}
-    numbers: dict[str, set[int]] = {}  # how many experts there are to choose from, by the kind of the layers
-    for name, matrices in stored.items():
-        numbers.setdefault(kind_of(block, name), set()).add(matrices[0].place.of)
-    for name, (_, _, number) in listed.items():
-        numbers.setdefault(kind_of(block, name), set()).add(number)
+    routers = Routers(block, prefix)
     for name, module in block.named_modules():
         kind = kind_of(block, name)
-        for role, parameter, reads, place in stored.get(name, ()):
+        for role, parameter, reads, place in routers.stored.get(name, ()):
             expert = Expert(f"{prefix}.{name}", place.number, place.of, role, reads)
             yield LinearLayer(".".join(filter(None, (prefix, name, str(place.number), role))), kind, module, expert, parameter, place)
         if not is_linear(module):
             for _, parameter, _, place in in_groups(name, module):
                 yield LinearLayer(f"{prefix}.{name}.{place.number}", kind, module, None, parameter, place)
-        else:
-            path = next((path for path in listed if name.startswith(f"{path}.")), None)
-            if path is not None:
-                group, number, count = listed[path]
-                yield LinearLayer(f"{prefix}.{name}", kind, module, Expert(f"{prefix}.{group}", number, count, name[len(path) + 1 :], ""))
-            elif kind not in numbers or not chooses_experts(block, name, outputs(module), numbers[kind]):
-                yield LinearLayer(f"{prefix}.{name}", kind, module)
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module computes ``x W^T + b``, or ``x W + b`` (GPT-2's ``Conv1D``), and nothing else."""
-    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and _is_plain(type(module)))  # type: ignore[arg-type]
-
-
-@cache
-def _is_plain(kind: type[nn.Linear]) -> bool:
-    """Whether a subclass of ``nn.Linear`` computes what ``nn.Linear`` does; seen on a small matrix."""
-    if kind.forward is nn.Linear.forward:
-        return True
-    probe = nn.Linear(3, 2)
-    inputs = torch.tensor([[1.0, -2.0, 4.0]])
-    with torch.no_grad():
-        expected = F.linear(inputs, probe.weight, probe.bias)
-        probe.__class__ = kind
-        try:
-            output = probe(inputs)
-        except Exception:  # whatever it misses that a plain layer has not
-            return False
-    return isinstance(output, torch.Tensor) and output.shape == expected.shape and torch.allclose(output, expected)
-
-
-def outputs(module: nn.Module) -> int:
-    """How many features a linear layer writes."""
-    size: int = module.weight.shape[1 if isinstance(module, Conv1D) else 0]  # type: ignore[index, assignment]
-    return size
-
-
-def chooses_experts(block: nn.Module, name: str, outputs: int, numbers: set[int]) -> bool:
-    """Whether a module in the part of a block that has experts is (part of) what chooses them, or weighs a shared one.
-
-    Args:
-        name: of the module in the block.
-        outputs: how many features it writes.
-        numbers: how many experts there are to choose from.
-    """
-    parts = name.split(".")
-    around = [type(block.get_submodule(".".join(parts[:depth]))).__name__ for depth in range(1, len(parts) + 1)]
-    if any(part in ROUTERS or "router" in part for part in parts) or any("Router" in kind or "Gating" in kind for kind in around):
-        return True
-    return outputs == 1 or ("gate" in parts[-1] and outputs in numbers)
+        elif found := routers.expert_of(name):
+            group, number, count, role = found
+            yield LinearLayer(f"{prefix}.{name}", kind, module, Expert(f"{prefix}.{group}", number, count, role, ""))
+        elif not routers.has(name, outputs(module), kind):
+            yield LinearLayer(f"{prefix}.{name}", kind, module)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from harness_ext.engine import checks, ranks
 from harness_ext.engine.every_token import EveryToken
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.matrix_calls import MatrixCalls
+from harness_ext.engine.sharing import Sharing
 from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.errors import NumericalError, PluginError, UnsupportedModelError
 from harness_ext.method.statistic import Statistic
@@ -101,19 +102,18 @@ class Listening:
         self.multiplied = [layer for layer in layers if layer.place is not None or layer.name in by_product]
         multiplied = {layer.name for layer in self.multiplied}
         self.called = [layer for layer in layers if layer.name not in multiplied]
-        self.owners: dict[str, str] = {}  # layer -> the first layer that reads the same tensor
         self.readings: dict[str, Reading] = {}  # by owner
         self.calls: dict[str, int] = dict.fromkeys((layer.name for layer in self.called), 0)  # in this batch
         self.once = once and self._can_stop()
         self.every_token = EveryToken(block) if every_token and any(layer.expert for layer in layers) else None
         self.used: list[str] = []  # owners in the order of their first use
         self.touched: set[str] = set()  # parameters that took part in a product
-        self._tensor: Any = None  # the last one read, and by whom
-        self._owner = ""
         first: dict[tuple[str, int, str], str] = {}
+        owners = {}
         for layer in self.multiplied:  # of experts it is known which layers read one tensor, also where no token comes
             expert = layer.expert
-            self.owners[layer.name] = first.setdefault((expert.group, expert.number, expert.reads), layer.name) if expert else layer.name
+            owners[layer.name] = first.setdefault((expert.group, expert.number, expert.reads), layer.name) if expert else layer.name
+        self.sharing = Sharing(owners)
 
     def _can_stop(self) -> bool:
         """Whether a batch that has been through all layers that are called is through all layers."""
@@ -132,7 +132,6 @@ class Listening:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._tensor = None
         self._stack.close()
 
     def run(self, call: Callable[[], object]) -> None:
@@ -143,12 +142,26 @@ class Listening:
         """
         first = not any(self.calls.values())
         self.calls = dict.fromkeys(self.calls, 0)
+        self.sharing.begin()
         # Not in a context manager that is a generator: from Python 3.12 the error, and all tensors of the block with it, would stay alive.
         with suppress(_Enough):
             call()
-        self._tensor = None
+        self.sharing.end()
         if first:
             self.once = self._can_stop() and all(count == 1 for count in self.calls.values())
+
+    def run_all(self, calls: Iterable[Callable[[], object]]) -> None:
+        """Calls the block with all batches; again from the first, where a later batch shows that layers do not read the same tensors."""
+        calls = list(calls)
+        while True:
+            for call in calls:
+                self.run(call)
+                if self.sharing.changed:
+                    break
+            if self.sharing.settled():
+                return
+            self.readings.clear()
+            self.used.clear()
 
     def _hook(self, layer: LinearLayer) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -156,9 +169,6 @@ class Listening:
             if self._is_muted(layer):
                 return
             self.calls[layer.name] += 1
-            if layer.name not in self.owners:
-                self.owners[layer.name] = self._owner if inputs is self._tensor else layer.name
-            self._tensor, self._owner = inputs, self.owners[layer.name]
             self._read(layer, inputs)
             if self.once and all(self.calls.values()):
                 raise _Enough
@@ -173,7 +183,7 @@ class Listening:
         return self.every_token is not None and layer.expert is not None and not self.every_token.counts(layer.expert.group)
 
     def _read(self, layer: LinearLayer, inputs: torch.Tensor) -> None:
-        if self.owners[layer.name] == layer.name:
+        if self.sharing.note(layer.name, inputs):
             with self.stopwatch("statistics"):
                 if layer.name not in self.readings:
                     self.readings[layer.name] = self.new_reading(layer)
@@ -187,7 +197,7 @@ class Listening:
             UnsupportedModelError: a layer that is no expert's was not used, by any process, or none of the layers of a group of experts.
         """
         owners: dict[str, str] = {}
-        for found in ranks.gather(self.owners):
+        for found in ranks.gather(self.sharing.owners):
             owners = {**found, **owners}
         used = list(dict.fromkeys(name for names in ranks.gather(self.used) for name in names))
         touched = set().union(*ranks.gather(self.touched))

@@ -44,7 +44,7 @@ class _Stack(NamedTuple):
 class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within this context, calls ``notice(layer, inputs)`` for each product with the weight of a layer.
 
-    Of layers that the computation multiplies as one matrix, such as the gate and up projections of an expert, it is called with the first.
+    Of layers that the computation multiplies as one matrix, such as the gate and up projections of an expert, it is called with each.
     ``inputs`` are [tokens, in_features] in the dtype of the computation. Where all experts are multiplied at once with as many rows each,
     rows of zeros are those of tokens that were not sent to the expert, and are left out.
 
@@ -89,12 +89,12 @@ class MatrixCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         stops = [0, *ends.tolist()] if ends is not None else []
         for number in range(len(matrix)):
-            for layer in _covered(stack, matrix[number]):
-                if ends is not None:
-                    self._tell(layer, rows[stops[number] : stops[number + 1]])
-                else:
-                    sent = (rows[number] != 0).any(-1) if layer.expert else slice(None)
-                    self._tell(layer, rows[number][sent])
+            own = rows[number] if ends is None else rows[stops[number] : stops[number + 1]]
+            covered = list(_covered(stack, matrix[number]))
+            if ends is None and any(layer.expert for layer in covered):
+                own = own[(own != 0).any(-1)]
+            for layer in covered:
+                self._tell(layer, own)
 
     def _tell(self, layer: LinearLayer, rows: torch.Tensor) -> None:
         inputs = rows.reshape(-1, rows.shape[-1])
@@ -111,7 +111,7 @@ def _stack(layer: LinearLayer) -> _Stack:
 
 
 def _covered(stack: _Stack, matrix: torch.Tensor) -> Iterator[LinearLayer]:
-    """For each expert whose part of a parameter is in ``matrix``, [in, out], or has rows in it: the first of its layers, if that is in it.
+    """The layers whose first row is in ``matrix``, [in, out], which is a part of a parameter, or several.
 
     Raises:
         UnsupportedModelError: ``matrix`` is such a part, transposed.
@@ -132,7 +132,7 @@ def _covered(stack: _Stack, matrix: torch.Tensor) -> Iterator[LinearLayer]:
     first, size = place // whole.stride(out_dim), whole.shape[out_dim]
     last = first + step * (matrix.shape[1] - 1)
     for expert in range(number, number + 1 + last // size if out_dim == 1 else number + 1):
-        for row, layer in sorted(stack.layers.get(expert, ()), key=lambda pair: pair[0])[:1]:
+        for row, layer in sorted(stack.layers.get(expert, ()), key=lambda pair: pair[0]):
             distance = row + (expert - number) * size - first
             if 0 <= distance <= last - first and distance % step == 0:
                 yield layer

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from harness_ext.engine import ranks
-from harness_ext.engine.calls import Call, Route, Source, Sources, failing, hidden_in, replaced, run, sources_in, without_hidden
+from harness_ext.engine.calls import Call, Route, Source, Sources, failing, hidden_in, replaced, run, sources_in, version_of, without_hidden
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.matrix_calls import MatrixCalls
 from harness_ext.engine.placement import Placement
@@ -94,6 +94,7 @@ class _Observed:
         self._returned: list[Any] = []
         self._patterns: list[Call] = []
         self._by_product: set[str] = set()
+        self._writing: set[int] = set()
 
     def pass_through(self, sequence: torch.Tensor) -> None:
         """Runs the model, each block brought into place for its turn.
@@ -110,7 +111,7 @@ class _Observed:
         last_use: dict[Source, int] = {}
         for index, call in enumerate(self._patterns):
             last_use |= dict.fromkeys(sources_in((call.args, call.kwargs)), index)
-        return Route(self._returned, self._patterns, last_use, frozenset(self._by_product))
+        return Route(self._returned, self._patterns, last_use, frozenset(self._by_product), frozenset(self._writing))
 
     def _look(self, index: int, states: torch.Tensor, call: Call, compute: Callable[[], Any]) -> Any:
         if index != len(self._returned):
@@ -125,8 +126,11 @@ class _Observed:
         self._patterns.append(
             Call(tuple(map(pattern, call.args)), {name: pattern(value) for name, value in call.kwargs.items()}, call.by_keyword)
         )
+        version = version_of(states)
         with self.placement.loaded(block, write=False), _Uses(block.layers) as uses:
             output = compute()
+        if states.is_inference() or version_of(states) != version:
+            self._writing.add(index)
         self._by_product |= uses.by_product()
         if idle := uses.idle():
             raise UnsupportedModelError(f"{idle[0].name} was not used by the calibration tokens: it cannot be pruned from statistics")

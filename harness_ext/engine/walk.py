@@ -99,7 +99,7 @@ class Walk:
         """
         listening = self._listening(index, self.blocks[index].layers, [])
         with self.stopwatch("forward"), listening, torch.no_grad():
-            listening.run(partial(self.call, index, 0))
+            listening.run_all([partial(self.call, index, 0)])
         groups = listening.groups()
         for layer in listening.called:
             if layer.expert is None and listening.calls[layer.name] > 1:
@@ -128,8 +128,7 @@ class Walk:
     def _measure_part(self, index: int, layers: Sequence[LinearLayer], kinds: Kinds, *, once: bool) -> list[Stage]:
         listening = self._listening(index, layers, kinds, once=once)
         with self.stopwatch("forward"), listening, torch.no_grad():
-            for batch in range(len(self.hidden)):
-                listening.run(partial(self.call, index, batch))
+            listening.run_all(partial(self.call, index, batch) for batch in range(len(self.hidden)))
         give_back()
         groups = listening.groups()
         with self.stopwatch("statistics"):
@@ -212,7 +211,8 @@ class Walk:
 
     def _result(self, index: int, batch: int, *, again: bool) -> object:
         call = resolved(self._calls[batch][index], self._carried[batch], again=again)
-        return call_block(self.blocks[index], self.hidden[batch], call)
+        hidden = self.hidden[batch].clone() if again and index in self.route.writing else self.hidden[batch]
+        return call_block(self.blocks[index], hidden, call)
 
 
 def unmeasured(block: DecoderBlock) -> Stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -42,12 +43,25 @@ def model_folder(plugins: Plugins, pretrained: str, gguf_file: str | None = None
     if os.path.isdir(path):
         if not gguf_file and not (path / "config.json").is_file():
             files = sorted(file.name for file in path.glob("*.gguf"))
-            hint = f"; for {files[0]} give --gguf-file" if files else ""
+            hint = f"; for {files[0]} give --gguf-file" if files else _of_adapter(path)
             raise BadOptionError(f"{called}: there is no config.json in this folder{hint}")
         return str(path)
     if did_you_mean(pretrained, plugins.models.items) or is_path(pretrained):
         raise no_such_model(plugins, pretrained, called)
     return pretrained
+
+
+def _of_adapter(folder: Path) -> str:
+    """What to do with a folder of an adapter, for an error; empty for other folders."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    base = shortened(config.get("base_model_name_or_path") or "BASE") if isinstance(config, dict) else "BASE"
+    return (
+        f"; it is an adapter of {base}: merge it into the weights first (merge_and_unload of peft), "
+        f"or use lm_eval --model pruned-hf --model_args pretrained={base},peft={shortened(folder)}"
+    )
 
 
 def is_path(pretrained: str) -> bool:

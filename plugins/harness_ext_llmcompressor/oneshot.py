@@ -6,7 +6,7 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,13 +79,16 @@ def run(modifiers: list[Any], model: PreTrainedModel, calibration: torch.Tensor,
 def _first_inputs(layers: Sequence[LinearLayer], dense: Mapping[str, torch.Tensor], found: dict[str, torch.Tensor]) -> Iterator[None]:
     """Keeps the first inputs of each layer, on the CPU, as long as all have their dense weights: an earlier modifier may change them."""
 
-    def keep(name: str, inputs: tuple[Any, ...]) -> None:
+    def keep(name: str, *inputs: Any) -> None:
         if name in found or not inputs or not isinstance(inputs[0], torch.Tensor):  # while a graph is traced, they are no tensors
             return
         if all(layer.weight.equal(dense[layer.name].to(layer.weight.device)) for layer in layers):
             found[name] = inputs[0].detach().flatten(0, -2).float().cpu()
 
-    handles = [layer.module.register_forward_pre_hook(lambda _, inputs, name=layer.name: keep(name, inputs)) for layer in layers]
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        return lambda _, args, kwargs: keep(name, *args, *kwargs.values())
+
+    handles = [layer.module.register_forward_pre_hook(hook(layer.name), with_kwargs=True) for layer in layers]
     try:
         yield
     finally:

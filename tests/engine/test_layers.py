@@ -143,6 +143,28 @@ def shared_with_the_head():
     return model
 
 
+def in_the_same_memory():
+    """Two parameters of which one is a view of the other's values."""
+    model = tiny.model()
+    model.model.layers[1].mlp.up_proj.weight.data = model.model.layers[0].mlp.up_proj.weight.data
+    return model
+
+
+def overlapping():
+    model = tiny.model()
+    attention, both = model.model.layers[0].self_attn, torch.randn(24, 16)
+    attention.q_proj.weight.data, attention.k_proj.weight.data = both[:16], both[8:]
+    return model
+
+
+def interleaved(step=2):
+    """Every other row of one tensor, or rows that are also others'."""
+    model = tiny.model()
+    attention, both = model.model.layers[0].self_attn, torch.randn(32, 16)
+    attention.q_proj.weight.data, attention.k_proj.weight.data = both[::2], both[1 if step == 2 else 2 :: step][:16]
+    return model
+
+
 Q_PROJ = "model.layers.1.self_attn.q_proj"
 REFUSED = {
     "XLNet": (xlnet, ["rel_attn.q (16, 4, 4)", "63.1%"]),
@@ -157,6 +179,9 @@ REFUSED = {
     "a tensor subclass": (lambda: with_weight(lambda weight: weight.as_subclass(Wrapped)), [Q_PROJ, "Wrapped"]),
     "shared in a block": (shared_in_a_block, ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"]),
     "shared between blocks": (shared_between_blocks, ["model.layers.0.self_attn.q_proj", "shares"]),
+    "in the same memory": (in_the_same_memory, ["model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj.weight", "shares"]),
+    "overlapping": (overlapping, ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj.weight", "shares"]),
+    "some rows in common": (lambda: interleaved(1), ["model.layers.0.self_attn.q_proj", "k_proj.weight", "shares"]),
     "shared with the head": (shared_with_the_head, ["o_proj", "lm_head.weight"]),
     "offloaded": (lambda: with_weight(lambda weight: weight.to("meta")), [Q_PROJ, "memory"]),
 }
@@ -198,3 +223,15 @@ def test_in_features_of_a_transposed_layer_are_its_inputs():
     assert layers["c_attn"].weight.shape == (3 * tiny.WIDTH, tiny.WIDTH)
     assert layers["c_fc"].weight.shape == (tiny.INNER, tiny.WIDTH)
     assert isinstance(layers["c_fc"], LinearLayer)
+
+
+def test_parts_of_one_tensor_without_a_common_element_are_pruned():
+    rows, columns, every_other, plain = tiny.model(), tiny.model(), interleaved(), tiny.model()
+    for model, dim in ((rows, 0), (columns, 1)):
+        attention = model.model.layers[0].self_attn
+        both = torch.cat([attention.q_proj.weight.data, attention.k_proj.weight.data], dim)
+        attention.q_proj.weight.data, attention.k_proj.weight.data = both.chunk(2, dim)
+    for model in (rows, columns, every_other, plain):
+        assert prune(model, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids())["achieved_sparsity"] == 0.5
+    assert tiny.same(tiny.weights(rows), tiny.weights(plain))
+    assert tiny.same(tiny.weights(columns), tiny.weights(plain))

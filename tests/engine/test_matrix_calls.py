@@ -93,11 +93,12 @@ def test_one_of_matrices_below_each_other() -> None:
     assert name == "1"
 
 
-def test_matrices_that_are_multiplied_as_one_are_told_of_the_first() -> None:
+def test_of_matrices_that_are_multiplied_as_one_each_is_told() -> None:
     module = Holder(EXPERTS, OUT, IN)
     halves = [layer(module, 1, rows=rows, name=name) for name, rows in (("up", slice(2, None)), ("gate", slice(2)))]
-    assert [name for name, _ in seen(halves, lambda: F.linear(X, module.weight[1]))] == ["gate"]
-    assert [name for name, _ in seen(halves[:1], lambda: F.linear(X, module.weight[1]))] == ["up"]
+    assert [name for name, _ in seen(halves, lambda: F.linear(X, module.weight[1]))] == ["gate", "up"]
+    assert [name for name, _ in seen(halves, lambda: F.linear(X, module.weight[1, :2]))] == ["gate"]
+    assert [name for name, _ in seen(halves, lambda: F.linear(X, module.weight[1, 2:]))] == ["up"]
 
 
 def test_of_all_at_once_rows_of_zeros_are_left_out() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 from harness_ext_llmcompressor import isolation
 from harness_ext_llmcompressor.pruner import LLMCompressor
 
-from harness_ext import BadOptionError, PluginError
+from harness_ext import BadOptionError, PluginError, find_blocks
 from harness_ext.engine.plan import make_plan
 from harness_ext.plugins import Plugins
 
@@ -77,3 +78,21 @@ def test_options_are_checked_without_the_library(options: dict[str, Any], messag
     with pytest.raises(BadOptionError) as caught:
         make_plan(Plugins(), pruner="llmcompressor", sparsity=0.5, pruner_options=options)
     assert message in str(caught.value)
+
+
+def test_first_inputs_are_those_of_calls_by_keyword_too() -> None:
+    from harness_ext_llmcompressor.oneshot import _first_inputs
+
+    found: list[dict[str, torch.Tensor]] = []
+    for by_keyword in (False, True):
+        model = tiny.model()
+        layers = find_blocks(model)[0].layers
+        for block in model.model.layers if by_keyword else ():
+            mlp = block.mlp
+            mlp.forward = lambda x, mlp=mlp: mlp.down_proj(input=mlp.act_fn(mlp.gate_proj(input=x)) * mlp.up_proj(input=x))
+        kept: dict[str, torch.Tensor] = {}
+        with _first_inputs(layers, {layer.name: layer.weight.clone() for layer in layers}, kept), torch.no_grad():
+            model(input_ids=tiny.token_ids(1))
+        found.append(kept)
+    assert set(found[0]) == {layer.name for layer in layers}
+    assert tiny.same(*found)

@@ -266,6 +266,15 @@ class TestWrongOptions:
     def test_among_them_models_that_are_not_there(self, tmp_path: Path, pretrained: str, message: str) -> None:
         assert message in refused("--pretrained", pretrained.format(tmp=tmp_path), "--out", tmp_path / "out", "--sparsity", 0.5)
 
+    @pytest.mark.parametrize("base", ["some/base", None])
+    def test_a_folder_of_an_adapter_says_what_to_do(self, tmp_path: Path, base: str | None) -> None:
+        (tmp_path / "adapter").mkdir()
+        (tmp_path / "adapter/adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base, "peft_type": "LORA"}))
+        line = refused("--pretrained", tmp_path / "adapter", "--out", tmp_path / "out", "--sparsity", 0.5)
+        assert f"adapter of {base or 'BASE'}" in line
+        assert "merge_and_unload" in line
+        assert f"pretrained={base or 'BASE'},peft={tmp_path / 'adapter'}" in line
+
     def test_a_folder_without_weights_is_one_line(self, tmp_path: Path, no_weights: str) -> None:
         for flags in ((), ("--stream",)):
             line = refused("--pretrained", no_weights, "--out", tmp_path / "out", "--pruner", "magnitude", "--sparsity", 0.5, *flags)
