@@ -14,8 +14,6 @@ from filelock import FileLock, Timeout
 
 from harness_ext.errors import BadOptionError, HarnessExtError, one_line, shortened
 
-RECORD = "pruning.json"  # every folder of harness-ext prune has it, and no other folder: harness_ext.weights.folder
-
 
 class WriteError(HarnessExtError):
     """A folder or file cannot be written: the disk is full, or the file system refuses."""

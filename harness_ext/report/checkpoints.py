@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness_ext.atomic import RECORD
 from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.host.model_folder import is_path
 from harness_ext.report.trials import LoadedTrial, ReportError
 from harness_ext.weights.checkpoint_record import CHECKPOINT, changes, in_words, made, of_checkpoint
+from harness_ext.weights.folder import RECORD
 
 BEFORE = "before"
 """The key of a record in a report that has what was done to the weights before the run."""

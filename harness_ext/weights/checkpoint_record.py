@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness_ext.atomic import RECORD
 from harness_ext.errors import UnsupportedModelError, one_line, shown
+from harness_ext.weights.folder import RECORD
 
 CHECKPOINT = "checkpoint"
 """The key of a pruning record that has the record of the checkpoint that the run began with."""

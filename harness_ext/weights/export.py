@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.atomic import RECORD, writing
-from harness_ext.weights.folder import out_folder
+from harness_ext.atomic import writing
+from harness_ext.weights.folder import RECORD, out_folder
 from harness_ext.weights.model_card import model_card
 from harness_ext.weights.remote_code import copy_code
 

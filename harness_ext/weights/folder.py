@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness_ext.atomic import RECORD, check_folder, whole_folder, writing
+from harness_ext.atomic import check_folder, whole_folder, writing
 from harness_ext.errors import BadOptionError, shortened
+
+RECORD = "pruning.json"  # every folder of harness-ext prune has it, and no other folder
 
 
 def check_out(out: Path, force: bool) -> None:
