@@ -6,7 +6,6 @@
 # What is done in OUT (runs/paper, or runs/paper-quick) is not done again. JOBS sweeps run at a time, one thread each.
 # FAMILY is a folder of scripts/train_family.py: with it, the page also has the models of other training seeds, dense, pruned and quantised,
 # and those of other memory loads if they were trained (--sets sizes,loads).
-# loads if they were trained (--sets sizes,loads).
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -94,10 +95,14 @@ class Disparity(Result):
 
 
 def range_words(low: float | None, high: float | None) -> str:
-    """``0.1 to 0.3``, ``0.1 or more``."""
+    """``0.1 to 0.3``, ``0.1 or more``: the ends rounded outwards to thousandths."""
     if low is None:
-        return "unknown" if high is None else f"{high + 0.0:.4g} or less"
-    return f"{low + 0.0:.4g} or more" if high is None else f"{low + 0.0:.4g} to {high + 0.0:.4g}"
+        return "unknown" if high is None else f"{_outwards(high, math.ceil)} or less"
+    return f"{_outwards(low, math.floor)} {'or more' if high is None else f'to {_outwards(high, math.ceil)}'}"
+
+
+def _outwards(end: float, rounded: Callable[[float], int]) -> str:
+    return f"{rounded(round(1000 * end, 6)) / 1000:g}"  # 0.3 is stored as a little less or more
 
 
 class Compared(Protocol):
@@ -133,7 +138,7 @@ def outlasts_words(compared: Compared) -> str:
     low, high, (lost, held) = compared.low, compared.high, compared.names
     if compared.finding == "recall outlasts in-context":
         low, high, lost, held = (None if high is None else -high), (None if low is None else -low), held, lost
-    amount = range_words(low, high) if low else "more than 0" if high is None else f"up to {high:.4g}"
+    amount = range_words(low, high) if low else "more than 0" if high is None else f"up to {_outwards(high, math.ceil)}"
     return f"{held} outlasts {lost} by {amount}"
 
 
