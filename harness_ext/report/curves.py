@@ -47,7 +47,7 @@ class UsedSeeds:
 
 
 def seeds_of(series: Series, dense: LoadedTrial, tasks: Mapping[str, Sequence[str]], at_chance: Mapping[str, AtChance]) -> UsedSeeds:
-    """Chooses the seeds that keep the most points of the curves of all abilities; of several such choices, the one with the most seeds.
+    """Chooses the seeds that keep the most trials in the curves of all abilities; of several such choices, the one with the most points.
 
     Args:
         tasks: names of the tasks of each ability.
@@ -65,7 +65,10 @@ def seeds_of(series: Series, dense: LoadedTrial, tasks: Mapping[str, Sequence[st
     if not choices:
         return UsedSeeds(tuple(series.seeds))
     points = {choice: {point for point, seeds in complete.items() if choice <= seeds} for choice in choices}
-    most = max(choices, key=lambda choice: (len(points[choice]), len(choice), [-(seed or 0) for seed in _sorted(choice)]))
+    most = max(
+        choices,
+        key=lambda choice: (len(points[choice]) * len(choice), len(points[choice]), [-(seed or 0) for seed in _sorted(choice)]),
+    )
     measured = {sparsity for (_, sparsity), seeds in complete.items() if seeds}
     if len(measured) > 1 and len({sparsity for _, sparsity in points[most]}) == 1 and not _at_two_sparsities(complete):
         where = "; ".join(f"{sparsity:g}: seed {', '.join(map(str, series.points[sparsity]))}" for sparsity in sorted(measured))

@@ -57,11 +57,13 @@ def test_a_sweep_stopped_half_way_says_what_its_complete_seeds_say(tmp_path: Pat
     ("seeds", "used", "grid"),
     [
         ({0.1: (0, 1), 0.3: (0, 1), 0.5: (0, 1)}, 2, (0.1, 0.3, 0.5)),
-        ({0.1: (0, 1, 2), 0.3: (0, 1), 0.5: (1, 2)}, 1, (0.1, 0.3, 0.5)),
+        ({0.1: (0, 1, 2), 0.3: (0, 1), 0.5: (1, 2)}, 2, (0.1, 0.3)),
+        ({0.1: (0, 1, 2), 0.3: (0, 1, 2), 0.5: (0, 1, 2), 0.7: (0,)}, 3, (0.1, 0.3, 0.5)),
+        ({0.1: (0, 1), 0.3: (0,), 0.5: (0,)}, 1, (0.1, 0.3, 0.5)),
         ({0.1: (0, 1), 0.3: (2, 3), 0.5: (2, 3), 0.7: (0, 1, 2, 3)}, 2, (0.3, 0.5, 0.7)),
     ],
 )
-def test_the_seeds_that_keep_the_most_points_are_used(tmp_path: Path, seeds: dict, used: int, grid: tuple) -> None:
+def test_the_seeds_that_keep_the_most_trials_are_used(tmp_path: Path, seeds: dict, used: int, grid: tuple) -> None:
     done = made(write(tmp_path, seeds))
     for curve in done.analysis.curves.values():
         assert curve.seeds == used
