@@ -60,10 +60,10 @@ def models() -> None:
     from harness_ext.plugins import Plugins
 
     plugins = Plugins()
-    typer.echo("model\tfolder\tplugin")
+    typer.echo("model\tfolder\tplugin\tnote")
     for name, (path, origin) in plugins.models.items.items():
-        missing = "" if path.is_dir() else f"\tnot here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
-        typer.echo(f"{name}\t{path}\t({origin}){missing}")
+        missing = "" if path.is_dir() else f"not here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
+        typer.echo(f"{name}\t{path}\t({origin})\t{missing}")
 
 
 def _names(plugins: Plugins, kind: str, origin: Origin) -> list[str]:

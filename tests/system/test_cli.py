@@ -80,10 +80,17 @@ def test_text_in_square_brackets_is_shown_as_it_is(install_plugin: InstallPlugin
 
 def test_models_are_listed_with_their_folders() -> None:
     lines = [line.split("\t") for line in run("models").splitlines()]
-    assert lines[0] == ["model", "folder", "plugin"]
-    folders = {name: folder for name, folder, _ in lines}
+    assert lines[0] == ["model", "folder", "plugin", "note"]
+    rows = {name: (folder, note) for name, folder, _, note in lines}
     for name in ("lab-xs", "lab-s", "lab-m"):
-        assert folders[name] == str(Plugins().models.get(name)[0])
+        assert rows[name] == (str(Plugins().models.get(name)[0]), "")
+
+
+def test_a_model_that_is_not_here_has_a_note_in_its_row(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    lines = [line.split("\t") for line in run("models").splitlines()]
+    assert {len(line) for line in lines} == {4}
+    assert {name for name, _, _, note in lines if note.startswith("not here yet")} == {"smollm2-135m"}
 
 
 @pytest.mark.parametrize("command", ["plugins", "models", "known-facts", "prune"])
