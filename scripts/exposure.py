@@ -33,6 +33,7 @@ from harness_ext.report.drawing import legend, panels, style
 from harness_ext.report.margins import margins_of
 from harness_ext.statistics import Curve, MatchedModels, Matching, matched_over_models
 from harness_ext.statistics.matched_models import matched_models_sentence
+from harness_ext.statistics.matching import findings
 from harness_ext.sweep import load
 from harness_ext.tasks.people import population
 
@@ -232,8 +233,12 @@ def render(measured: dict[str, Any], figure: str) -> str:
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )  # Markdown, not HTML
-    findings = {one.disparity.finding for one in measured["matched"] if one.disparity is not None}
-    told = measured | {"matched": matched_models_sentence(measured["matched"]), "equal": equal_words(findings)}
+    found = [one.disparity for one in measured["matched"] if one.disparity is not None]
+    told = measured | {
+        "equal": equal_words({one.finding for one in found}),
+        "findings": findings(found) if found else matched_models_sentence(measured["matched"]),
+        "effective": [effective_words([one.effective[side] for one in measured["matched"][0].overlaps]) for side in (0, 1)],
+    }
     return environment.get_template("exposure.md.j2").render(told, figure=figure, shown=shown, thousandths=thousandths)
 
 
@@ -244,6 +249,11 @@ def equal_words(findings: Collection[str]) -> str:
     if findings == {"in-context outlasts recall"}:
         return "shown"
     return "the reverse is shown" if findings == {"recall outlasts in-context"} else "not shown"
+
+
+def effective_words(numbers: Sequence[float]) -> str:
+    """``1988 to 2104``, of the effective numbers of facts in each model."""
+    return f"{min(numbers):,.0f} to {max(numbers):,.0f}"
 
 
 def thousandths(found: OverSeeds) -> str:
