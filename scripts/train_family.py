@@ -29,7 +29,6 @@ from lab_runs import logged, saved
 from lab_settings import SIZES, SMOKE, Settings
 from train_lab import OWN, train
 
-from harness_ext.tasks.people import MEMORISED
 
 log = logging.getLogger("train_family")
 EVERY = 30.0  # seconds between two lines of progress
@@ -47,7 +46,7 @@ def runs_of(sets: Sequence[str], sizes: Sequence[str], seeds: Sequence[int], ste
         found |= {f"{size}-{seed}": (size, Settings(**SIZES[size], steps=steps, seed=seed)) for size in sizes for seed in seeds}
     for people in LOADED if "loads" in sets else ():
         for seed in seeds:
-            settings = Settings(**SIZES["lab-xs"], steps=steps, seed=seed, people=people, slots=MEMORISED)
+            settings = Settings(**SIZES["lab-xs"], steps=steps, seed=seed, people=people, slots=max(LOADED))
             found[f"lab-xs-{people}-people-{seed}"] = "lab-xs", settings
     for seed in seeds if "zipf" in sets else ():
         settings = Settings(**SIZES["lab-xs"], steps=steps, seed=seed, people=UNEVEN, slots=UNEVEN, zipf=True)

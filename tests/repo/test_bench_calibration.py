@@ -40,6 +40,15 @@ def test_each_shape_and_seed_is_a_row(
     assert all(row["shape"] in printed for row in rows)
 
 
+def test_a_file_takes_the_place_of_what_the_model_writes(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "--shapes", "2x16", "--text", text, "--window", 32, "--windows", 2, "--out"
+    run(monkeypatch, *words, tmp_path / "own.jsonl")
+    run(monkeypatch, *words, tmp_path / "file.jsonl", "--calibration", text)
+    own, file = (json.loads((tmp_path / f"{name}.jsonl").read_text()) for name in ("own", "file"))
+    assert (own["calibration"], file["calibration"]) == ("self", str(text))
+    assert own["fingerprint"] != file["fingerprint"]
+
+
 def test_a_dense_model_has_no_error_and_the_printed_perplexity(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -74,7 +74,7 @@ def test_the_runs_of_a_set_differ_in_what_the_set_is_about():
     assert {size for size, _ in loads.values()} == {"lab-xs"}
     weights = 3 * (4 + 8) * 64**2
     assert [round(48 * settings.people / weights, 2) for _, settings in loads.values()] == [0.07, 0.2, 0.4, 0.6, 1.0]
-    assert {settings.slots for _, settings in loads.values()} == {8192}
+    assert {settings.slots for _, settings in loads.values()} == {3072}  # the same number of questions about each person
     assert [settings.zipf for _, settings in train_family.runs_of(["zipf"], list(SIZES), [0], 9).values()] == [True]
 
 
