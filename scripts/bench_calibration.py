@@ -81,7 +81,8 @@ def quality(options: argparse.Namespace, model: Any, tokenizer: Any) -> None:
             row = {
                 "shape": f"{samples}x{length}", "seed": seed, "pruning": pruning, "perplexity": perplexity(pruned, cut).value,
                 "error": output_error(model, pruned, cut[:2]), "fingerprint": record["fingerprint"],
-                "writing_all": writing, "calibration": str(options.calibration or "self"), "pruner": options.pruner, "sparsity": options.sparsity,
+                "writing_all": writing, "calibration": str(options.calibration or "self"), "pruner": options.pruner,
+                "sparsity": options.sparsity,
             }  # fmt: skip
             share = writing * samples * length / (most * longest)
             print(f"{row['shape']:>9s} {seed:4d} {share:9.0f} {pruning:9.0f} {row['error']:8.4f} {row['perplexity']:10.4f}", flush=True)

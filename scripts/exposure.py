@@ -23,9 +23,8 @@ import typer
 from lab_mixture import Crowd, Mixture
 from lab_settings import Settings
 from lab_tokenizer import build as build_tokenizer
-from paper_family import DROPS, OverSeeds, critical, over_seeds, seed_of
+from paper_family import DROPS, OverSeeds, critical, curve, over_seeds, seed_of
 from paper_figures import save
-from paper_loads import curve
 from paper_scores import Scores, read
 from train_family import UNEVEN, runs_of
 

@@ -15,7 +15,6 @@ import jinja2
 import paper_bits
 import paper_family
 import paper_figures
-import paper_loads
 import typer
 from equal_difficulty import equal_difficulty
 from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, rounded, told
@@ -130,7 +129,7 @@ def moved(claims: list[Claim]) -> list[str]:
 def render(**values: Any) -> str:
     """The page from its template."""
     claims = values["claims"]
-    values = {"difficulty": {}, "hard": "", "family": {}, "loads": {}, "bits": {}} | values
+    values = {"difficulty": {}, "hard": "", "family": {}, "bits": {}} | values
     values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
     recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
     values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
@@ -154,9 +153,6 @@ def main(
     counts = {task: len(ids) for task, ids in scores.ids.items()}
     hard = page.with_name("results_difficulty.png")
     difficulty = equal_difficulty([folder / "difficulty"], hard) if (folder / "difficulty" / "trials").is_dir() else {}
-    loads = paper_loads.measured(folder) if (folder / "loads-context" / "trials").is_dir() else {}
-    if loads:
-        paper_figures.save(paper_figures.loads, loads, page.with_name("results_loads.png"))
     bits = paper_bits.measured(folder)
     if bits:
         paper_figures.save(paper_figures.bits, bits, page.with_name("results_bits.png"))
@@ -165,7 +161,7 @@ def main(
         claims=claims, summary=summary(claims), critical=critical_rows(scores), drops=DROPS, rows=score_rows(scores), tasks=TASKS,
         equal=equal_rows(scores), figures=paper_figures.write(scores, page.parent), counts=counts, facts=scores.facts,
         seeds=len(scores.seeds([Cell(pruner="sparsegpt", ratio=0.6)], TASKS[:1])), difficulty=difficulty, hard=hard.name,
-        family=paper_family.measured(families) if families else {}, loads=loads, bits=bits,
+        family=paper_family.measured(families) if families else {}, bits=bits,
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {', '.join(f'{claim.name}: {claim.outcome}' for claim in claims)}")

@@ -102,6 +102,14 @@ def split_rows(scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
+def curve(scores: Scores, name: str, task: str) -> Curve:
+    """The scores of one model in one task over the whole grid of sparsities, pruned with one calibration seed."""
+    grid = [0.0, *sorted({cell.ratio for cell, asked in scores.values if cell.model == name and asked == task and cell.ratio})]
+    cells = [Cell(name, PRUNER, ratio) if ratio else Cell(name) for ratio in grid]
+    rows = np.stack([scores.rows(cell, task, [0]) for cell in cells], axis=1)
+    return Curve(task, grid, rows, scores.ids[task], scores.chances[task])
+
+
 def critical(curves: Sequence[Curve], drop: float) -> tuple[float, bool]:
     """The critical sparsity of one model, and whether it is the end of the grid, because the score never falls so far."""
     found = ability_critical(list(curves), drop=drop, corrected=True, resamples=100)

@@ -124,28 +124,6 @@ def calibration(scores: Scores) -> Figure:
     return figure
 
 
-def loads(measured: dict[str, Any]) -> Figure:
-    """Critical sparsities against the load of the memory, one panel a drop: a point for each training seed, a line through their means."""
-    rows = measured["critical"]
-    drops = list(dict.fromkeys(row["drop"] for row in rows))
-    figure, axes = panels(len(drops), sharey=True)
-    for one, drop in zip(axes, drops, strict=True):
-        shown = [row for row in rows if row["drop"] == drop]
-        for index, ability in enumerate(measured["abilities"]):
-            found = [(row["load"], row["critical"][ability]) for row in shown]
-            look = style(index)
-            one.plot([load for load, _ in found], [seeds.mean for _, seeds in found], label=ability, **look)
-            points = [(load, value) for load, seeds in found for value in seeds.values]
-            one.scatter(*zip(*points, strict=True), color=look["color"], marker=look["marker"], s=14, alpha=0.5)
-        ticks = [row["load"] for row in shown]
-        one.set(title=f"{100 * drop:g} % lost", xlabel="facts in memory, bits a decoder weight", xscale="log", ylim=(0, 0.85))
-        one.set_xticks(ticks, [f"{load:.2g}" for load in ticks])
-        one.set_xticks([], minor=True)
-    axes[0].set_ylabel("critical sparsity")
-    legend(figure, axes, len(measured["abilities"]))
-    return figure
-
-
 def bits(measured: dict[str, Any]) -> Figure:
     """Recall and in-context ability against the bits of the whole model, a line for each way of making it smaller; points have names."""
     from paper_bits import DRAWN

@@ -4,8 +4,7 @@
 #   scripts/reproduce_paper.sh [--quick] [OUT]
 #
 # What is done in OUT (runs/paper, or runs/paper-quick) is not done again. JOBS sweeps run at a time, one thread each.
-# FAMILY is a folder of scripts/train_family.py: with it, the page also has the models of other training seeds, dense, pruned and quantised,
-# and those of other memory loads if they were trained (--sets sizes,loads).
+# FAMILY is a folder of scripts/train_family.py: with it, the page also has the models of other training seeds, dense, pruned and quantised.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -33,28 +32,12 @@ sweep() {
     family) for model in "$FAMILY"/lab-{xs,s,s4,m}-[0-9]/model; do more+=(--pretrained "$model"); done ;;
     bits | bits-sparse) for model in "$FAMILY"/lab-m-[0-9]/model; do more+=(--pretrained "$model"); done ;;
     bits-sizes) for model in "$FAMILY"/lab-{xs,s,s4}-[0-9]/model; do more+=(--pretrained "$model"); done ;;
-    loads-context) for model in "$FAMILY"/*-people-*/model; do more+=(--pretrained "$model"); done ;;
-    loads-recall-*)
-      for model in "$FAMILY"/*-"${1##*-}"-people-*/model; do more+=(--pretrained "$model"); done
-      more+=(--metadata "{\"facts_known\": \"$2/texts/loads-${1##*-}.json\"}")
-      cp "$2/loads-recall.yaml" "$2/$1.yaml"
-      ;;
   esac
   harness-ext sweep --config "$2/$1.yaml" --out "$2/$1" ${more[@]+"${more[@]}"}
 }
 export -f sweep
-loads=()
-for model in "${FAMILY:-none}"/*-people-0/model; do
-  [ -d "$model" ] || continue
-  people=${model%-people-0/model}
-  loads+=("loads-recall-${people##*-}")
-done
-if [ ${#loads[@]} -gt 0 ]; then
-  python "$root/scripts/paper_loads.py" "$out/texts"
-  loads+=(loads-context)
-fi
 # The longest first, so that two at a time end at about the same time.
-printf '%s\n' ${FAMILY:+family bits bits-sparse bits-sizes} ${loads[@]+"${loads[@]}"} pruning modules calibration ranking difficulty equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
+printf '%s\n' ${FAMILY:+family bits bits-sparse bits-sizes} pruning modules calibration ranking difficulty equal ladder | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME "$0"' "$out"
 
 python "$root/scripts/paper_claims.py" "$out" --page "$page"
 harness-ext report "$out"/{pruning,modules,ladder,equal,calibration} --out "$out/report"

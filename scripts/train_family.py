@@ -29,7 +29,6 @@ from lab_runs import logged, saved
 from lab_settings import SIZES, SMOKE, Settings
 from train_lab import OWN, train
 
-
 log = logging.getLogger("train_family")
 EVERY = 30.0  # seconds between two lines of progress
 LOADED = (215, 614, 1229, 1843, 3072)  # memorised people: 0.07, 0.2, 0.4, 0.6 and 1 bits of facts a decoder weight of lab-xs

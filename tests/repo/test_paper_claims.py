@@ -368,11 +368,11 @@ class TestPage:
 @pytest.mark.parametrize("grid", sorted((SCRIPTS / "reproduce_paper").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_grid_has_known_fields_and_all_grids_of_a_size_have_the_same_items(grid):
     fields = read_fields(grid)
-    if grid.stem not in ("ranking", "difficulty") and not grid.stem.startswith("loads-"):
+    if grid.stem not in ("ranking", "difficulty"):
         assert fields["metadata"] == read_fields(grid.with_name("pruning.yaml"))["metadata"]
         assert fields["tasks"] == list(TASKS)
     of_several = {"ladder": ["lab-xs", "lab-s", "lab-s4"], "difficulty": ["lab-m", "lab-s4", "lab-s", "lab-xs"], "family": None}
-    of_several |= dict.fromkeys(("loads-recall", "loads-context", "bits", "bits-sparse", "bits-sizes"))
+    of_several |= dict.fromkeys(("bits", "bits-sparse", "bits-sizes"))
     assert fields.get("pretrained") == of_several.get(grid.stem, "lab-m")
 
 

@@ -1,0 +1,147 @@
+"""What the page on the load of the memory says, on simulated sweeps of known truth."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import memory_load
+import paper_family
+from paper_scores import Cell, Scores
+from train_family import LOADED
+
+from harness_ext.sweep.fields import read as read_fields
+from harness_ext.tasks.people import population
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+GRID = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+
+
+def scores_of(task: str, people: int, seed: int, breaks_at: float, scores: Scores) -> None:
+    """A model that loses a task whole beyond one sparsity, and nothing before."""
+    name = f"build/lab-xs-{people}-people-{seed}/model"
+    for ratio in (0.0, *GRID):
+        cell = Cell(name, "sparsegpt", ratio) if ratio else Cell(name)
+        scores.add(cell, task, 0, {(task, item): float(ratio <= breaks_at) for item in range(50)}, 0.0)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Recall breaks 0.1 earlier with each doubling of the load, reading never moves."""
+    scores = Scores()
+    for step, people in enumerate((200, 400, 800)):
+        for seed in range(3):
+            for task in memory_load.TASKS:
+                scores_of(task, people, seed, 0.4 - 0.1 * step if task == "lab_facts_closed" else 0.5, scores)
+    names = memory_load.models(scores)
+    curves = {
+        (people, name): {task: paper_family.curve(scores, name, task) for task in memory_load.TASKS}
+        for people in names
+        for name in names[people]
+    }
+    return memory_load.rows_of(curves)
+
+
+def test_a_slope_is_the_change_with_each_doubling():
+    assert memory_load.slope([0.25, 0.5, 1.0], [0.6, 0.5, 0.4]) == pytest.approx(-0.1)
+
+
+def test_recall_that_breaks_earlier_with_each_doubling_has_that_slope_and_reading_none(measured):
+    for drop in measured["drops"]:
+        slopes = measured["slopes"][drop]
+        assert slopes["recall"].mean == pytest.approx(-0.1, abs=0.005)
+        assert slopes["reading"].mean == pytest.approx(0, abs=1e-9)
+        assert measured["differences"][drop].mean == pytest.approx(-0.1, abs=0.005)
+        assert len(measured["differences"][drop].values) == 3
+
+
+def test_critical_sparsities_lie_in_the_cell_of_the_grid_where_the_score_breaks(measured):
+    for row in measured["rows"]:
+        breaks = 0.4 - 0.1 * [200, 400, 800].index(row["people"])
+        for found in row["critical"].values():
+            assert breaks <= found["recall"].mean <= breaks + 0.1
+            assert 0.5 <= found["reading"].mean <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [
+        ((-0.10, -0.11, -0.12), "shown"),
+        ((0.10, 0.11, 0.12), "the reverse is shown"),
+        ((-0.1, 0.0, 0.1), "not shown"),
+        ((-0.1,), "not shown"),
+    ],
+)
+def test_a_fall_is_shown_where_the_interval_over_seeds_lies_below_zero(values, verdict):
+    assert memory_load.falls(paper_family.OverSeeds(values)) == verdict
+
+
+def test_a_load_is_its_bits_over_the_decoder_weights():
+    assert [round(memory_load.load_of(people), 2) for people in LOADED] == [0.07, 0.2, 0.4, 0.6, 1.0]
+
+
+def test_facts_asked_of_a_load_are_about_people_of_whom_it_was_told():
+    everyone = population(0)
+    told = {str(person) for person in everyone.memorised[: LOADED[0]]}
+    ids = memory_load.facts_told(LOADED[0])
+    assert len(set(ids)) == len(ids) == memory_load.ASKED
+    assert {name.partition("/")[2] for name in ids} <= told
+    assert len(memory_load.facts_told(2)) == 8
+
+
+def test_models_of_a_load_are_in_the_order_of_their_seeds():
+    scores = Scores()
+    for people, seed in ((800, 1), (200, 10), (200, 2), (800, 0)):
+        scores_of("kv_32", people, seed, 0.5, scores)
+    seeds = {people: [name.partition("-people-")[2] for name in names] for people, names in memory_load.models(scores).items()}
+    assert seeds == {200: ["2/model", "10/model"], 800: ["0/model", "1/model"]}
+
+
+def test_the_page_has_a_row_for_each_load_and_the_verdicts(measured):
+    page = memory_load.render(measured, "figure.png")
+    assert page.count("\n| 200 |") == page.count("\n| 800 |") == 2
+    assert page.count("earlier recall fails") == page.count("more than in-context ability") == len(measured["drops"])
+    assert "(figure.png)" in page
+
+
+def test_a_figure_has_a_point_for_each_seed(measured):
+    pytest.importorskip("matplotlib")
+    figure = memory_load.draw(measured)
+    points = sum(len(collection.get_offsets()) for axes in figure.axes for collection in axes.collections)
+    assert points == 2 * 3 * 3 * len(memory_load.ABILITIES)
+
+
+def test_sweeps_of_different_models_are_refused(tmp_path, monkeypatch):
+    context, recall = Scores(), Scores()
+    scores_of("lab_unseen_open", LOADED[0], 0, 0.5, context)
+    scores_of("lab_facts_closed", LOADED[0], 1, 0.5, recall)
+    (tmp_path / f"recall-{LOADED[0]}").mkdir()
+    monkeypatch.setattr(memory_load, "read", lambda folders: context if folders[0].name == "context" else recall)
+    with pytest.raises(ValueError, match=f"other models at {LOADED[0]} people"):
+        memory_load.measured(tmp_path)
+
+
+def test_each_load_has_a_file_of_the_facts_that_its_models_were_told(tmp_path):
+    assert CliRunner().invoke(memory_load.app, ["facts", str(tmp_path)]).exit_code == 0
+    files = {people: json.loads((tmp_path / f"facts-{people}.json").read_text())["known"] for people in LOADED}
+    assert files == {people: memory_load.facts_told(people) for people in LOADED}
+
+
+@pytest.mark.parametrize("name", ["recall", "context"])
+def test_the_grids_have_the_same_sparsities_and_the_tasks_of_the_page(name):
+    grids = {path.stem: read_fields(path) for path in (SCRIPTS / "memory_load").glob("*.yaml")}
+    assert grids[name]["sparsity"] == grids["recall"]["sparsity"]
+    assert sorted(task for grid in grids.values() for task in grid["tasks"]) == sorted(memory_load.TASKS)
+
+
+def test_the_script_says_how_it_is_called():
+    found = subprocess.run(["bash", str(SCRIPTS / "memory_load.sh"), "--quick"], capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "usage" in found.stderr
