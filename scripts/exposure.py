@@ -23,7 +23,7 @@ import typer
 from lab_mixture import Crowd, Mixture
 from lab_settings import Settings
 from lab_tokenizer import build as build_tokenizer
-from paper_family import DROPS, OverSeeds, critical, curve, over_seeds, seed_of
+from paper_family import DROPS, OverSeeds, critical, curve, over_seeds, seed_of, shown, thousandths
 from paper_figures import save
 from paper_scores import Scores, read
 from train_family import UNEVEN, runs_of
@@ -196,13 +196,6 @@ def dense_margins(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def shown(found: OverSeeds) -> str:
-    """Whether the interval of a difference lies on one side of zero."""
-    if found.half_width is None or abs(found.mean) <= found.half_width:
-        return "not shown"
-    return "shown" if found.mean > 0 else "the reverse is shown"
-
-
 def draw(measured: dict[str, Any]) -> Figure:
     """Critical sparsities against how often facts were asked about, one panel for each drop; a small mark for each training seed."""
     figure, axes = panels(len(DROPS), columns=2, width=4.4, height=3.4, sharey=True)
@@ -253,13 +246,6 @@ def equal_words(findings: Collection[str]) -> str:
 def effective_words(numbers: Sequence[float]) -> str:
     """``1988 to 2104``, of the effective numbers of facts in each model."""
     return f"{min(numbers):,.0f} to {max(numbers):,.0f}"
-
-
-def thousandths(found: OverSeeds) -> str:
-    """A figure with three digits."""
-    half = found.half_width
-    more = "" if half is None else f" ({found.mean - half:.3f} to {found.mean + half:.3f})"
-    return f"{found.mean:.3f}{more}"
 
 
 def models(scores: Scores) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import jinja2
 import numpy as np
 import typer
-from paper_family import DROPS, OverSeeds, critical, curve, decoder_weights, over_seeds
+from paper_family import DROPS, OverSeeds, critical, curve, decoder_weights, over_seeds, shown, thousandths
 from paper_figures import save
 from paper_scores import Scores, read
 from train_family import LOADED
@@ -112,7 +112,11 @@ def rows_of(curves: dict[tuple[int, str], dict[str, Curve]]) -> dict[str, Any]:
             }
             for drop in DROPS
         }
-        rows.append({"people": people, "load": load_of(people), "dense": scores, "critical": found})
+        gaps = {
+            drop: OverSeeds(tuple(b - a for a, b in zip(of["recall"].values, of["in-context"].values, strict=True)))
+            for drop, of in found.items()
+        }
+        rows.append({"people": people, "load": load_of(people), "dense": scores, "critical": found, "gaps": gaps})
     at = [row["load"] for row in rows]
     slopes, differences = {}, {}
     for drop in DROPS:
@@ -126,13 +130,6 @@ def rows_of(curves: dict[tuple[int, str], dict[str, Curve]]) -> dict[str, Any]:
         "rows": rows, "slopes": slopes, "differences": differences, "drops": DROPS, "abilities": list(ABILITIES), "asked": ASKED,
         "seeds": len(next(iter(loads.values()))),
     }  # fmt: skip
-
-
-def falls(found: OverSeeds) -> str:
-    """Whether the interval of a change lies below zero."""
-    if found.half_width is None or abs(found.mean) <= found.half_width:
-        return "not shown"
-    return "shown" if found.mean < 0 else "the reverse is shown"
 
 
 def draw(measured: dict[str, Any]) -> Figure:
@@ -161,7 +158,7 @@ def render(measured: dict[str, Any], figure: str) -> str:
     environment = jinja2.Environment(
         loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
     )  # Markdown, not HTML
-    return environment.get_template("memory-load.md.j2").render(measured, figure=figure, falls=falls)
+    return environment.get_template("memory-load.md.j2").render(measured, figure=figure, shown=shown, thousandths=thousandths)
 
 
 app = typer.Typer(add_completion=False, help=__doc__)

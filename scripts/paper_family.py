@@ -50,6 +50,20 @@ class OverSeeds:
         return rounded(self.mean) if half is None else f"{rounded(self.mean)} ({rounded(self.mean - half)} to {rounded(self.mean + half)})"
 
 
+def shown(found: OverSeeds, sign: int = 1) -> str:
+    """Whether the interval of a difference lies above zero, or below it with ``sign=-1``."""
+    if found.half_width is None or abs(found.mean) <= found.half_width:
+        return "not shown"
+    return "shown" if sign * found.mean > 0 else "the reverse is shown"
+
+
+def thousandths(found: OverSeeds) -> str:
+    """A figure with three digits."""
+    half = found.half_width
+    more = "" if half is None else f" ({found.mean - half:.3f} to {found.mean + half:.3f})"
+    return f"{found.mean:.3f}{more}"
+
+
 def decoder_weights(size: str) -> int:
     """Weights in the linear layers of the decoder: four of attention and two of an FFN four times as wide."""
     return SIZES[size]["depth"] * (4 + 2 * 4) * SIZES[size]["width"] ** 2

@@ -89,8 +89,9 @@ class Placement:
 
 
 class OneBlockOnDevice(Placement):
-    """A model in host memory of which, during a run, one block at a time and what is outside the blocks are on the device that computes,
-    but for the language model head, which a walk does not use. The next block is brought there meanwhile.
+    """A model in host memory. During a run, one block at a time is on the device that computes; the next one is brought there meanwhile.
+
+    What is outside the blocks is there, too. The language model head is not, because a walk does not use it.
 
     Args:
         model: on the CPU.

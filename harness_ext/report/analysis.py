@@ -30,6 +30,7 @@ from harness_ext.statistics import (
     ability_curve,
     disparity,
 )
+from harness_ext.statistics.checks import RESAMPLES
 
 
 @dataclass
@@ -94,7 +95,7 @@ def analyse(
     classes: Mapping[str, TaskClass],
     *,
     drops: Sequence[float] = DROPS,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     groups: Sequence[Sequence[str]] = (),
     gaps: Sequence[str] = (),
     axis: str = "sparsity",

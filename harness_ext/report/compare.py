@@ -16,6 +16,7 @@ from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare
 from harness_ext.report.reading import Filters, read
 from harness_ext.report.tables import csv_text
 from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, argument_notes, merge, of_limit, share_chances
+from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.sweep.scores import METRICS
 
 SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
@@ -98,7 +99,7 @@ def compare_results(
     in_context: Sequence[str] = (),
     metrics: Sequence[str] = (),
     limit: str | None = None,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> Compared:
     """Compares two folders of results, or two settings of one.
 

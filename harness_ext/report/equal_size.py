@@ -12,6 +12,7 @@ from harness_ext.report.axis import AXES, Axis
 from harness_ext.report.series import Series, dense_trials
 from harness_ext.report.trials import LoadedTrial, same_items
 from harness_ext.statistics import Curve, StatisticsError, ability_curve, family_mean
+from harness_ext.statistics.checks import RESAMPLES
 
 PARAMETERS, BITS = AXES["size"], AXES["bits"]
 UNITS = {PARAMETERS.name: "parameters", BITS.name: "bits"}
@@ -66,7 +67,7 @@ def equal_size(
     families: Mapping[str, str],
     *,
     fewest: int,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> EqualSize:
     """Computes the scores of dense models, and of pruned or quantised models beside them.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness_ext.errors import shortened
+from harness_ext.errors import one_line, shortened
 from harness_ext.report.trials import ReportError
 
 DATE = re.compile(r"(?:^|_)(?P<date>\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?)\.json$")  # at the end of the names that lm-eval gives
@@ -35,7 +35,7 @@ def json_object(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        raise ReportError(f"{file}: cannot be read: {one_line(error, whole=True)}") from error
     if not isinstance(content, dict):
         raise ReportError(f"{file}: not a results file of lm_eval")
     return content
@@ -54,7 +54,7 @@ def json_lines(file: Path) -> list[Mapping[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ReportError(f"{file}: line {number} is not JSON, the file may be cut off: {' '.join(str(error).split())}") from error
+            raise ReportError(f"{file}: line {number} is not JSON, the file may be cut off: {one_line(error, whole=True)}") from error
         if not isinstance(row, dict):
             raise ReportError(f"{file}: line {number} is {shortened(line)} and not a JSON object")
         rows.append(row)
@@ -66,4 +66,4 @@ def text_of(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise ReportError(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+        raise ReportError(f"{file}: cannot be read: {one_line(error, whole=True)}") from error

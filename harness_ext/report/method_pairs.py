@@ -13,6 +13,7 @@ from harness_ext.report.abilities import ABILITIES, NAMES, TaskClass
 from harness_ext.report.analysis import Analysis
 from harness_ext.report.trials import LoadedTrial, ReportError, check_same
 from harness_ext.statistics import MethodDifference, PairedScores, ability_difference, holm, task_difference
+from harness_ext.statistics.checks import RESAMPLES
 
 By = dict["int | None", LoadedTrial]  # the trials of one setting and sparsity, by calibration seed
 FAR_APART = 0.01  # a difference of achieved sparsities that is reported
@@ -42,7 +43,7 @@ class MethodPair:
 
 
 def compare_methods(
-    names: tuple[str, str], first: By, second: By, classes: Mapping[str, TaskClass], *, resamples: int = 2000, strict: bool = True
+    names: tuple[str, str], first: By, second: By, classes: Mapping[str, TaskClass], *, resamples: int = RESAMPLES, strict: bool = True
 ) -> MethodPair:
     """Compares two methods on the tasks that both have.
 
@@ -91,7 +92,7 @@ def compare_methods(
     return MethodPair(*names, sparsities, seeds, tuple(differences), tuple(ability_differences), tuple(dict.fromkeys(notes)))
 
 
-def every_pair(analysis: Analysis, resamples: int = 2000) -> tuple[list[MethodPair], list[str]]:
+def every_pair(analysis: Analysis, resamples: int = RESAMPLES) -> tuple[list[MethodPair], list[str]]:
     """Compares all pairs of series of the same model, at every sparsity that both have. Also returns what cannot be compared.
 
     Args:

@@ -51,7 +51,7 @@ def report(
     limit: str | None = None,
     axis: str = SPARSITY.name,
     replicates: Sequence[Sequence[str]] = (),
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
 ) -> Report:
     """Writes the report of sweep folders and of results of ``lm_eval --model pruned-hf --output_path``.
 

@@ -13,8 +13,9 @@ import tiny
 import torch
 import transformers
 from experts import EXPERTS, FORMS, INNER, WIDTH, matrices, mixture, routed
+from recording import Recording
 
-from harness_ext import BadOptionError, CalibrationError, Hessian, Pruner, UnsupportedModelError, find_blocks, prune
+from harness_ext import BadOptionError, CalibrationError, UnsupportedModelError, find_blocks, prune
 from harness_ext.engine import walk
 from harness_ext.engine.plan import make_plan
 from harness_ext.plugins import Plugins
@@ -30,21 +31,6 @@ def roles(form: str) -> tuple[str, str, str]:
 
 def name_of(block: int, expert: int, role: str) -> str:
     return f"blocks.{block}.mlp.experts.{expert}.{role}"
-
-
-class Recording(Pruner):
-    """Prunes by magnitude, and keeps the statistics that it was given, by the weight."""
-
-    name = "recording"
-    statistic = Hessian
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.__dict__["seen"] = []
-
-    def prune(self, weight: torch.Tensor, sparsity: Any, statistic: Any) -> torch.Tensor:
-        self.__dict__["seen"].append((weight, statistic.matrix, statistic.tokens))
-        return weight.masked_fill(sparsity.mask(weight.abs()), 0)
 
 
 @every_form
@@ -75,7 +61,7 @@ def test_an_expert_is_measured_on_the_tokens_that_are_sent_to_it(form: str) -> N
         for expert in range(EXPERTS):
             for place, matrix in enumerate(matrices(dense.blocks[block].mlp, expert)):
                 read = inputs[expert, "inner" if place == 2 else "hidden"]
-                (_, hessian, tokens) = next(seen for seen in pruner.seen if torch.equal(seen[0], matrix))
+                (_, hessian, tokens, _) = next(seen for seen in pruner.seen if torch.equal(seen[0], matrix))
                 torch.testing.assert_close(hessian.double(), torch.from_numpy(oracle.hessian(read.numpy())), rtol=1e-4, atol=1e-5)
                 assert tokens == len(read) == record["layers"][name_of(block, expert, roles(form)[place])]["tokens"]
         partly.blocks[block].load_state_dict(pruned.blocks[block].state_dict())
@@ -110,7 +96,7 @@ def test_all_tokens_reach_every_expert_where_that_was_asked_for(form: str) -> No
         gate, up, down = matrices(dense.blocks[0].mlp, expert)
         inner = torch.nn.functional.silu(states[0] @ gate.T) * (states[0] @ up.T)
         for matrix, read in ((gate, states[0]), (up, states[0]), (down, inner)):
-            (_, hessian, tokens) = next(seen for seen in pruner.seen if torch.equal(seen[0], matrix))
+            (_, hessian, tokens, _) = next(seen for seen in pruner.seen if torch.equal(seen[0], matrix))
             assert tokens == ids.numel()
             expected = torch.from_numpy(oracle.hessian(read.double().numpy()))
             torch.testing.assert_close(hessian.double(), expected, rtol=1e-4, atol=1e-5)
@@ -199,7 +185,7 @@ def test_in_order_all_gates_are_pruned_before_the_first_way_down_is_measured(for
     inputs = routed(partly, 0, ids)
     for expert in range(EXPERTS):
         down = matrices(dense.blocks[0].mlp, expert)[2]
-        (_, hessian, _) = next(seen for seen in pruner.seen if torch.equal(seen[0], down))
+        (_, hessian, _, _) = next(seen for seen in pruner.seen if torch.equal(seen[0], down))
         expected = torch.from_numpy(oracle.hessian(inputs[expert, "inner"].numpy()))
         torch.testing.assert_close(hessian.double(), expected, rtol=1e-4, atol=1e-5)
 

@@ -12,11 +12,12 @@ import pytest
 import tiny
 import torch
 from experts import EXPERTS, INNER, WIDTH, mixture
+from recording import Recording
 from refusals import raises_line
 from torch import nn
 from torch.nn import functional as F
 
-from harness_ext import Hessian, Pruner, UnsupportedModelError, prune
+from harness_ext import UnsupportedModelError, prune
 from harness_ext.engine import ranks, walk
 from harness_ext.engine.layers import find_blocks
 from harness_ext.engine.sharing import Sharing
@@ -106,21 +107,6 @@ def all_inputs(modules: dict[str, nn.Module]) -> Iterator[dict[str, list[torch.T
     yield found
     for handle in handles:
         handle.remove()
-
-
-class Recording(Pruner):
-    """Prunes by magnitude, and keeps each Hessian that it was given, by the weight."""
-
-    name = "recording"
-    statistic = Hessian
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.__dict__["seen"] = []
-
-    def prune(self, weight: torch.Tensor, sparsity: Any, statistic: Any) -> torch.Tensor:
-        self.__dict__["seen"].append((weight, statistic.matrix, statistic.tokens, statistic))
-        return weight.masked_fill(sparsity.mask(weight.abs()), 0)
 
 
 def check(seen: list[Any], weight: torch.Tensor, calls: list[torch.Tensor]) -> None:

@@ -18,7 +18,7 @@ import exposure
 from lab_mixture import Crowd, Mixture
 from lab_settings import SIZES, Settings
 from lab_tokenizer import build as build_tokenizer
-from paper_family import DROPS
+from paper_family import DROPS, shown
 from paper_scores import Cell, Scores
 from train_family import UNEVEN, runs_of
 
@@ -82,9 +82,9 @@ def test_critical_sparsities_lie_where_the_facts_break(measured):
 
 def test_the_slope_has_the_sign_of_the_truth(measured):
     for drop in DROPS:
-        assert exposure.shown(measured["slopes"][drop]) == "shown"
+        assert shown(measured["slopes"][drop]) == "shown"
         assert measured["slopes"][drop].mean == pytest.approx(0.05, abs=0.015)
-        assert exposure.shown(measured["last"][drop]) == "shown"
+        assert shown(measured["last"][drop]) == "shown"
         assert measured["last"][drop].mean == pytest.approx(0.55 - 0.4, abs=0.05)
 
 
