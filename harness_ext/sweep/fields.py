@@ -28,6 +28,7 @@ EVALUATION_FIELDS = ("num_fewshot", "apply_chat_template", "fewshot_as_multiturn
 
 MAPPINGS = ("options", "model_args", "metadata", "gen_kwargs")
 """Fields that hold names with values."""
+SOURCE = (Mapping, list, tuple)  # a repeated option is a tuple in typer before 0.27
 
 
 def _listed(value: Any, info: ValidationInfo) -> list[Any]:
@@ -120,7 +121,7 @@ def _mapping(value: Any, info: ValidationInfo) -> dict[str, Any]:
 
 def _holds_sources(value: Any) -> bool:
     """Whether a list is what :func:`over` makes: mappings and lists, of which the last that has a name decides its value."""
-    return isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value)
+    return isinstance(value, list) and any(isinstance(part, SOURCE) for part in value)
 
 
 def _limit(value: Any, info: ValidationInfo) -> float:
@@ -294,7 +295,7 @@ def over(typed: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
     fields = {**read, **typed}
     for name in MAPPINGS:
         if read.get(name) is not None and typed.get(name) is not None:
-            fields[name] = [source if isinstance(source, Mapping | list) else [source] for source in (read[name], typed[name])]
+            fields[name] = [source if isinstance(source, SOURCE) else [source] for source in (read[name], typed[name])]
     return fields
 
 

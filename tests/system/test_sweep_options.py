@@ -172,13 +172,14 @@ def test_several_folders_of_tasks_are_named_in_the_command(tmp_path: Path) -> No
 FILE: dict[str, Any] = {"pretrained": "x", "sparsity": 0.5, "tasks": "icl_linear"}
 
 
+@pytest.mark.parametrize("repeated", [list, tuple])  # what a repeated option is, by the version of typer
 @pytest.mark.parametrize("in_file", [{"pruner.a": 1, "pruner.b": 2}, ["pruner.a=1", "pruner.b=2"]], ids=["mapping", "texts"])
-def test_names_of_the_command_line_replace_those_of_the_file_one_by_one(in_file):
+def test_names_of_the_command_line_replace_those_of_the_file_one_by_one(in_file, repeated):
     for field in MAPPINGS:
         read = in_file if field == "options" or isinstance(in_file, dict) else "pruner.a=1,pruner.b=2"
         if field == "model_args":  # options of methods are refused there
             read = {"a": 1, "b": 2}
-        typed = ["b=3,c=4"] if field == "model_args" else ["pruner.b=3", "pruner.c=4"]
+        typed = repeated(["b=3,c=4"] if field == "model_args" else ["pruner.b=3", "pruner.c=4"])
         dots = "" if field == "model_args" else "pruner."
         assert getattr(sweep_from(over({field: typed}, FILE | {field: read})), field) == {f"{dots}a": 1, f"{dots}b": 3, f"{dots}c": 4}
         assert getattr(sweep_from(over({}, FILE | {field: read})), field) == {f"{dots}a": 1, f"{dots}b": 2}
