@@ -140,33 +140,40 @@ class SharedPrompts:
         log.info("%s does not share the forward pass of a prompt among choices: %s", type(self.lm.model).__name__, reason)
 
     def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
+        """The logits after a prompt predict the first token of each choice; only longer choices go through the model, less their last."""
         lm, device = self.lm, self.lm.device
-        # Each continuation begins with the last token of the prompt, whose logits predict the first token of the choice.
-        prompts, mask = _padded([group.prompt[:-1] for group in batch], left=True, device=device)
+        prompts, mask = _padded([group.prompt for group in batch], left=True, device=device)
         with (
             torch.no_grad(),
             torch.autocast(lm.device.type, lm.mixed_precision_dtype, lm.mixed_precision_dtype is not None),
         ):
             output = self._call(prompts, mask, keep_logits=1)
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
-            answers: dict[int, Answer] = {}
+            after = F.log_softmax(output.logits[:, -1], dim=-1, dtype=lm.softmax_dtype)
             rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
-            longest = max(len(requests[place][2]) for _, place in rows)
-            at_once = _rows_at_once(batch_size, cache, tuple(prompts.shape), longest, device)
-            for start in range(0, len(rows), at_once):
-                part = rows[start : start + at_once]
+            numbers = torch.tensor([number for number, _ in rows], device=device)
+            first = torch.tensor([requests[place][2][0] for _, place in rows], device=device)
+            own = after[numbers, first], after.argmax(-1)[numbers] == first
+            scores, greedy = (values.tolist() for values in torch.stack([own[0], own[1].to(own[0].dtype)]).cpu())
+            answers = {place: (score, bool(best)) for (_, place), score, best in zip(rows, scores, greedy, strict=True)}
+            # Of about one length, so that little is padded.
+            longer = sorted((row for row in rows if len(requests[row[1]][2]) > 1), key=lambda row: -len(requests[row[1]][2]))
+            if not longer:
+                return answers
+            at_once = _rows_at_once(batch_size, cache, tuple(prompts.shape), len(requests[longer[0][1]][2]) - 1, device)
+            for start in range(0, len(longer), at_once):
+                part = longer[start : start + at_once]
                 chosen = torch.tensor([number for number, _ in part], device=device)
-                tokens = [requests[place][1][-1:] + requests[place][2] for _, place in part]
-                inputs, real = _padded([ids[:-1] for ids in tokens], left=False, device=device)
+                inputs, real = _padded([requests[place][2][:-1] for _, place in part], left=False, device=device)
                 logits = self._call(inputs, torch.cat([mask[chosen], torch.ones_like(real)], dim=1), _select(cache, chosen)).logits
                 logits = F.log_softmax(logits, dim=-1, dtype=lm.softmax_dtype)
-                continuations, _ = _padded([ids[1:] for ids in tokens], left=False, device=device)
-                own = logits.gather(2, continuations[:, :, None])[:, :, 0]
-                greedy = logits.argmax(-1) == continuations
-                own, greedy = torch.stack([own, greedy.to(own.dtype)]).cpu()  # waits for the device once
-                for row, ((_, place), ids) in enumerate(zip(part, tokens, strict=True)):
-                    length = len(ids) - 1  # without the padding
-                    answers[place] = float(own[row, :length].sum()), bool(greedy[row, :length].all())
+                targets, _ = _padded([requests[place][2][1:] for _, place in part], left=False, device=device)
+                rest = logits.gather(2, targets[:, :, None])[:, :, 0]
+                best = logits.argmax(-1) == targets
+                rest, best = torch.stack([rest, best.to(rest.dtype)]).cpu()  # waits for the device once
+                for row, (_, place) in enumerate(part):
+                    length, (score, all_best) = len(requests[place][2]) - 1, answers[place]
+                    answers[place] = score + float(rest[row, :length].sum()), all_best and bool(best[row, :length].all())
         return answers
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, keep_logits: int = 0) -> Any:
