@@ -1,7 +1,8 @@
 """Answers all requests of one prompt with one forward pass of the prompt.
 
 lm-eval runs the whole prompt once for each answer choice of more than one token. Here the model runs the prompts of a batch once, and
-keeps their key-value cache. The choices follow as a batch of short continuations.
+keeps their key-value cache and the logits of their last tokens. These logits predict the first token of each choice. Choices of more
+tokens follow as batches of short continuations, each without its last token.
 """
 
 from __future__ import annotations
@@ -47,9 +48,9 @@ class Group(NamedTuple):
 class SharedPrompts:
     """Shares prompts for one model, as long as its answers equal those of lm-eval.
 
-    The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first batch with prompts of
-    different lengths. If answers differ by more than rounding, or the cache of the model cannot be repeated, lm-eval answers all further
-    requests.
+    The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first prompt that is padded, and
+    for the first one whose choices need the cache: for one more token, and for several at once. If answers differ by more than rounding, or
+    the cache of the model cannot be repeated, lm-eval answers all further requests.
 
     Args:
         lm: a causal language model of lm-eval.
@@ -58,7 +59,7 @@ class SharedPrompts:
     def __init__(self, lm: HFLM) -> None:
         self.lm = lm
         self.works: bool = lm.backend == "causal"
-        self._checked_equal = self._checked_padded = False
+        self._checked: list[tuple[bool, int]] = []  # was the prompt padded, and how many tokens followed it: none, one, or 2 for several
 
     def answer(self, requests: list[Request], stock: Stock, *, batch_size: int | None, disable_bar: bool = False) -> list[Answer]:
         """The answers, in the order of the requests.
@@ -85,15 +86,20 @@ class SharedPrompts:
         return [answers[place] for place in range(len(requests))]
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
-        """The prompts that are worth sharing, longest first. Choices that differ in the last token only are not: lm-eval runs them once."""
+        """The prompts that are worth sharing, longest first.
+
+        Longer choices that differ in the last token only are not: lm-eval runs them once. It does so for choices of one token too, but
+        with the logits of the whole prompt.
+        """
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for place, (_, prompt, continuation) in enumerate(requests):
-            if len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
+            if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
                 by_prompt.setdefault(tuple(prompt), []).append(place)
         groups = [
             Group(list(prompt), places)
             for prompt, places in by_prompt.items()
             if len({tuple(requests[place][2][:-1]) for place in places}) > 1
+            or (len(places) > 1 and all(len(requests[place][2]) == 1 for place in places))
         ]
         return sorted(groups, key=lambda group: -len(group.prompt))
 
@@ -106,22 +112,29 @@ class SharedPrompts:
                 raise
             self._give_up(f"its cache cannot be repeated ({type(error).__name__})")
             return None
-        padded = len(batch[0].prompt) != len(batch[-1].prompt)
-        if not self._checked_equal or (padded and not self._checked_padded):
-            places = batch[-1].places  # the shortest prompt has the most padding
-            own = stock([requests[place] for place in places])
-            beyond = {
-                place: expected
-                for place, (expected, _) in zip(places, own, strict=True)
-                if abs(answers[place][0] - expected) > self._tolerance(expected)
-            }
-            rounding = self._rounding([requests[place] for place in places], own, stock) if beyond else 0.0
-            for place, expected in beyond.items():
-                if abs(answers[place][0] - expected) > self._tolerance(expected) + rounding:
-                    self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
-                    return None
-            self._checked_equal, self._checked_padded = True, self._checked_padded or padded
+        for group in reversed(batch):  # the shortest prompt has the most padding
+            kind = len(group.prompt) < len(batch[0].prompt), min(2, max(len(requests[place][2]) for place in group.places) - 1)
+            if any(padded >= kind[0] and follow >= kind[1] for padded, follow in self._checked):
+                continue
+            if not self._equal(answers, group.places, requests, stock):
+                return None
+            self._checked.append(kind)
         return answers
+
+    def _equal(self, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock) -> bool:
+        """Whether answers are those of lm-eval, but for rounding. If not, lm-eval answers all further requests."""
+        own = stock([requests[place] for place in places])
+        beyond = {
+            place: expected
+            for place, (expected, _) in zip(places, own, strict=True)
+            if abs(answers[place][0] - expected) > self._tolerance(expected)
+        }
+        rounding = self._rounding([requests[place] for place in places], own, stock) if beyond else 0.0
+        for place, expected in beyond.items():
+            if abs(answers[place][0] - expected) > self._tolerance(expected) + rounding:
+                self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
+                return False
+        return True
 
     def _tolerance(self, expected: float) -> float:
         return TOLERANCE.get(self.lm.model.dtype, HALF_TOLERANCE) * max(1.0, 0.1 * abs(expected))
@@ -140,45 +153,56 @@ class SharedPrompts:
         log.info("%s does not share the forward pass of a prompt among choices: %s", type(self.lm.model).__name__, reason)
 
     def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
-        """The logits after a prompt predict the first token of each choice; only longer choices go through the model, less their last."""
         lm, device = self.lm, self.lm.device
         prompts, mask = _padded([group.prompt for group in batch], left=True, device=device)
+        rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
+        longer = sorted((row for row in rows if len(requests[row[1]][2]) > 1), key=lambda row: -len(requests[row[1]][2]))
         with (
             torch.no_grad(),
             torch.autocast(lm.device.type, lm.mixed_precision_dtype, lm.mixed_precision_dtype is not None),
         ):
-            output = self._call(prompts, mask, keep_logits=1)
-            cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
-            after = F.log_softmax(output.logits[:, -1], dim=-1, dtype=lm.softmax_dtype)
-            rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
-            numbers = torch.tensor([number for number, _ in rows], device=device)
-            first = torch.tensor([requests[place][2][0] for _, place in rows], device=device)
-            own = after[numbers, first], after.argmax(-1)[numbers] == first
-            scores, greedy = (values.tolist() for values in torch.stack([own[0], own[1].to(own[0].dtype)]).cpu())
-            answers = {place: (score, bool(best)) for (_, place), score, best in zip(rows, scores, greedy, strict=True)}
-            # Of about one length, so that little is padded.
-            longer = sorted((row for row in rows if len(requests[row[1]][2]) > 1), key=lambda row: -len(requests[row[1]][2]))
+            output = self._call(prompts, mask, use_cache=bool(longer), keep_logits=1)
+            chosen = torch.tensor([number for number, _ in rows], device=device)
+            first, _ = _padded([requests[place][2][:1] for _, place in rows], left=False, device=device)
+            scores = self._scores(output.logits[:, -1:], first, chosen)
+            answers = {place: _answer(*score, 1) for (_, place), score in zip(rows, scores, strict=True)}
             if not longer:
                 return answers
+            cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
             at_once = _rows_at_once(batch_size, cache, tuple(prompts.shape), len(requests[longer[0][1]][2]) - 1, device)
             for start in range(0, len(longer), at_once):
                 part = longer[start : start + at_once]
                 chosen = torch.tensor([number for number, _ in part], device=device)
-                inputs, real = _padded([requests[place][2][:-1] for _, place in part], left=False, device=device)
-                logits = self._call(inputs, torch.cat([mask[chosen], torch.ones_like(real)], dim=1), _select(cache, chosen)).logits
-                logits = F.log_softmax(logits, dim=-1, dtype=lm.softmax_dtype)
-                targets, _ = _padded([requests[place][2][1:] for _, place in part], left=False, device=device)
-                rest = logits.gather(2, targets[:, :, None])[:, :, 0]
-                best = logits.argmax(-1) == targets
-                rest, best = torch.stack([rest, best.to(rest.dtype)]).cpu()  # waits for the device once
-                for row, (_, place) in enumerate(part):
-                    length, (score, all_best) = len(requests[place][2]) - 1, answers[place]
-                    answers[place] = score + float(rest[row, :length].sum()), all_best and bool(best[row, :length].all())
+                choices = [requests[place][2] for _, place in part]
+                inputs, real = _padded([choice[:-1] for choice in choices], left=False, device=device)
+                logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), _select(cache, chosen)).logits
+                following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
+                for (_, place), choice, score in zip(part, choices, self._scores(logits, following), strict=True):
+                    value, greedy = _answer(*score, len(choice) - 1)  # without the padding
+                    answers[place] = answers[place][0] + value, answers[place][1] and greedy
         return answers
 
-    def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, keep_logits: int = 0) -> Any:
+    def _scores(self, logits: torch.Tensor, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> Iterator[tuple[Any, Any]]:
+        """For each row of tokens, their log-probabilities, and 1 where a token is the likeliest.
+
+        Args:
+            logits: [sequences, positions, vocabulary].
+            tokens: [rows, positions].
+            rows: the sequence of each row; by default, row i is of sequence i.
+        """
+        logits = F.log_softmax(logits, dim=-1, dtype=self.lm.softmax_dtype)
+        likeliest = logits.argmax(-1)
+        if rows is None:
+            own = logits.gather(2, tokens[:, :, None])[:, :, 0]
+        else:
+            own = logits[rows[:, None], torch.arange(tokens.shape[1], device=tokens.device), tokens]
+            likeliest = likeliest[rows]
+        own, greedy = torch.stack([own, (likeliest == tokens).to(own.dtype)]).cpu()  # waits for the device once
+        return zip(own, greedy, strict=True)
+
+    def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, *, use_cache: bool = True, keep_logits: int = 0) -> Any:
         model = self.lm.model
-        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
+        arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
         takes = inspect.signature(model.forward).parameters
         if "position_ids" in takes:
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -187,6 +211,10 @@ class SharedPrompts:
         if keep_logits and "logits_to_keep" in takes:
             arguments["logits_to_keep"] = keep_logits
         return model(**arguments)
+
+
+def _answer(values: torch.Tensor, greedy: torch.Tensor, length: int) -> Answer:
+    return float(values[:length].sum()), bool(greedy[:length].all())
 
 
 def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:
@@ -202,7 +230,7 @@ def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest
 
     Args:
         prompts: number and length of the prompts that the cache is of.
-        longest: tokens of a continuation.
+        longest: tokens of the longest continuation.
     """
     number, length = prompts
     size = sum(tensor.nbytes for layer in cache.layers for tensor in vars(layer).values() if isinstance(tensor, torch.Tensor)) // number
