@@ -86,11 +86,7 @@ class SharedPrompts:
         return [answers[place] for place in range(len(requests))]
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
-        """The prompts that are worth sharing, longest first.
-
-        Longer choices that differ in the last token only are not: lm-eval runs them once. It does so for choices of one token too, but
-        with the logits of the whole prompt.
-        """
+        """The prompts that are worth sharing, longest first. Choices that differ in the last token only are not: lm-eval runs them once."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for place, (_, prompt, continuation) in enumerate(requests):
             if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
@@ -99,7 +95,6 @@ class SharedPrompts:
             Group(list(prompt), places)
             for prompt, places in by_prompt.items()
             if len({tuple(requests[place][2][:-1]) for place in places}) > 1
-            or (len(places) > 1 and all(len(requests[place][2]) == 1 for place in places))
         ]
         return sorted(groups, key=lambda group: -len(group.prompt))
 
@@ -164,8 +159,8 @@ class SharedPrompts:
             output = self._call(prompts, mask, use_cache=bool(longer), keep_logits=1)
             chosen = torch.tensor([number for number, _ in rows], device=device)
             first, _ = _padded([requests[place][2][:1] for _, place in rows], left=False, device=device)
-            scores = self._scores(output.logits[:, -1:], first, chosen)
-            answers = {place: _answer(*score, 1) for (_, place), score in zip(rows, scores, strict=True)}
+            firsts = {place: score for (_, place), score in zip(rows, self._scores(output.logits[:, -1:], first, chosen), strict=True)}
+            answers = {place: _answer(*score) for place, score in firsts.items()}
             if not longer:
                 return answers
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
@@ -178,8 +173,8 @@ class SharedPrompts:
                 logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), _select(cache, chosen)).logits
                 following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
                 for (_, place), choice, score in zip(part, choices, self._scores(logits, following), strict=True):
-                    value, greedy = _answer(*score, len(choice) - 1)  # without the padding
-                    answers[place] = answers[place][0] + value, answers[place][1] and greedy
+                    # One sum, as lm-eval has it, and without the padding.
+                    answers[place] = _answer(*(torch.cat(parts)[: len(choice)] for parts in zip(firsts[place], score, strict=True)))
         return answers
 
     def _scores(self, logits: torch.Tensor, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> Iterator[tuple[Any, Any]]:
@@ -213,8 +208,14 @@ class SharedPrompts:
         return model(**arguments)
 
 
-def _answer(values: torch.Tensor, greedy: torch.Tensor, length: int) -> Answer:
-    return float(values[:length].sum()), bool(greedy[:length].all())
+def _answer(own: torch.Tensor, greedy: torch.Tensor) -> Answer:
+    """The answer of a continuation.
+
+    Args:
+        own: log-probabilities of its tokens.
+        greedy: 1 where a token is the likeliest.
+    """
+    return float(own.sum()), bool(greedy.all())
 
 
 def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:

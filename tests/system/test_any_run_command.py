@@ -112,7 +112,7 @@ class TestConfigFile:
 def test_flags_of_the_command_act_as_with_hf_on_the_pruned_model(
     place: Path, tmp_path: Path, flags: tuple[Any, ...], expected: Any
 ) -> None:
-    model_args = {"pruned-hf": arguments(place), "hf": {"pretrained": str(place / "pruned")}}
+    model_args = {"pruned-hf": arguments(place, share_prompts=False), "hf": {"pretrained": str(place / "pruned")}}
     ours, theirs = (
         harness_run.command(
             place / "tasks", tmp_path / model, "--model", model, "--model_args", json.dumps(model_args[model]), *TASKS, *flags
