@@ -17,12 +17,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import jinja2
 import numpy as np
 import typer
 from lab_mixture import Crowd, Mixture
 from lab_settings import Settings
 from lab_tokenizer import build as build_tokenizer
+from page_templates import fill
 from paper_family import DROPS, OverSeeds, critical, curve, over_seeds, seed_of, shown, thousandths
 from paper_figures import save
 from paper_scores import Scores, read
@@ -39,6 +39,7 @@ from harness_ext.tasks.people import population
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEMPLATE = Path(__file__).parent / "exposure" / "exposure.md.j2"
 STEPS = 2000  # of a training run
 RECALL = "lab_facts_closed"
 CONTEXT = ("lab_unseen_open", "kv_32", "icl_linear")
@@ -221,17 +222,13 @@ def draw(measured: dict[str, Any]) -> Figure:
 
 def render(measured: dict[str, Any], figure: str) -> str:
     """The page from its template."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "exposure")
-    environment = jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )  # Markdown, not HTML
     found = [one.disparity for one in measured["matched"] if one.disparity is not None]
     told = measured | {
         "equal": equal_words({one.finding for one in found}),
         "findings": findings(found) if found else matched_models_sentence(measured["matched"]),
         "effective": [effective_words([one.effective[side] for one in measured["matched"][0].overlaps]) for side in (0, 1)],
     }
-    return environment.get_template("exposure.md.j2").render(told, figure=figure, shown=shown, thousandths=thousandths)
+    return fill(TEMPLATE, **told, figure=figure, shown=shown, thousandths=thousandths)
 
 
 def equal_words(findings: Collection[str]) -> str:

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import jinja2
 import numpy as np
 import typer
+from page_templates import fill
 from paper_family import DROPS, OverSeeds, critical, curve, decoder_weights, over_seeds, shown, thousandths
 from paper_figures import save
 from paper_scores import Scores, read
@@ -32,6 +32,7 @@ from harness_ext.tasks.people import WORDS, population
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+TEMPLATE = Path(__file__).parent / "memory_load" / "memory-load.md.j2"
 SIZE = "lab-xs"
 ASKED = 512
 ABILITIES = {"recall": ("lab_facts_closed",), "reading": ("lab_unseen_open",), "in-context": ("lab_unseen_open", "kv_32", "icl_linear")}
@@ -154,11 +155,7 @@ def draw(measured: dict[str, Any]) -> Figure:
 
 def render(measured: dict[str, Any], figure: str) -> str:
     """The page from its template."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "memory_load")
-    environment = jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )  # Markdown, not HTML
-    return environment.get_template("memory-load.md.j2").render(measured, figure=figure, shown=shown, thousandths=thousandths)
+    return fill(TEMPLATE, **measured, figure=figure, shown=shown, thousandths=thousandths)
 
 
 app = typer.Typer(add_completion=False, help=__doc__)

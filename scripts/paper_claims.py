@@ -11,12 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import jinja2
 import paper_bits
 import paper_family
 import paper_figures
 import typer
 from equal_difficulty import equal_difficulty
+from page_templates import fill
 from paper_scores import ABILITIES, TASKS, Cell, MissingError, Scores, measure, of, read, rounded, told
 from paper_tests import PRUNERS, all_claims, p_value
 from paper_verdicts import NOT_MEASURED, NOT_SHOWN, NOT_TESTABLE, REVERSE, SHOWN, Claim, Outcome, holm
@@ -133,11 +133,7 @@ def render(**values: Any) -> str:
     values |= {"tallies": tallies(claims), "moved": moved(claims), "anchor": anchor, "paper": sum(not claim.ours for claim in claims)}
     recall = [row for row in values["equal"] if (row["model"], row["ability"]) == ("lab-s", "recall")]
     values["lead"] = next((row for row in recall if row["high"] is not None and row["high"] < 0), None)
-    loader = jinja2.FileSystemLoader(HERE / "reproduce_paper")
-    environment = jinja2.Environment(
-        loader=loader, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )  # Markdown, not HTML
-    return environment.get_template("results.md.j2").render(**values)
+    return fill(HERE / "reproduce_paper" / "results.md.j2", **values)
 
 
 def main(

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import jinja2
 import real_bits
 import typer
 import yaml
 from equal_difficulty import equal_difficulty
+from page_templates import fill
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
 
 from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
@@ -205,11 +205,8 @@ def main(
     fewest = real_bits.fewest_rows(results) if results.bits[None, 0.0] else []
     if fewest:
         real_bits.draw(results, sizes)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "real_model"), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True, autoescape=False,
-    )  # fmt: skip
-    text = environment.get_template("real-model.md.j2").render(
+    text = fill(
+        HERE / "real_model" / "real-model.md.j2",
         results=results, ways=ways, grids=grids, names=list(results.abilities), rows=score_rows(results),
         critical=critical_rows(results, ways),
         disparities=disparity_rows(results, ways), equal=equal_rows(results), figure=figure.name, drop=round(100 * DROP),
