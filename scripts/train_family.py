@@ -3,8 +3,11 @@
     python scripts/train_family.py --out build/family --jobs 2
     python scripts/train_family.py --out build/family --sets sizes,loads,zipf --device cuda
 
-The sets: ``sizes``, the ladder that we ship; ``loads``, the smallest size with 3,072 down to 215 memorised people, each of whom it is asked
-about equally often; ``zipf``, the smallest size with 2,048 memorised people, half of whom it is asked about by Zipf's law.
+There are three sets of models:
+
+- ``sizes``: the ladder that we ship.
+- ``loads``: the smallest size with 3,072 down to 215 memorised people. It is asked about each of them equally often.
+- ``zipf``: the smallest size with 2,048 memorised people. It is asked about half of them by Zipf's law.
 
 On a CPU each run has one thread and a folder of its own. On a GPU all runs of a size are trained at once, and all sizes beside each other.
 An interrupted family resumes. Finished runs are not repeated.
