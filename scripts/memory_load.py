@@ -1,8 +1,9 @@
 """What the load of a model's memory has to do with what pruning takes first: writes docs/memory-load.md.
 
 The set ``loads`` of ``scripts/train_family.py`` is one size of model, trained with fewer and fewer memorised people; each fact is asked
-about equally often at every load. Recall is measured on facts that the model was told. The slope of a critical sparsity is fitted for each
-training seed, and its interval is Student's over these slopes.
+about equally often at every load. Recall is measured on facts that the model was told. The critical sparsity of a model is the mean over
+calibration seeds. The slope is fitted for each training seed, and its interval is Student's over these slopes. Calibration seeds are
+nested in models: each model wrote its own calibration texts. So this interval covers both.
 
     python scripts/memory_load.py facts runs/memory-load  # writes the facts of each load, which scripts/memory_load.sh asks for
     python scripts/memory_load.py page runs/memory-load --page docs/memory-load.md
@@ -14,13 +15,14 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from page_templates import fill
-from paper_family import DROPS, OverSeeds, critical, curve, decoder_weights, over_seeds, shown, thousandths
+from paper_family import DROPS, OverSeeds, critical, curve, decoder_weights, shown, thousandths
 from paper_figures import save
 from paper_scores import Scores, read
 from train_family import LOADED
@@ -70,7 +72,8 @@ def measured(folder: Path) -> dict[str, Any]:
     """All that the page tells: a row for each load and drop, and the slopes over loads.
 
     Raises:
-        ValueError: the models of the sweeps differ, or a load has fewer training seeds than another.
+        ValueError: the models or calibration seeds of the sweeps differ, or a load has fewer training seeds than another.
+        MissingError: a trial is not there.
         StatisticsError: a dense model is not above chance.
     """
     context = read([folder / "context"])
@@ -80,39 +83,89 @@ def measured(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: the sweeps recall-{differ[0]} and context have other models at {differ[0]} people: want the same")
     if len({len(names) for names in found.values()}) > 1:
         raise ValueError(f"{folder}: { ({people: len(names) for people, names in found.items()}) } models: want equally many at each load")
+    seeds = calibration_seeds(context)
+    for people, one in recall.items():
+        if (other := calibration_seeds(one)) != seeds:
+            raise ValueError(f"{folder}: recall-{people} has the calibration seeds {other}, and context {seeds}: want the same")
     return rows_of({
-        (people, name): {task: curve(recall[people] if task in ABILITIES["recall"] else context, name, task) for task in TASKS}
+        (people, name): [
+            {task: curve(recall[people] if task in ABILITIES["recall"] else context, name, task, seed) for task in TASKS} for seed in seeds
+        ]
         for people, names in found.items()
         for name in names
     })  # fmt: skip
 
 
-def rows_of(curves: dict[tuple[int, str], dict[str, Curve]]) -> dict[str, Any]:
-    """The dense scores and critical sparsities at each load, and the slopes.
+def calibration_seeds(scores: Scores) -> list[int]:
+    """Those of any pruned model."""
+    return sorted({seed for (cell, _), by_seed in scores.values.items() if cell.ratio for seed in by_seed})
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of a critical sparsity.
 
     Args:
-        curves: those of each task, by number of memorised people and model; equally many models at each load, in the order of seeds.
+        draws: between the calibration seeds of one model, over all models; None with one seed.
+        models: between the training seeds of one load, each the mean over its calibration seeds, over all loads; None with one seed.
     """
-    loads: dict[int, list[dict[str, Curve]]] = {}
-    for (people, _), of_tasks in curves.items():
-        loads.setdefault(people, []).append(of_tasks)
+
+    draws: float | None
+    models: float | None
+
+
+def spread(values: Sequence[np.ndarray]) -> Spread:
+    """That of critical sparsities [training seeds, calibration seeds], one array a load."""
+
+    def pooled(rows: np.ndarray) -> float | None:
+        return None if rows.shape[-1] < 2 else float(np.sqrt(rows.var(axis=-1, ddof=1).mean()))
+
+    loads = np.stack(values)
+    return Spread(draws=pooled(loads), models=pooled(loads.mean(axis=-1)))
+
+
+def critical_of(models: Sequence[Sequence[dict[str, Curve]]], tasks: Sequence[str], drop: float) -> tuple[OverSeeds, np.ndarray]:
+    """The critical sparsity of an ability.
+
+    Args:
+        models: for each training seed and each calibration seed, the curves of all tasks.
+        tasks: those of the ability.
+
+    Returns:
+        Over training seeds, each the mean over its calibration seeds; and all: float [training seeds, calibration seeds].
+    """
+    found = [[critical([of_tasks[task] for task in tasks], drop) for of_tasks in of_draws] for of_draws in models]
+    values = np.array([[value for value, _ in of_draws] for of_draws in found])
+    beyond = sum(any(end for _, end in of_draws) for of_draws in found)
+    return OverSeeds(tuple(values.mean(axis=1).tolist()), beyond), values
+
+
+def rows_of(curves: dict[tuple[int, str], list[dict[str, Curve]]]) -> dict[str, Any]:
+    """The dense scores and critical sparsities at each load, their spreads, and the slopes.
+
+    Args:
+        curves: by number of memorised people and model: for each calibration seed, that of each task. Each load has equally many models,
+            in the order of their training seeds.
+    """
+    loads: dict[int, list[list[dict[str, Curve]]]] = {}
+    for (people, _), of_draws in curves.items():
+        loads.setdefault(people, []).append(of_draws)
 
     def above_chance(one: Curve) -> float:
         return float((one.values[:, 0].mean() - one.chance) / (1 - one.chance))
 
     rows = []
+    draws: dict[float, dict[str, list[np.ndarray]]] = {drop: {ability: [] for ability in ABILITIES} for drop in DROPS}
     for people, of_seeds in loads.items():
         scores = {
-            ability: OverSeeds(tuple(float(np.mean([above_chance(of_tasks[task]) for task in tasks])) for of_tasks in of_seeds))
+            ability: OverSeeds(tuple(float(np.mean([above_chance(of_draws[0][task]) for task in tasks])) for of_draws in of_seeds))
             for ability, tasks in ABILITIES.items()
         }
-        found = {
-            drop: {
-                ability: over_seeds([critical([of_tasks[task] for task in tasks], drop) for of_tasks in of_seeds])
-                for ability, tasks in ABILITIES.items()
-            }
-            for drop in DROPS
-        }
+        found: dict[float, dict[str, OverSeeds]] = {drop: {} for drop in DROPS}
+        for drop in DROPS:
+            for ability, tasks in ABILITIES.items():
+                found[drop][ability], values = critical_of(of_seeds, tasks, drop)
+                draws[drop][ability].append(values)
         gaps = {
             drop: OverSeeds(tuple(b - a for a, b in zip(of["recall"].values, of["in-context"].values, strict=True)))
             for drop, of in found.items()
@@ -129,7 +182,8 @@ def rows_of(curves: dict[tuple[int, str], dict[str, Curve]]) -> dict[str, Any]:
         differences[drop] = OverSeeds(tuple(recall - context for recall, context in pairs))
     return {
         "rows": rows, "slopes": slopes, "differences": differences, "drops": DROPS, "abilities": list(ABILITIES), "asked": ASKED,
-        "seeds": len(next(iter(loads.values()))),
+        "seeds": len(next(iter(loads.values()))), "draws": len(next(iter(curves.values()))),
+        "spreads": {drop: {ability: spread(values) for ability, values in of_drop.items()} for drop, of_drop in draws.items()},
     }  # fmt: skip
 
 

@@ -116,11 +116,15 @@ def split_rows(scores: Scores) -> list[dict[str, Any]]:
     return rows
 
 
-def curve(scores: Scores, name: str, task: str) -> Curve:
-    """The scores of one model in one task over the whole grid of sparsities, pruned with one calibration seed."""
+def curve(scores: Scores, name: str, task: str, seed: int = 0) -> Curve:
+    """The scores of one model in one task over the whole grid of sparsities, pruned with one calibration seed.
+
+    Raises:
+        MissingError: a sparsity was not measured with this seed.
+    """
     grid = [0.0, *sorted({cell.ratio for cell, asked in scores.values if cell.model == name and asked == task and cell.ratio})]
     cells = [Cell(name, PRUNER, ratio) if ratio else Cell(name) for ratio in grid]
-    rows = np.stack([scores.rows(cell, task, [0]) for cell in cells], axis=1)
+    rows = np.stack([scores.rows(cell, task, [seed]) for cell in cells], axis=1)
     return Curve(task, grid, rows, scores.ids[task], scores.chances[task])
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +19,7 @@ import paper_family
 from paper_scores import Cell, Scores
 from train_family import LOADED
 
+from harness_ext.statistics import Curve
 from harness_ext.sweep.fields import read as read_fields
 from harness_ext.tasks.people import population
 
@@ -24,12 +27,21 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 GRID = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
 
 
-def scores_of(task: str, people: int, seed: int, breaks_at: float, scores: Scores) -> None:
-    """A model that loses a task whole beyond one sparsity, and nothing before."""
+def scores_of(task: str, people: int, seed: int, breaks_at: float | Sequence[float], scores: Scores) -> None:
+    """A model that loses a task whole beyond one sparsity, which may be another one with each calibration seed, and nothing before."""
     name = f"build/lab-xs-{people}-people-{seed}/model"
-    for ratio in (0.0, *GRID):
-        cell = Cell(name, "sparsegpt", ratio) if ratio else Cell(name)
-        scores.add(cell, task, 0, {(task, item): float(ratio <= breaks_at) for item in range(50)}, 0.0)
+    for draw, end in enumerate(np.atleast_1d(breaks_at)):
+        for ratio in (0.0, *GRID) if draw == 0 else GRID:
+            cell = Cell(name, "sparsegpt", ratio) if ratio else Cell(name)
+            scores.add(cell, task, draw, {(task, item): float(ratio <= end) for item in range(50)}, 0.0)
+
+
+def curves_of(scores: Scores, draws: int = 1) -> dict[tuple[int, str], list[dict[str, Curve]]]:
+    return {
+        (people, name): [{task: paper_family.curve(scores, name, task, draw) for task in memory_load.TASKS} for draw in range(draws)]
+        for people, names in memory_load.models(scores).items()
+        for name in names
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +52,7 @@ def measured():
         for seed in range(3):
             for task in memory_load.TASKS:
                 scores_of(task, people, seed, 0.4 - 0.1 * step if task == "lab_facts_closed" else 0.5, scores)
-    names = memory_load.models(scores)
-    curves = {
-        (people, name): {task: paper_family.curve(scores, name, task) for task in memory_load.TASKS}
-        for people in names
-        for name in names[people]
-    }
-    return memory_load.rows_of(curves)
+    return memory_load.rows_of(curves_of(scores))
 
 
 def test_a_slope_is_the_change_with_each_doubling():
@@ -69,6 +75,37 @@ def test_critical_sparsities_lie_in_the_cell_of_the_grid_where_the_score_breaks(
             assert breaks <= found["recall"].mean <= breaks + 0.1
             assert 0.5 <= found["reading"].mean <= 0.6
         assert all(gap.mean == pytest.approx(0.5 - breaks, abs=0.01) for gap in row["gaps"].values())
+
+
+def test_a_model_has_the_mean_over_calibration_seeds_and_both_spreads_are_told():
+    """Recall of the three models breaks at 0.2, 0.3, 0.4, and 0.1 later with each calibration seed; reading never moves."""
+    scores = Scores()
+    for people in (200, 400):
+        for seed in range(3):
+            for task in memory_load.TASKS:
+                breaks = [0.2 + 0.1 * (seed + draw) for draw in range(3)] if task == "lab_facts_closed" else [0.6] * 3
+                scores_of(task, people, seed, breaks, scores)
+    found = memory_load.rows_of(curves_of(scores, draws=3))
+    assert found["draws"] == 3
+    for drop in found["drops"]:
+        first = found["rows"][0]["critical"][drop]["recall"].values
+        assert np.diff(first) == pytest.approx(0.1)
+        assert 0.3 <= first[0] <= 0.4  # the mean of 0.2, 0.3 and 0.4, each within the cell that follows
+        spread = found["spreads"][drop]
+        assert (spread["recall"].draws, spread["recall"].models) == pytest.approx((0.1, 0.1))
+        assert (spread["reading"].draws, spread["reading"].models) == pytest.approx((0, 0), abs=1e-9)
+    assert "between calibration seeds of one model" in memory_load.render(found, "figure.png")
+
+
+def test_a_model_whose_score_does_not_fall_so_far_with_one_calibration_seed_is_marked():
+    scores = Scores()
+    for people in (200, 400):
+        for seed in range(2):
+            for task in memory_load.TASKS:
+                scores_of(task, people, seed, [0.2, 0.7 if (people, seed) == (400, 1) else 0.3], scores)
+    rows = memory_load.rows_of(curves_of(scores, draws=2))["rows"]
+    assert [row["critical"][0.5]["recall"].beyond for row in rows] == [0, 1]
+    assert "1 of 2 beyond the grid" in str(rows[1]["critical"][0.5]["recall"])
 
 
 @pytest.mark.parametrize(
@@ -129,6 +166,17 @@ def test_sweeps_of_different_models_are_refused(tmp_path, monkeypatch):
         memory_load.measured(tmp_path)
 
 
+def test_sweeps_of_different_calibration_seeds_are_refused(tmp_path, monkeypatch):
+    context, recall = Scores(), Scores()
+    for task in memory_load.TASKS[1:]:
+        scores_of(task, LOADED[0], 0, [0.5, 0.5], context)
+    scores_of("lab_facts_closed", LOADED[0], 0, [0.5, 0.5, 0.5], recall)
+    (tmp_path / f"recall-{LOADED[0]}").mkdir()
+    monkeypatch.setattr(memory_load, "read", lambda folders: context if folders[0].name == "context" else recall)
+    with pytest.raises(ValueError, match="calibration seeds"):
+        memory_load.measured(tmp_path)
+
+
 def test_each_load_has_a_file_of_the_facts_that_its_models_were_told(tmp_path):
     assert CliRunner().invoke(memory_load.app, ["facts", str(tmp_path)]).exit_code == 0
     files = {people: json.loads((tmp_path / f"facts-{people}.json").read_text())["known"] for people in LOADED}
@@ -138,6 +186,7 @@ def test_each_load_has_a_file_of_the_facts_that_its_models_were_told(tmp_path):
 def test_the_grids_have_the_tasks_of_the_page_and_recall_the_finer_one():
     grids = {path.stem: read_fields(path) for path in (SCRIPTS / "memory_load").glob("*.yaml")}
     assert set(grids["context"]["sparsity"]) < set(grids["recall"]["sparsity"])
+    assert grids["context"]["seeds"] == grids["recall"]["seeds"] == [0, 1, 2]
     assert sorted(task for grid in grids.values() for task in grid["tasks"]) == sorted(memory_load.TASKS)
 
 
