@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 PYTHON = """#!/bin/sh
 case "$*" in
   *train_family.py*) for name in $RUNS; do mkdir -p "$3/$name/model"; done ;;
-  *" page "*) ;;
+  *" page "* | *"/real_model.py"*) ;;
   *) exec "$REAL" "$@" ;;
 esac
 """
@@ -28,18 +28,23 @@ HARNESS_EXT = """#!/bin/sh
 """
 
 
+def asked_of(script: str, words: list[str], folder: Path, **more: str) -> list[list[str]]:
+    """The words of each ``harness-ext`` command of a script, which is run with stand-ins."""
+    asked, programs = folder / "asked", folder / "bin"
+    programs.mkdir()
+    for name, text in {"python": PYTHON, "harness-ext": HARNESS_EXT}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    own = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "REAL": sys.executable, "ASKED": str(asked)}
+    subprocess.run(["bash", str(SCRIPTS / script), *words], env=os.environ | own | more, check=True, capture_output=True)
+    return [json.loads(line) for line in asked.read_text().splitlines()]
+
+
 @pytest.mark.parametrize(("script", "kind", "files"), [("memory_load", "loads", "facts-*.json"), ("exposure", "zipf", "*.json")])
 def test_each_sweep_has_its_grid_all_its_models_and_the_facts_that_they_were_told(script, kind, files, tmp_path):
-    runs, out, asked = runs_of([kind], [], [0, 1, 2], 2000), tmp_path / "out", tmp_path / "asked"
-    (tmp_path / "bin").mkdir()
-    for name, text in {"python": PYTHON, "harness-ext": HARNESS_EXT}.items():
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    own = {"PATH": path, "RUNS": " ".join(runs), "REAL": sys.executable, "ASKED": str(asked)}
-    subprocess.run(["bash", str(SCRIPTS / f"{script}.sh"), str(out)], env=os.environ | own, check=True, capture_output=True)
+    runs, out = runs_of([kind], [], [0, 1, 2], 2000), tmp_path / "out"
+    sweeps = asked_of(f"{script}.sh", [str(out)], tmp_path, RUNS=" ".join(runs))
     told = {file.stem.removeprefix("facts-") for file in out.glob(files)}
-    sweeps = [json.loads(line) for line in asked.read_text().splitlines()]
     assert len(sweeps) == len(told) + 1
     seen = []
     for command, config, grid, to, folder, *more in sweeps:
@@ -54,3 +59,20 @@ def test_each_sweep_has_its_grid_all_its_models_and_the_facts_that_they_were_tol
         assert [Path(file).stem.removeprefix("facts-") for file in facts] == ([] if name == "context" else [people])
         seen.append(name)
     assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(("given", "device"), [({}, "cpu"), ({"DEVICE": "cuda"}, "cuda")])
+@pytest.mark.parametrize("grids", ["first", "quick", "full"])
+def test_each_sweep_of_the_real_model_has_its_grid_the_relations_and_the_device(grids, given, device, tmp_path):
+    words = [*([] if grids == "full" else [f"--{grids}"]), "relations", str(tmp_path / "out")]
+    *sweeps, report = asked_of("real_model.sh", words, tmp_path, **({"DEVICE": ""} | given))
+    assert report[0] == "report"
+    found = {Path(words[words.index("--config") + 1]): words for words in sweeps}
+    assert set(found) == set((SCRIPTS / "real_model" / grids).glob("*.yaml"))
+    assert len(found) == len(sweeps)
+    for grid, words in found.items():
+        given_of = dict(zip(words[1::2], words[2::2], strict=True))
+        assert Path(given_of["--out"]) == tmp_path / "out" / grid.stem
+        assert json.loads(given_of["--metadata"]) == {"relations": "relations"}
+        assert given_of["--device"] == device
+        assert ("--perplexity" in given_of) == (grids != "first")
