@@ -65,6 +65,11 @@ class Group:
     label: str
 
 
+def training() -> Settings:
+    """How the model of the first training seed was trained."""
+    return runs_of(["zipf"], [], [0], STEPS)["lab-xs-zipf-0"][1]
+
+
 def times_asked(settings: Settings) -> np.ndarray:
     """How often each fact of each memorised person was asked about in a training run, on average: float [people]."""
     everyone = population(0)
@@ -256,7 +261,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 @app.command()
 def facts(out: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder for the files.")]) -> None:
     """Writes the facts that the models were told to recall.json, and the rare and frequent ones that are matched to ranking.json."""
-    asked = times_asked(next(iter(runs_of(["zipf"], [], [0], STEPS).values()))[1])
+    asked = times_asked(training())
     people = {"recall": range(UNEVEN), "ranking": [one for ends in (RARE, FREQUENT) for one in chosen(asked, *ends).people]}
     everyone = population(0)
     for name, numbers in people.items():
@@ -274,12 +279,10 @@ def page(
     names = models(scores["recall"])
     if differ := [name for name, found in scores.items() if models(found) != names]:
         raise typer.BadParameter(f"{folder}: the sweeps recall and {differ[0]} have different models: want the same")
-    run = folder / "family" / Path(names[0]).parent.name
-    settings = Settings(**{name: value for name, value in json.loads((run / "settings.json").read_text()).items() if name != "text"})
     recall = {name: curve(scores["recall"], name, RECALL) for name in names}
     context = {name: [curve(scores["context"], name, task) for task in CONTEXT] for name in names}
-    asked = times_asked(settings)
-    measured = rows_of(recall, context, groups_of(asked)) | {"steps": settings.steps}
+    asked = times_asked(training())
+    measured = rows_of(recall, context, groups_of(asked)) | {"steps": STEPS}
     measured |= {"matched": matched(scores["ranking"], dense_margins(folder / "ranking"), asked)}
     picture = page.with_name("exposure.png")
     save(draw, measured, picture)

@@ -4,11 +4,12 @@
     python scripts/kept_trials.py put scripts/memory_load/trials.jsonl.xz runs/memory-load
 
 What ``put`` writes are records that ``harness-ext report`` and ``harness_ext.sweep.load`` read, with the scores of all items. They lack
-the hashes of items and the answers. Paths below the folder of the sweeps have become relative to it.
+the hashes of items, the answers and the files of tasks. Paths below the folder of the sweeps have become relative to it.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import json
@@ -77,7 +78,10 @@ def kept(record: TrialRecord, *, answers: bool) -> dict[str, Any]:
         fields = [field for field in rows[0] if field not in without] if rows else []
         samples[task] = {field: short([row[field] for row in rows]) for field in fields}
     described = {name: value for name, value in record.described.items() if name not in ("checksum", "files", "key")}
-    return {"described": described, "results": record.results, "samples": samples}
+    results = copy.deepcopy(record.results)
+    for config in results["configs"].values():
+        (config.get("metadata") or {}).pop("config_source", None)  # a path of the installation
+    return {"described": described, "results": results, "samples": samples}
 
 
 def short(column: list[Any]) -> list[Any] | str:
