@@ -7,9 +7,9 @@ tokens follow as batches of short continuations, each without its last token.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +18,8 @@ import torch
 from torch.nn import functional as F
 
 from harness_ext.engine.terminal import progress
+from harness_ext.host.cache_rows import CannotRepeatError, bytes_of, select
+from harness_ext.host.positions import changes_beyond
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
@@ -45,12 +47,31 @@ class Group(NamedTuple):
     places: list[int]
 
 
+class Kind(NamedTuple):
+    """What answers need of the cache.
+
+    Args:
+        padded: the prompt is.
+        follow: tokens after the prompt: none, one, or 2 for several.
+        longest: tokens of the longest prompt beside it.
+    """
+
+    padded: bool
+    follow: int
+    longest: int
+
+    def like(self, checked: Kind) -> bool:
+        """Whether the comparison of another kind speaks for this one: it needed as much, with prompts at least half as long."""
+        return checked.padded >= self.padded and checked.follow >= self.follow and 2 * checked.longest >= self.longest
+
+
 class SharedPrompts:
     """Shares prompts for one model, as long as its answers equal those of lm-eval.
 
     The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first prompt that is padded, and
-    for the first one whose choices need the cache: for one more token, and for several at once. If answers differ by more than rounding, or
-    the cache of the model cannot be repeated, lm-eval answers all further requests.
+    for the first one whose choices need the cache: for one more token, and for several at once. They are compared again where prompts are
+    more than twice as long as those compared before. If answers differ by more than rounding, or the cache of the model cannot be repeated,
+    lm-eval answers all further requests.
 
     Args:
         lm: a causal language model of lm-eval.
@@ -59,35 +80,48 @@ class SharedPrompts:
     def __init__(self, lm: HFLM) -> None:
         self.lm = lm
         self.works: bool = lm.backend == "causal"
-        self._checked: list[tuple[bool, int]] = []  # was the prompt padded, and how many tokens followed it: none, one, or 2 for several
+        self._checked: list[Kind] = []
 
     def answer(self, requests: list[Request], stock: Stock, *, batch_size: int | None, disable_bar: bool = False) -> list[Answer]:
         """The answers, in the order of the requests.
 
         Args:
             stock: lm-eval's own function, which answers requests.
-            batch_size: number of sequences in a forward pass. None if lm-eval has to find it; then ``stock`` answers all requests.
+            batch_size: number of sequences in a forward pass. None if lm-eval has to find it.
         """
-        groups = self._groups(requests) if self.works and batch_size else []
+        groups = self._groups(requests) if self.works else []
+        size = batch_size or (self._found_batch_size(requests) if groups else 0)
         answers: dict[int, Answer] = {}
-        batches = list(_batches(groups, batch_size or 1))
+        batches = list(_batches(groups, requests, size, self.lm.max_length)) if size else []
         shown = batches and not disable_bar and self.lm.rank == 0
         with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
             for batch in batches:
-                batch_answers = self._try(batch, requests, stock, batch_size or 1)
+                batch_answers = self._try(batch, requests, stock, size)
                 if batch_answers is None:
                     break
                 answers |= batch_answers
                 for place, answer in batch_answers.items():
-                    self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
+                    if requests[place][0] is not None:  # a window of a document, which lm-eval keeps by itself
+                        self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
                 advance()
         rest = [place for place in range(len(requests)) if place not in answers]
         answers |= dict(zip(rest, stock([requests[place] for place in rest]), strict=True)) if rest else {}
         return [answers[place] for place in range(len(requests))]
 
+    def _found_batch_size(self, requests: Sequence[Request]) -> int:
+        """The batch size that lm-eval finds for the longest request; 0 with several processes, which would wait for each other."""
+        if self.lm.world_size > 1:
+            log.info("prompts are not shared: several processes look for a batch size together; give --batch_size a number")
+            return 0
+        return int(self.lm._detect_batch_size([max(requests, key=lambda one: len(one[1]) + len(one[2]))]))
+
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
         """The prompts that are worth sharing, longest first. Choices that differ in the last token only are not: lm-eval runs them once."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
+        limit, longest = changes_beyond(self.lm.model.config), max((len(one[1]) + len(one[2]) - 1 for one in requests), default=0)
+        if limit is not None and longest > limit:
+            log.info("prompts are not shared: beyond %d tokens, this model computes all positions in another way", limit)
+            return []
         for place, (_, prompt, continuation) in enumerate(requests):
             if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
                 by_prompt.setdefault(tuple(prompt), []).append(place)
@@ -102,14 +136,19 @@ class SharedPrompts:
         """The answers of a batch by their indices; None if the model cannot share prompts."""
         try:
             answers = self._run(batch, requests, batch_size)
+        except CannotRepeatError as error:
+            self._give_up(str(error))
+            return None
         except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             self._give_up(f"its cache cannot be repeated ({type(error).__name__})")
             return None
+        longest = len(batch[0].prompt)
         for group in reversed(batch):  # the shortest prompt has the most padding
-            kind = len(group.prompt) < len(batch[0].prompt), min(2, max(len(requests[place][2]) for place in group.places) - 1)
-            if any(padded >= kind[0] and follow >= kind[1] for padded, follow in self._checked):
+            kind = Kind(len(group.prompt) < longest, min(2, max(len(requests[place][2]) for place in group.places) - 1), longest)
+            undefined = any(math.isnan(answers[place][0]) for place in group.places)
+            if any(kind.like(checked) for checked in self._checked) and not undefined:
                 continue
             if not self._equal(answers, group.places, requests, stock):
                 return None
@@ -122,24 +161,28 @@ class SharedPrompts:
         beyond = {
             place: expected
             for place, (expected, _) in zip(places, own, strict=True)
-            if abs(answers[place][0] - expected) > self._tolerance(expected)
+            if not _near(answers[place][0], expected, self._tolerance(expected))
         }
         rounding = self._rounding([requests[place] for place in places], own, stock) if beyond else 0.0
         for place, expected in beyond.items():
-            if abs(answers[place][0] - expected) > self._tolerance(expected) + rounding:
+            if not _near(answers[place][0], expected, self._tolerance(expected) + rounding):
                 self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
                 return False
         return True
 
     def _tolerance(self, expected: float) -> float:
-        return TOLERANCE.get(self.lm.model.dtype, HALF_TOLERANCE) * max(1.0, 0.1 * abs(expected))
+        return max(TOLERANCE.get(dtype, HALF_TOLERANCE) for dtype in self._dtypes()) * max(1.0, 0.1 * abs(expected))
+
+    def _dtypes(self) -> set[torch.dtype]:
+        """The dtypes of the weights, of matrix products and of log-probabilities."""
+        return {self.lm.model.dtype, self.lm.mixed_precision_dtype or self.lm.model.dtype, self.lm.softmax_dtype or self.lm.model.dtype}
 
     def _rounding(self, requests: list[Request], own: list[Answer], stock: Stock) -> float:
         """How far lm-eval's answers are from those to each request alone, in nats, at most; 0 in float32 and float64.
 
         In half precision, the size of a batch changes log-likelihoods. Pruned models round more: their logits are less certain.
         """
-        if self.lm.model.dtype in TOLERANCE:
+        if self._dtypes() <= set(TOLERANCE):
             return 0.0
         return max(abs(stock([request])[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True))
 
@@ -170,7 +213,7 @@ class SharedPrompts:
                 chosen = torch.tensor([number for number, _ in part], device=device)
                 choices = [requests[place][2] for _, place in part]
                 inputs, real = _padded([choice[:-1] for choice in choices], left=False, device=device)
-                logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), _select(cache, chosen)).logits
+                logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), select(cache, chosen)).logits
                 following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
                 for (_, place), choice, score in zip(part, choices, self._scores(logits, following), strict=True):
                     # One sum, as lm-eval has it, and without the padding.
@@ -197,8 +240,9 @@ class SharedPrompts:
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, *, use_cache: bool = True, keep_logits: int = 0) -> Any:
         model = self.lm.model
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter of peft takes any argument
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
-        takes = inspect.signature(model.forward).parameters
+        takes = inspect.signature(inner.forward).parameters
         if "position_ids" in takes:
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if cache is not None:
@@ -206,6 +250,13 @@ class SharedPrompts:
         if keep_logits and "logits_to_keep" in takes:
             arguments["logits_to_keep"] = keep_logits
         return model(**arguments)
+
+
+def _near(answer: float, expected: float, tolerance: float) -> bool:
+    """Whether two log-likelihoods are equal but for rounding; what is no number is equal to what is none."""
+    if math.isnan(answer) or math.isnan(expected) or answer == expected:
+        return answer == expected or math.isnan(answer) == math.isnan(expected)
+    return abs(answer - expected) <= tolerance
 
 
 def _answer(own: torch.Tensor, greedy: torch.Tensor) -> Answer:
@@ -218,9 +269,22 @@ def _answer(own: torch.Tensor, greedy: torch.Tensor) -> Answer:
     return float(own.sum()), bool(greedy.all())
 
 
-def _batches(groups: list[Group], batch_size: int) -> Iterator[list[Group]]:
-    for start in range(0, len(groups), batch_size):
-        yield groups[start : start + batch_size]
+def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, positions: int) -> Iterator[list[Group]]:
+    """Groups whose prompts go through the model at once, padded to the longest, with room for each continuation after the padding.
+
+    Args:
+        groups: longest prompt first.
+        positions: that the model has.
+    """
+    batch: list[Group] = []
+    for group in groups:
+        longest = max(len(requests[place][2]) for place in group.places)
+        if len(batch) == batch_size or (batch and len(batch[0].prompt) + longest - 1 > positions):
+            yield batch
+            batch = []
+        batch.append(group)
+    if batch:
+        yield batch
 
 
 def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest: int, device: torch.device) -> int:
@@ -234,19 +298,10 @@ def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest
         longest: tokens of the longest continuation.
     """
     number, length = prompts
-    size = sum(tensor.nbytes for layer in cache.layers for tensor in vars(layer).values() if isinstance(tensor, torch.Tensor)) // number
+    size = bytes_of(cache) // number
     if device.type == "cpu" or not size:
         return batch_size
     return max(batch_size, min(batch_size * length // longest, PASS_BYTES // size))
-
-
-def _select(cache: Any, rows: torch.Tensor) -> Any:
-    """A copy of a cache with the given rows, which may repeat. The cache itself does not change."""
-    selected = copy.copy(cache)
-    selected.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in selected.layers:
-        layer.batch_select_indices(rows)
-    return selected
 
 
 def _padded(sequences: list[list[int]], *, left: bool, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

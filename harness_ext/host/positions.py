@@ -1,0 +1,35 @@
+"""Position embeddings that depend on the length of what is in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+ORIGINAL = "original_max_position_embeddings"
+BY_LENGTH = ("longrope", "dynamic")  # types of rotary embeddings whose frequencies change beyond a length
+
+
+def changes_beyond(config: PreTrainedConfig) -> int | None:
+    """The number of positions beyond which a forward pass computes all positions in another way; None where there is none.
+
+    A cache of a shorter prompt does not fit to a continuation beyond it.
+    """
+    limits = []
+    for owner in _mappings(config.to_dict()):
+        for name in ("rope_parameters", "rope_scaling"):
+            for rope in _mappings(owner.get(name)):
+                if rope.get("rope_type", rope.get("type")) in BY_LENGTH:
+                    original = rope.get(ORIGINAL) or owner.get(ORIGINAL)
+                    limits.append(int(original or owner["max_position_embeddings"]))
+    return min(limits, default=None)
+
+
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """A mapping and all mappings in it: a configuration has others for its parts, and rotary embeddings may differ between layers."""
+    if isinstance(value, Mapping):
+        yield value
+        for one in value.values():
+            yield from _mappings(one)

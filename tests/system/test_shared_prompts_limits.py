@@ -1,0 +1,241 @@
+"""Where prompts cannot be shared: the answers are lm-eval's all the same, and where they can be shared after all, they are."""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import CachingLM
+from lm_eval.models.huggingface import HFLM
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import tiny_architectures
+
+from harness_ext import PrunedHFLM
+from harness_ext.host.cache_rows import CannotRepeatError, select
+from harness_ext.host.positions import changes_beyond
+from harness_ext.host.shared_prompts import SharedPrompts
+
+
+def tokens(number: int, seed: int) -> list[int]:
+    return random.Random(f"{number} {seed}").choices(range(3, 120), k=number)
+
+
+def encoded(prompts, choices, seed=0):
+    """Requests by the numbers of tokens of prompts and choices."""
+    return [
+        ((str(prompt), f"{prompt} {place}"), tokens(prompt, seed), tokens(choice, seed + 1000 * place + prompt))
+        for prompt in prompts
+        for place, choice in enumerate(choices)
+    ]
+
+
+def both(model, *calls, batch_size=4, **arguments):
+    """The answers of both to each call, and whether prompts are shared in the end."""
+    given = {"tokenizer": tiny.tokenizer(), "batch_size": batch_size, "device": "cpu", "max_length": 128} | arguments
+    ours, theirs = (kind(pretrained=model, **given) for kind in (PrunedHFLM, HFLM))
+    for call in calls:
+        mine, expected = (lm._loglikelihood_tokens(call, disable_tqdm=True) for lm in (ours, theirs))
+        yield mine, expected, ours._shared_prompts.works
+
+
+def check(mine, expected):
+    torch.testing.assert_close(
+        torch.tensor([value for value, _ in mine]), torch.tensor([value for value, _ in expected]), atol=1e-4, rtol=0, equal_nan=True
+    )
+    assert [greedy for _, greedy in mine] == [greedy for _, greedy in expected]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("family", ["falcon_h1", "minimax", "zaya", "inkling_text", "deepseek_v4"])
+def test_a_hybrid_whose_layers_hold_more_than_keys_and_values_gets_lm_evals_answers(family, batch_size):
+    """The first prompts have one choice of several tokens, as many as there are rows in the cache. The later ones have others."""
+    first = encoded(range(100, 100 - batch_size, -1), [1, 3])
+    later = encoded(range(40, 40 - 2 * batch_size, -1), [2, 3, 1, 3])
+    for mine, expected, _ in both(tiny_architectures.build(family), first + later, batch_size=batch_size):
+        check(mine, expected)
+
+
+class WithState(DynamicLayer):
+    """A layer that inherits the selection of keys and values."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+
+
+class Held:
+    def __init__(self, value):
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    ("state", "whole"),
+    [
+        (lambda: torch.zeros(2, 3), False),
+        (lambda: {0: torch.zeros(2, 3)}, False),
+        (lambda: [None, (torch.zeros(2, 3),)], False),
+        (lambda: Held(torch.zeros(2, 3)), False),
+        (lambda: torch.tensor(5), True),
+        (lambda: {"window": 5, "dtype": torch.float32}, True),
+    ],
+)
+def test_rows_are_selected_only_where_all_states_are(state, whole):
+    cache = DynamicCache()
+    cache.layers = [WithState(state())]
+    keys = torch.arange(2.0)[:, None, None, None].expand(2, 1, 3, 4)
+    cache.layers[0].update(keys, -keys)
+    rows = torch.tensor([1, 0, 1])
+    if whole:
+        chosen = select(cache, rows)
+        assert torch.equal(chosen.layers[0].keys[:, 0, 0, 0], rows.float())
+        assert torch.equal(cache.layers[0].keys, keys)
+    else:
+        with pytest.raises(CannotRepeatError, match="WithState"):
+            select(cache, rows)
+
+
+def test_states_beside_the_layers_are_not_left_behind():
+    cache = DynamicCache()
+    cache.recurrent = [torch.zeros(2, 3)]
+    with pytest.raises(CannotRepeatError, match="DynamicCache"):
+        select(cache, torch.tensor([0]))
+
+
+LONGROPE = {"rope_type": "longrope", "original_max_position_embeddings": 32}
+
+
+@pytest.mark.parametrize("lengths", [[100, 31, 30, 20], [31, 30, 29], [100, 60, 30, 20, 31, 28]])
+def test_a_prompt_whose_choices_cross_the_length_at_which_positions_change_is_not_shared(lengths):
+    model = tiny_architectures.build("phi3/longrope")
+    for mine, expected, _ in both(model, encoded(lengths, [1, 2, 5, 6]), batch_size=1):
+        check(mine, expected)
+
+
+def test_prompts_below_the_length_at_which_positions_change_are_shared():
+    model = tiny_architectures.build("phi3/longrope")
+    assert changes_beyond(model.config) == 32
+    for mine, expected, works in both(model, encoded([20, 18, 12], [1, 2, 5, 6])):
+        check(mine, expected)
+        assert works
+    seen = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args or [kwargs["input_ids"]])[0].numel()), with_kwargs=True)
+    lm = PrunedHFLM(pretrained=model, tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    lm._loglikelihood_tokens(encoded([20], [2, 5, 6]), disable_tqdm=True)
+    seen.clear()
+    lm._loglikelihood_tokens(encoded([20], [2, 5, 6]), disable_tqdm=True)
+    assert sum(seen) == 20 + 3 * 5  # the prompt, and the choices without their last tokens, padded to the longest
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, None),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "max_position_embeddings": 64}, 64),
+    ],
+)
+def test_the_length_at_which_positions_change_is_read_from_the_configuration(changes, limit):
+    assert changes_beyond(tiny_architectures.build("llama", **changes).config) == limit
+
+
+def test_prompts_much_longer_than_those_compared_are_compared_again():
+    short, long = encoded([9, 10, 11, 12], [1, 2, 4, 5, 3]), encoded([120, 80, 50, 30, 20, 122, 60, 16], [1, 2, 4, 5, 3], seed=1)
+    for mine, expected, _ in both(tiny_architectures.build("moshi"), short, long):
+        check(mine, expected)
+
+
+@pytest.mark.parametrize("when", ["first", "later"])
+def test_answers_that_are_no_numbers_are_not_those_of_lm_eval(when, monkeypatch):
+    run, calls = SharedPrompts._run, []
+
+    def undefined(self, batch, requests, batch_size):
+        calls.append(batch)
+        answers = run(self, batch, requests, batch_size)
+        wrong = len(calls) == 1 if when == "first" else len(calls) == 2
+        return {place: (float("nan") if wrong else value, greedy) for place, (value, greedy) in answers.items()}
+
+    monkeypatch.setattr(SharedPrompts, "_run", undefined)
+    for mine, expected, works in both(tiny_architectures.build("llama"), encoded([20, 19, 18, 17], [2, 3, 1]), batch_size=2):
+        check(mine, expected)
+        assert not works
+
+
+def test_a_model_that_gives_no_numbers_is_told_as_lm_eval_tells_it():
+    model = tiny_architectures.build("llama")
+    model.lm_head.register_forward_hook(lambda _, __, logits: logits * float("nan"))
+    for mine, expected, works in both(model, encoded([20, 19], [2, 3, 1])):
+        check(mine, expected)
+        assert works
+
+
+def test_windows_of_documents_with_one_beginning_reach_the_cache_of_answers(tmp_path):
+    body = "a b c d e f g h i j k l m n o p "
+    asked = [
+        Instance(request_type="loglikelihood_rolling", doc={}, arguments=(body + end,), idx=index)
+        for index, end in enumerate(["1 2 3 4", "1 5 3 5", "1 2 6 5", "2 2 3 1"])
+    ]
+    found = [
+        CachingLM(
+            kind(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu", max_length=16), str(tmp_path / name)
+        ).loglikelihood_rolling(asked)
+        for name, kind in (("ours", PrunedHFLM), ("theirs", HFLM))
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_a_batch_size_that_lm_eval_finds_is_used_for_shared_prompts():
+    asked, seen = encoded([100] * 1 + list(range(99, 84, -1)), [3] * 16), {}
+    for name, arguments in {"auto": {"batch_size": "auto", "max_batch_size": 16}, "16": {"batch_size": 16}}.items():
+        model = tiny_architectures.build("llama")
+        lm = PrunedHFLM(pretrained=model, tokenizer=tiny.tokenizer(), device="cpu", max_length=128, **arguments)
+        count = []
+        model.register_forward_pre_hook(
+            lambda _, args, kwargs, count=count: count.append((args or [kwargs["input_ids"]])[0]), with_kwargs=True
+        )
+        answers = lm._loglikelihood_tokens(asked, disable_tqdm=True)
+        seen[name] = answers, sum(ids.numel() for ids in count if not (ids == 1).all())  # but for lm-eval's search
+    check(seen["auto"][0], seen["16"][0])
+    assert seen["auto"][1] == seen["16"][1]
+
+
+def test_several_processes_that_look_for_a_batch_size_do_not_share_and_say_so(caplog):
+    caplog.set_level(logging.INFO, logger="harness_ext")
+    lm = PrunedHFLM(
+        pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size="auto", max_batch_size=4, device="cpu"
+    )
+    lm._world_size = 2
+    asked = encoded([20, 19], [2, 3])
+    answers = lm._shared_prompts.answer(asked, lambda rest: [(0.5, False)] * len(rest), batch_size=None, disable_bar=True)
+    assert answers == [(0.5, False)] * 4
+    assert "batch_size" in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [{"mixed_precision_dtype": "bfloat16"}, {"softmax_dtype": "bfloat16"}])
+def test_low_precision_anywhere_is_held_to_its_own_rounding(arguments):
+    for mine, expected, works in both(tiny_architectures.build("llama"), encoded([40, 30, 20], [1, 2, 3]), **arguments):
+        assert works
+        for (value, _), (other, _) in zip(mine, expected, strict=True):
+            assert value == pytest.approx(other, abs=0.5)
+
+
+def test_an_adapter_of_a_model_with_learned_positions_shares_prompts():
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(tiny_architectures.build("gpt2"), peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"]))
+    for mine, expected, works in both(model.eval(), encoded([40, 30, 20], [1, 2, 3])):
+        check(mine, expected)
+        assert works
+
+
+def test_a_long_prompt_and_the_long_choice_of_a_short_one_do_not_pass_the_positions_together():
+    for mine, expected, works in both(tiny_architectures.build("gpt_neo"), encoded([126], [1, 2]) + encoded([20], [2, 25])):
+        check(mine, expected)
+        assert works
