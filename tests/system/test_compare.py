@@ -129,6 +129,7 @@ def test_seeds_are_paired_and_a_method_without_one_stands_beside_all(two: tuple[
     assert [row["seed"] for row in by_seed] == ["0", "1", "2"] * 2
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_p_values_of_a_comparison_are_corrected_for_their_number(two: tuple[Path, Path], tmp_path: Path) -> None:
     for seed in (1, 2):
         recall = report_folders.falling(200, 0.9, {0.3: 0.95, 0.6: 0.5, 0.8: 0.4}, seed=seed)
@@ -196,6 +197,7 @@ def test_a_report_has_every_pair_of_methods(two: tuple[Path, Path]) -> None:
     assert [sign * one.difference.value for pair in pairs for one in (*pair.tasks, *pair.abilities)] == pytest.approx(by_hand)
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_report_shows_the_methods_beside_each_other(two: tuple[Path, Path], tmp_path: Path) -> None:
     page = report([*two], tmp_path / "report", resamples=200).page
     found = report_folders.rows(page.parent, "methods")

@@ -17,6 +17,8 @@ from harness_ext.report.analysis import analyse
 from harness_ext.report.reading import read
 from harness_ext.statistics import Curve, by_difficulty, matched_disparity
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 ITEMS, GRID = 240, (0.0, 0.2, 0.4, 0.6, 0.8)
 CHANCE = {"lab_facts_closed": 1 / 16, "icl_linear": 0.5}
 MARGINS = {

@@ -13,6 +13,8 @@ from harness_ext.report import report
 from harness_ext.report.run import Report
 from harness_ext.report.words import headline
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 ITEMS = 200
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
 WRONG = falling(ITEMS, 0.9, {0.1: 1.0, 0.3: 0.8, 0.5: 0.6, 0.7: 0.4, 0.9: 0.2}, seed=1)
