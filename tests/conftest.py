@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
 from plugin_sources import InstallPlugin
+from torch.utils import collect_env
 
 from harness_ext.tasks.functions import FAMILIES, Function
 
@@ -53,6 +56,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def no_calibration_tokens_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with an empty cache of calibration tokens."""
     monkeypatch.setenv("HARNESS_EXT_CALIBRATION_CACHE", str(tmp_path_factory.getbasetemp() / f"calibration-{next(_numbers)}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_installed_is_read_once() -> Iterator[None]:
+    """The metadata of installed distributions are read and parsed whenever plugins are looked for, or a version."""
+    installed = {
+        str(distribution._path) for distribution in metadata.distributions() if isinstance(distribution, metadata.PathDistribution)
+    }
+    read = metadata.PathDistribution.read_text
+    read_once = functools.cache(lambda path, name: read(metadata.PathDistribution(Path(path)), name))
+
+    def read_text(distribution: metadata.PathDistribution, name: str) -> str | None:
+        path = str(distribution._path)
+        return read_once(path, name) if path in installed else read(distribution, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata.PathDistribution, "read_text", read_text)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_machine_is_described_once() -> Iterator[None]:
+    """lm-eval asks pip and the system after each of its runs, which takes most of a second in other processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_pretty_env_info", functools.cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture
