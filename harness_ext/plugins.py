@@ -172,16 +172,18 @@ class Plugins:
 def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
     """All entry points of the group ``harness_ext``: ours first, then in the order of the names of their distributions."""
     found = [(entry_point, entry_point.dist) for entry_point in entry_points(group=NAME)]
-    names = {dist: _name_and_version(dist)[0] for _, dist in found if dist is not None}
+    names: dict[Distribution, str] = {}
+    for _, dist in found:
+        if dist is not None and dist not in names:
+            names[dist] = _name_and_version(dist)[0]
     named = {(names[dist], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
     for key in sorted(named, key=lambda key: (key[0] != "lm-eval-pruned", key)):
         yield named[key]
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:
-    """Each access to ``metadata`` parses the whole file, README included."""
-    described = distribution.metadata
-    return described["Name"], described["Version"]
+    """Each of the two parses the whole ``METADATA``, README included."""
+    return distribution.metadata["Name"], distribution.version
 
 
 def how_to_install(distribution: str, absent: Sequence[str]) -> str:

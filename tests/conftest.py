@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,19 +61,19 @@ def no_calibration_tokens_of_other_tests(tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session", autouse=True)
 def what_is_installed_is_read_once() -> Iterator[None]:
-    """The metadata of installed distributions are read and parsed whenever plugins are looked for, or a version."""
-    installed = {
-        str(distribution._path) for distribution in metadata.distributions() if isinstance(distribution, metadata.PathDistribution)
-    }
-    read = metadata.PathDistribution.read_text
-    read_once = functools.cache(lambda path, name: read(metadata.PathDistribution(Path(path)), name))
-
-    def read_text(distribution: metadata.PathDistribution, name: str) -> str | None:
-        path = str(distribution._path)
-        return read_once(path, name) if path in installed else read(distribution, name)
-
+    """Python reads and parses the files of all distributions whenever plugins are looked for, which is whenever a model is pruned."""
+    found = [distribution for distribution in metadata.distributions() if isinstance(distribution, metadata.PathDistribution)]
+    installed = {str(distribution._path): distribution for distribution in found}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metadata.PathDistribution, "read_text", read_text)
+        for name in ("metadata", "entry_points"):
+            read = getattr(metadata.Distribution, name).fget
+            read_once = functools.cache(lambda path, read=read: read(installed[path]))
+
+            def of(distribution: metadata.PathDistribution, read: Any = read, read_once: Any = read_once) -> Any:
+                path = str(distribution._path)
+                return read_once(path) if path in installed else read(distribution)
+
+            patch.setattr(metadata.PathDistribution, name, property(of), raising=False)
         yield
 
 
