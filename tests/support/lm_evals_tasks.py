@@ -1,7 +1,8 @@
-"""lm-eval's own tasks, whose 14,000 files are read once by all processes of a test run."""
+"""What lm-eval does again and again, and a test run once: it reads the files of its tasks and of ours, and compiles templates."""
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 from collections.abc import Iterator
@@ -9,22 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from environment import ROOT
 from filelock import FileLock
 
+OURS = ROOT / "task_configs"
 UNRESOLVED = {"resolve_func": False, "recursive": True}  # as ``TaskManager`` reads all files
 
 
 @pytest.fixture(scope="session", autouse=True)
 def lm_evals_tasks_are_read_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A ``TaskManager`` with lm-eval's tasks takes eight seconds otherwise, in each process and each time."""
+    """A ``TaskManager`` with lm-eval's tasks takes eight seconds otherwise, in each process and each time; one with ours, a tenth."""
     from lm_eval.tasks import _index
 
     own, load = Path(str(_index.__file__)).parent, _index.load_yaml
     base = tmp_path_factory.getbasetemp()
     file = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lm_evals_tasks.pickle"
     contents: dict[Path, bytes] = {}
+    ours = functools.cache(lambda path: pickle.dumps(load(path, **UNRESOLVED)))
 
     def load_once(path: Path, **options: Any) -> Any:
+        if options == UNRESOLVED and Path(path).is_relative_to(OURS):
+            return pickle.loads(ours(path))
         if options != UNRESOLVED or not Path(path).is_relative_to(own):
             return load(path, **options)
         if not contents:
@@ -36,6 +42,16 @@ def lm_evals_tasks_are_read_once(tmp_path_factory: pytest.TempPathFactory) -> It
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_index, "load_yaml", load_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_are_compiled_once() -> Iterator[None]:
+    """lm-eval compiles each template of a task for each of its items."""
+    from lm_eval import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils.env, "from_string", functools.lru_cache(1000)(utils.env.from_string))
         yield
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm_evals_tasks import lm_evals_tasks_are_read_once  # noqa: F401 - a fixture
+from lm_evals_tasks import lm_evals_tasks_are_read_once, templates_are_compiled_once  # noqa: F401 - fixtures
 
 
 @pytest.fixture
