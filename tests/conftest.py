@@ -78,6 +78,14 @@ def what_is_installed_is_read_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_is_flushed() -> Iterator[None]:
+    """Each file is flushed to the disk when it is written, for a machine that loses its power. Tests need not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def the_machine_is_described_once() -> Iterator[None]:
     """lm-eval asks pip and the system after each of its runs, which takes most of a second in other processes."""
     with pytest.MonkeyPatch.context() as patch:
