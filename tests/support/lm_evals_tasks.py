@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,34 @@ def lm_evals_tasks_are_read_once(tmp_path_factory: pytest.TempPathFactory) -> It
     """A ``TaskManager`` with lm-eval's tasks takes eight seconds otherwise, in each process and each time; one with ours, a tenth."""
     from lm_eval.tasks import _index
 
-    own, load = Path(str(_index.__file__)).parent, _index.load_yaml
+    if hasattr(_index.load_yaml, "once"):  # the fixture of another folder of tests
+        yield
+        return
+    own, load, files = Path(str(_index.__file__)).parent, _index.load_yaml, _index.TaskIndex._iter_yaml_files
     base = tmp_path_factory.getbasetemp()
-    file = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lm_evals_tasks.pickle"
-    contents: dict[Path, bytes] = {}
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "lm_evals_tasks.pickle"
     ours = functools.cache(lambda path: pickle.dumps(load(path, **UNRESOLVED)))
 
-    def load_once(path: Path, **options: Any) -> Any:
-        if options == UNRESOLVED and Path(path).is_relative_to(OURS):
-            return pickle.loads(ours(path))
-        if options != UNRESOLVED or not Path(path).is_relative_to(own):
-            return load(path, **options)
-        if not contents:
-            with FileLock(file.with_suffix(".lock")):
-                if not file.exists():
-                    file.write_bytes(pickle.dumps(_read(own)))
-                contents.update(pickle.loads(file.read_bytes()))
-        return pickle.loads(contents[path]) if path in contents else load(path, **options)
+    @functools.cache
+    def contents() -> dict[str, bytes | None]:
+        with FileLock(kept.with_suffix(".lock")):
+            if not kept.exists():
+                kept.write_bytes(pickle.dumps(_read(files(own))))
+            return dict(pickle.loads(kept.read_bytes()))
 
+    paths = functools.cache(lambda: [Path(path) for path in contents()])
+
+    def load_once(path: Path, **options: Any) -> Any:
+        if options == UNRESOLVED and str(path).startswith(f"{OURS}{os.sep}"):
+            return pickle.loads(ours(path))
+        if options == UNRESOLVED and str(path).startswith(f"{own}{os.sep}") and (content := contents()[str(path)]):
+            return pickle.loads(content)
+        return load(path, **options)
+
+    load_once.once = True
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_index, "load_yaml", load_once)
+        patch.setattr(_index.TaskIndex, "_iter_yaml_files", staticmethod(lambda root: paths() if root == own else files(root)))
         yield
 
 
@@ -55,9 +63,9 @@ def templates_are_compiled_once() -> Iterator[None]:
         yield
 
 
-def _read(folder: Path) -> dict[Path, bytes]:
-    """Each file below a folder that can be read. A file that others include is parsed once."""
-    from lm_eval.tasks import _index, _yaml_loader
+def _read(files: Iterable[Path]) -> dict[str, bytes | None]:
+    """The contents of files, None for one that cannot be read. A file that others include is parsed once."""
+    from lm_eval.tasks import _yaml_loader
 
     load = _yaml_loader.load_yaml
     included: dict[str, bytes] = {}
@@ -68,12 +76,12 @@ def _read(folder: Path) -> dict[Path, bytes]:
             included[key] = pickle.dumps(load(path, **options))
         return pickle.loads(included[key])
 
-    contents = {}
+    contents: dict[str, bytes | None] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_yaml_loader, "load_yaml", load_included)
-        for path in _index.TaskIndex._iter_yaml_files(folder):
+        for path in files:
             try:
-                contents[path] = pickle.dumps(load(path, **UNRESOLVED))
+                contents[str(path)] = pickle.dumps(load(path, **UNRESOLVED))
             except Exception:  # lm-eval leaves it out, and says so in its log
-                continue
+                contents[str(path)] = None
     return contents
