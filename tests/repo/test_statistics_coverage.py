@@ -63,7 +63,7 @@ def test_equal_curves_show_no_disparity_beyond_the_level_of_the_test():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("points", "items"), [(4, 512), (7, 128), (12, 512)])
+@pytest.mark.parametrize(("points", "items"), [(4, 512), (7, 128), slow(12, 512)])
 def test_intervals_hold_the_truth_on_every_grid_and_are_not_much_wider_than_needed(shape, points, items):
     """Where it is hardest: the score at a measured sparsity is just at the threshold."""
     found = critical_coverage(shape, points, items, "at a sparsity", 60, first=90_000)
@@ -71,7 +71,7 @@ def test_intervals_hold_the_truth_on_every_grid_and_are_not_much_wider_than_need
     assert found.width <= 1.25 * found.normal
 
 
-@pytest.mark.parametrize("shapes", [("knee", "cliff"), ("sigmoid", "sigmoid")])
+@pytest.mark.parametrize("shapes", [("knee", "cliff"), slow(("sigmoid", "sigmoid"))])
 def test_differences_hold_the_truth_on_grids(shapes):
     equal, apart = (disparity_coverage(shapes, 6, 512, distance, 60, first=90_000) for distance in (0.0, 0.3))
     assert at_least(equal.held, 0.95, 60)
