@@ -118,11 +118,13 @@ class Plugins:
         self.task_folders: list[tuple[Path, Origin]] = []
         self.manager = pluggy.PluginManager(NAME)
         self.manager.add_hookspecs(hookspecs)
+        described: dict[Distribution, tuple[str, str]] = {}
         for entry_point, distribution in discover() if found is None else found:
-            self._load(entry_point, distribution)
+            if distribution not in described:
+                described[distribution] = _name_and_version(distribution)
+            self._load(entry_point, Origin(entry_point.name, entry_point.value, *described[distribution]))
 
-    def _load(self, entry_point: EntryPoint, distribution: Distribution) -> None:
-        origin = Origin(entry_point.name, entry_point.value, distribution.metadata["Name"], distribution.version)
+    def _load(self, entry_point: EntryPoint, origin: Origin) -> None:
         plugin_name = f"{origin.distribution}:{entry_point.name}"
         try:
             plugin = entry_point.load()
@@ -170,9 +172,18 @@ class Plugins:
 def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
     """All entry points of the group ``harness_ext``: ours first, then in the order of the names of their distributions."""
     found = [(entry_point, entry_point.dist) for entry_point in entry_points(group=NAME)]
-    named = {(dist.metadata["Name"], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
+    names: dict[Distribution, str] = {}
+    for _, dist in found:
+        if dist is not None and dist not in names:
+            names[dist] = _name_and_version(dist)[0]
+    named = {(names[dist], entry_point.name): (entry_point, dist) for entry_point, dist in found if dist is not None}
     for key in sorted(named, key=lambda key: (key[0] != "lm-eval-pruned", key)):
         yield named[key]
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    """Each of the two parses the whole ``METADATA``, README included."""
+    return distribution.metadata["Name"], distribution.version
 
 
 def how_to_install(distribution: str, absent: Sequence[str]) -> str:

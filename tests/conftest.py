@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import itertools
 import os
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Generator, Iterator
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from plugin_sources import InstallPlugin
+from torch.utils import collect_env
 
 from harness_ext.tasks.functions import FAMILIES, Function
 
@@ -20,6 +26,17 @@ _numbers = itertools.count()
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes with several threads each would wait for one another
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps the garbage collector away from what is imported: to visit it again and again takes a tenth of the time of all tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -40,6 +57,40 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def no_calibration_tokens_of_other_tests(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins with an empty cache of calibration tokens."""
     monkeypatch.setenv("HARNESS_EXT_CALIBRATION_CACHE", str(tmp_path_factory.getbasetemp() / f"calibration-{next(_numbers)}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_is_installed_is_read_once() -> Iterator[None]:
+    """Python reads and parses the files of all distributions whenever plugins are looked for, which is whenever a model is pruned."""
+    found = [distribution for distribution in metadata.distributions() if isinstance(distribution, metadata.PathDistribution)]
+    installed = {str(distribution._path): distribution for distribution in found}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("metadata", "entry_points"):
+            read = getattr(metadata.Distribution, name).fget
+            read_once = functools.cache(lambda path, read=read: read(installed[path]))
+
+            def of(distribution: metadata.PathDistribution, read: Any = read, read_once: Any = read_once) -> Any:
+                path = str(distribution._path)
+                return read_once(path) if path in installed else read(distribution)
+
+            patch.setattr(metadata.PathDistribution, name, property(of), raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_flushed() -> Iterator[None]:
+    """Each file is flushed to the disk when it is written, for a machine that loses its power. Tests need not wait for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_machine_is_described_once() -> Iterator[None]:
+    """lm-eval asks pip and the system after each of its runs, which takes most of a second in other processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_env, "get_pretty_env_info", functools.cache(collect_env.get_pretty_env_info))
+        yield
 
 
 @pytest.fixture

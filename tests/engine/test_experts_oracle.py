@@ -24,9 +24,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
-@pytest.mark.parametrize("sparsity", [0.5, "2:4"])
-@pytest.mark.parametrize("family", FAMILIES)
+CASES = [(family, sparsity, dtype) for family in FAMILIES for sparsity in (0.5, "2:4") for dtype in (torch.float32, torch.bfloat16)]
+QUICK = [(family, 0.5, torch.float32) for family in FAMILIES] + [("mixtral", "2:4", torch.float32), ("gpt_oss", "2:4", torch.float32)]
+
+
+@pytest.mark.parametrize(
+    ("family", "sparsity", "dtype"), [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES], ids=str
+)
 def test_masks_and_output_errors(family: str, sparsity: Any, dtype: torch.dtype) -> None:
     dense = tiny_architectures.build(family, dtype=dtype, **SMALL.get(family, {"num_hidden_layers": 2}))
     ids = tiny_architectures.token_ids(8, 48)

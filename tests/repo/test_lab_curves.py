@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import lab_curves
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
 def test_the_running_mean_is_that_of_the_last_values():
@@ -34,8 +33,10 @@ def test_curves_are_drawn_from_a_log_with_gaps(tmp_path):
     ]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     lab_curves.draw(tmp_path / "log.jsonl", tmp_path / "a.png")
-    command = [sys.executable, SCRIPTS / "lab_curves.py", tmp_path / "log.jsonl", tmp_path / "b.png", "--window", "3"]
-    subprocess.run(command, check=True, timeout=120)
+    app = typer.Typer()
+    app.command()(lab_curves.main)
+    done = CliRunner().invoke(app, [str(tmp_path / "log.jsonl"), str(tmp_path / "b.png"), "--window", "3"])
+    assert done.exit_code == 0, done.output
     first, second = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
     assert first[1:4] == second[1:4] == b"PNG"
     assert first != second

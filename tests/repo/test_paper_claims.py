@@ -290,9 +290,13 @@ class TestMeasure:
             early.rows(Cell(pruner="wanda", ratio=0.5), TASKS[0], [0, 9])
 
 
+@pytest.fixture(scope="module")
+def claims(early):
+    return paper_tests.all_claims(early)
+
+
 class TestPage:
-    def test_the_page_says_each_verdict_and_escapes_nothing(self, early):
-        claims = paper_tests.all_claims(early)
+    def test_the_page_says_each_verdict_and_escapes_nothing(self, early, claims):
         text = paper_claims.render(
             claims=claims, summary=paper_claims.summary(claims), critical=paper_claims.critical_rows(early), drops=(0.02, 0.05, 0.1),
             rows=paper_claims.score_rows(early), tasks=TASKS, equal=[], counts={"kv_4": 3}, facts={"trials": "1", "minutes": "2"}, seeds=3,
@@ -312,8 +316,7 @@ class TestPage:
         assert len(tables) > 60
         assert all(len(set(block)) == 1 and len(block) > 2 for block in blocks if block)
 
-    def test_both_tallies_count_every_claim(self, early):
-        claims = paper_tests.all_claims(early)
+    def test_both_tallies_count_every_claim(self, claims):
         rows = paper_claims.tallies(claims)
         assert [row["rules"] for row in rows] == 2 * ["rules of this page", "first rules"]
         measured = [claim for claim in claims if claim.outcome != NOT_MEASURED]

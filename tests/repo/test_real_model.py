@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from report_folders import change_results, ranked, with_dtype, write_trial
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -35,6 +37,14 @@ def scores(task: str, ratio: float) -> list[int]:
 def answers() -> dict[str, list[dict[str, object]]]:
     choices = {task: 2 if task == "icl_words" else CHOICES for task in DENSE}
     return {task: [{"id": f"{task[:3]}{item}", "filtered_resps": [0] * count} for item in range(ITEMS)] for task, count in choices.items()}
+
+
+def write_page(folder: Path, page: Path) -> None:
+    """The command ``real_model.py``, in this process."""
+    app = typer.Typer()
+    app.command()(real_model.main)
+    done = CliRunner().invoke(app, [str(folder), "--page", str(page)])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,7 @@ def test_p_values_are_corrected_for_all_rows(folder: Path) -> None:
 
 def test_the_page_finds_the_split_that_is_there(folder: Path) -> None:
     page = folder / "page.md"
-    subprocess.run([sys.executable, str(SCRIPTS / "real_model.py"), str(folder), "--page", str(page)], check=True)
+    write_page(folder, page)
     text = page.read_text(encoding="utf-8")
     for ability in ("reading", "override"):
         assert any(f"{ability} outlasts recall" in line for line in text.splitlines()), ability
@@ -134,7 +144,7 @@ def test_at_equal_bits_a_way_keeps_what_all_its_larger_models_keep(folder: Path,
 
 def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp_path: Path) -> None:
     (tmp_path / "pruning").symlink_to(folder / "pruning")
-    subprocess.run([sys.executable, str(SCRIPTS / "real_model.py"), str(tmp_path), "--page", str(tmp_path / "page.md")], check=True)
+    write_page(tmp_path, tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
     assert "| quantised, gptq |" in text.partition("## At equal bits")[2].partition("\n## ")[0]
     assert "| gptq, 2 bits |" in text.partition("## All scores")[2]

@@ -9,18 +9,23 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+import exposure
+import memory_load
 from train_family import runs_of
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-# Trains nothing and writes no page; the other steps are run.
+# Trains nothing, writes no page, and has the lists of facts from this process.
 PYTHON = """#!/bin/sh
 case "$*" in
   *train_family.py*) for name in $RUNS; do mkdir -p "$3/$name/model"; done ;;
   *" page "* | *"/real_model.py"*) ;;
-  *) exec "$REAL" "$@" ;;
+  *"/$SCRIPT.py facts "*) cp "$FACTS"/* "$3" ;;
+  - *) exec "$REAL" "$@" ;;
+  *) exit 1 ;;
 esac
 """
 HARNESS_EXT = """#!/bin/sh
@@ -35,15 +40,19 @@ def asked_of(script: str, words: list[str], folder: Path, **more: str) -> list[l
     for name, text in {"python": PYTHON, "harness-ext": HARNESS_EXT}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    own = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "REAL": sys.executable, "ASKED": str(asked)}
+    own = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "REAL": sys.executable, "ASKED": str(asked), "SCRIPT": "none"}
     subprocess.run(["bash", str(SCRIPTS / script), *words], env=os.environ | own | more, check=True, capture_output=True)
     return [json.loads(line) for line in asked.read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("script", "kind", "files"), [("memory_load", "loads", "facts-*.json"), ("exposure", "zipf", "*.json")])
-def test_each_sweep_has_its_grid_all_its_models_and_the_facts_that_they_were_told(script, kind, files, tmp_path):
-    runs, out = runs_of([kind], [], [0, 1, 2], 2000), tmp_path / "out"
-    sweeps = asked_of(f"{script}.sh", [str(out)], tmp_path, RUNS=" ".join(runs))
+@pytest.mark.parametrize(("module", "kind", "files"), [(memory_load, "loads", "facts-*.json"), (exposure, "zipf", "*.json")])
+def test_each_sweep_has_its_grid_all_its_models_and_the_facts_that_they_were_told(module, kind, files, tmp_path):
+    script, runs, out = module.__name__, runs_of([kind], [], [0, 1, 2], 2000), tmp_path / "out"
+    (tmp_path / "facts").mkdir()
+    written = CliRunner().invoke(module.app, ["facts", str(tmp_path / "facts")])
+    assert written.exit_code == 0, written.output
+    own = {"RUNS": " ".join(runs), "SCRIPT": script, "FACTS": str(tmp_path / "facts")}
+    sweeps = asked_of(f"{script}.sh", [str(out)], tmp_path, **own)
     told = {file.stem.removeprefix("facts-") for file in out.glob(files)}
     assert len(sweeps) == len(told) + 1
     seen = []

@@ -22,6 +22,11 @@ from harness_ext.statistics import Matching
 from harness_ext.statistics.weighting import Block
 
 
+def slow(*values):
+    """One more case of a test that has a quick one."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def held(simulation, first, simulations=500):
     missed = coverage(simulation, simulations, first)
     return {name: 1 - (below + above) / simulations for name, (below, above) in missed.items()}
@@ -32,20 +37,20 @@ def at_least(share, level, simulations):
     return stats.binomtest(round(share * simulations), simulations, level, alternative="less").pvalue > 0.01
 
 
-@pytest.mark.parametrize(("level", "most"), [(0.8, 0.87), (0.95, 0.985), (0.99, 1.0)])
+@pytest.mark.parametrize(("level", "most"), [slow(0.8, 0.87), (0.95, 0.985), slow(0.99, 1.0)])
 def test_the_retained_fraction_and_the_difference_are_covered_at_every_level(level, most):
     shares = held(pairs(Ability(), 5, level=level), 50_000)
     assert set(shares) == {"retained", "difference"}
     assert all(at_least(share, level, 500) and share <= most for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("level", [0.8, 0.95, 0.9917])
+@pytest.mark.parametrize("level", [slow(0.8), 0.95, slow(0.9917)])
 def test_means_over_three_calibration_seeds_are_covered_at_every_level(level):
     shares = held(pairs(Ability(seeds=3, seed_sd=0.01, rest=0.1), 5, seeds=True, level=level), 80_000)
     assert all(at_least(share, level, 500) for share in shares.values()), shares
 
 
-@pytest.mark.parametrize("rest", [0.05, 0.5])
+@pytest.mark.parametrize("rest", [0.05, slow(0.5)])
 def test_the_critical_sparsity_is_covered(rest):
     (share,) = held(crossings([Ability(rest=rest)], 0.05), 60_000, 200).values()
     assert at_least(share, 0.95, 200)
@@ -58,7 +63,7 @@ def test_equal_curves_show_no_disparity_beyond_the_level_of_the_test():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("points", "items"), [(4, 512), (7, 128), (12, 512)])
+@pytest.mark.parametrize(("points", "items"), [(4, 512), (7, 128), slow(12, 512)])
 def test_intervals_hold_the_truth_on_every_grid_and_are_not_much_wider_than_needed(shape, points, items):
     """Where it is hardest: the score at a measured sparsity is just at the threshold."""
     found = critical_coverage(shape, points, items, "at a sparsity", 60, first=90_000)
@@ -66,7 +71,7 @@ def test_intervals_hold_the_truth_on_every_grid_and_are_not_much_wider_than_need
     assert found.width <= 1.25 * found.normal
 
 
-@pytest.mark.parametrize("shapes", [("knee", "cliff"), ("sigmoid", "sigmoid")])
+@pytest.mark.parametrize("shapes", [("knee", "cliff"), slow(("sigmoid", "sigmoid"))])
 def test_differences_hold_the_truth_on_grids(shapes):
     equal, apart = (disparity_coverage(shapes, 6, 512, distance, 60, first=90_000) for distance in (0.0, 0.3))
     assert at_least(equal.held, 0.95, 60)
@@ -75,7 +80,7 @@ def test_differences_hold_the_truth_on_grids(shapes):
     assert apart.shown > 0.5  # nor is the test blind
 
 
-@pytest.mark.parametrize("between", [0.01, 0.02, 0.03, 0.05])
+@pytest.mark.parametrize("between", [0.01, slow(0.02), slow(0.03), 0.05])
 def test_models_with_equal_abilities_in_expectation_show_no_disparity(between):
     found = model_coverage(between, 3, 7, 40, first=90_000, items=256)
     assert at_least(1 - found.shown, 0.95, 40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from importlib import metadata
 
 import pytest
@@ -123,17 +124,48 @@ def test_no_command_is_answered_with_help():
     assert "perplexity" in result.output
 
 
-@pytest.mark.parametrize("words", [["plugins"], ["models"], ["--help"], ["pruners"]])
-def test_an_output_that_cannot_be_written_is_one_line(words):
-    with open("/dev/full", "w") as full:
-        result = subprocess.run(["harness-ext", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert result.returncode == 1
-    assert "No space left" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+PRINTING = ("plugins", "models", "--help", "pruners")
+PRINTED = """
+import gc, json, os, sys
+from harness_ext.commands.cli import app
+from harness_ext.plugins import Plugins
+
+Plugins()
+gc.freeze()  # so that the end of each child does not visit, and so copy, all that was imported
+outputs = {"full": os.open("/dev/full", os.O_WRONLY), "closed": os.pipe()[1]}  # the only reader of the pipe is closed by the loop below
+os.closerange(outputs["closed"] - 1, outputs["closed"])
+codes = []
+for number, (word, output) in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()  # a process that has imported all, and ends as any other does
+    if not child:
+        os.dup2(outputs[output], 1)
+        os.dup2(os.open(f"{number}.txt", os.O_WRONLY | os.O_CREAT), 2)
+        sys.argv = ["harness-ext", word]
+        sys.exit(app())
+    codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(codes))
+"""
 
 
-def test_a_reader_that_ends_early_is_no_mistake():
-    process = subprocess.Popen(["harness-ext", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    process.wait()
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Exit codes and error messages of commands, by the command and by what becomes of their output."""
+    folder, asked = tmp_path_factory.mktemp("printed"), [*((word, "full") for word in PRINTING), ("models", "closed")]
+    done = subprocess.run([sys.executable, "-c", PRINTED, json.dumps(asked)], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {
+        key: (code, (folder / f"{number}.txt").read_text())
+        for number, (key, code) in enumerate(zip(asked, json.loads(done.stdout), strict=True))
+    }
+
+
+@pytest.mark.parametrize("word", PRINTING)
+def test_an_output_that_cannot_be_written_is_one_line(printed, word):
+    code, said = printed[word, "full"]
+    assert code == 1
+    assert "No space left" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_reader_that_ends_early_is_no_mistake(printed):
+    assert printed["models", "closed"] == (1, "")

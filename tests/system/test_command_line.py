@@ -30,12 +30,15 @@ MAPPING = st.dictionaries(NAMES, VALUES, min_size=1, max_size=4)
 WORD = st.text(st.characters(codec="utf-8", exclude_characters="\0,"), min_size=1, max_size=12)
 
 
-def read_back(text: str, monkeypatch=None) -> dict:
+CLI = HarnessCLI()
+
+
+def read_back(text: str) -> dict:
     """What lm-eval makes of a line that was typed into a shell."""
     before = sys.argv
     sys.argv = shlex.split(text, comments=True)
     try:
-        return vars(HarnessCLI().parse_args())
+        return vars(CLI.parse_args())
     finally:
         sys.argv = before
 

@@ -181,6 +181,7 @@ def test_a_file_that_holds_no_rows_is_named_with_the_place(tmp_path, content, pa
         load(condition="closed", data="nq_open", hub_rows=str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "file", "count"), [("nq_open", "nq_open_dev.jsonl", 3610), ("webqs", "webquestions_test.json", 2032)])
 def test_all_published_rows_become_items(name, file, count):
     if not SHARED.is_dir():

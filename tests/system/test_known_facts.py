@@ -137,7 +137,7 @@ def test_the_command_writes_the_list_and_says_how_many(tmp_path, monkeypatch, ca
     [
         (["--task", "lre_closd"], ["'lre_closd'", "Did you mean 'lre_closed'?"]),
         (["--task", "lre_closed"], ["relations"]),
-        (["--task", "lab_facts_open"], ["--task lab_facts_open"]),
+        (["--task", "lab_facts_open", "--metadata", '{"facts_items": 4}'], ["--task lab_facts_open"]),
         (["--task", "kv_4", "--metadata", '{"lookup_items": 4}'], ["--task kv_4"]),
         (["--metadata", "{"], ["--metadata {", "JSON"]),
         (["--metadata", "[]"], ["--metadata []", "JSON object"]),

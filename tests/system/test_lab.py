@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -133,9 +134,15 @@ def test_facts_about_the_memorised_people_are_recalled_and_those_of_others_canno
     guesses = {}
     for crowd in ("memorised", "unseen"):
         facts = facts_of(people, crowd)[::37][:128]
-        asked = (tokenizer(fact.question, return_tensors="pt")["input_ids"] for fact in facts)
-        told = [tokenizer.decode(model.generate(ids, do_sample=False, max_new_tokens=2)[0, ids.shape[1] :]) for ids in asked]
-        guesses[crowd] = sum(words.strip() == fact.answers[0] for words, fact in zip(told, facts, strict=True)) / len(facts)
+        by_length = defaultdict(list)  # questions of one length need no padding
+        for fact in facts:
+            ids = tokenizer(fact.question)["input_ids"]
+            by_length[len(ids)].append((ids, fact.answers[0]))
+        right = 0
+        for length, asked in by_length.items():
+            told = model.generate(torch.tensor([ids for ids, _ in asked]), do_sample=False, max_new_tokens=2)[:, length:]
+            right += sum(words.strip() == answer for words, (_, answer) in zip(tokenizer.batch_decode(told), asked, strict=True))
+        guesses[crowd] = right / len(facts)
     assert guesses["memorised"] >= 0.97
     assert guesses["unseen"] <= 0.02  # chance is 1/4,096
 
@@ -148,7 +155,7 @@ def calibration():
     """A few sequences that the model wrote itself, made once for all pruners."""
     folder = folder_of(DEFAULT_MODEL)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    return Plugins().calibrations.get("self")[0](samples=16, length=128).input_ids(model, tokenizer)
+    return Plugins().calibrations.get("self")[0](samples=8, length=128).input_ids(model, tokenizer)
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.7])

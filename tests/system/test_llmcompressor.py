@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ import tiny
 import torch
 from harness_ext_llmcompressor import isolation
 from harness_ext_llmcompressor.pruner import LLMCompressor
+from typer.testing import CliRunner
 
 from harness_ext import BadOptionError, PluginError, find_blocks
+from harness_ext.commands.cli import app
 from harness_ext.engine.plan import make_plan
 from harness_ext.plugins import Plugins
 
@@ -43,20 +44,17 @@ def test_a_library_that_does_not_import_is_told_with_the_reason(monkeypatch: pyt
         LLMCompressor(modifier="wanda")
 
 
-def test_the_stock_command_says_it_before_it_loads_a_weight(tmp_path: Path) -> None:
-    """In a process that has no llm-compressor, whatever this one has."""
-    folder = tiny.checkpoint(tmp_path / "model")
-    code = (
-        "import sys; sys.modules['llmcompressor'] = None\n"
-        "from harness_ext_llmcompressor import isolation; isolation.version = lambda: ''\n"
-        "from harness_ext.commands.cli import app; app()\n"
-    )
-    arguments = ["prune", "--pretrained", folder, "--pruner", "llmcompressor", "-o", "pruner.modifier=wanda", "--sparsity", "0.5"]
-    command = [sys.executable, "-c", code, *arguments, "--out", str(tmp_path / "out")]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert ran.returncode == 1
-    assert "pip install 'lm-eval-pruned[llmcompressor]'" in " ".join(ran.stderr.split())
-    assert "Loading weights" not in ran.stderr
+@pytest.mark.usefixtures("_absent")
+def test_the_command_says_it_before_it_loads_a_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the model here, there are no weights."""
+    monkeypatch.setitem(sys.modules, "llmcompressor", None)
+    folder = Path(tiny.checkpoint(tmp_path / "model"))
+    (folder / "model.safetensors").unlink()
+    arguments = ["prune", "--pretrained", str(folder), "--pruner", "llmcompressor", "-o", "pruner.modifier=wanda", "--sparsity", "0.5"]
+    ran = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 1
+    (line,) = ran.stderr.splitlines()
+    assert "pip install 'lm-eval-pruned[llmcompressor]'" in line
     assert not (tmp_path / "out").exists()
 
 

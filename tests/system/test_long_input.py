@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from transformers import PreTrainedModel
 from typer.testing import CliRunner
 
 from harness_ext import HarnessExtError, PrunedHFLM, prune
@@ -57,28 +58,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    """A model that nothing here prunes."""
+    return tiny.model()
+
+
 @long_kinds
 @pytest.mark.parametrize("name", PLAN)
-def test_from_python(kind: str, name: str) -> None:
+def test_from_python(kind: str, name: str, model: PreTrainedModel) -> None:
     for value in (KINDS[kind], [KINDS[kind]], {KINDS[kind]: KINDS[kind]}, (3, KINDS[kind])):
         arguments: dict[str, Any] = {"pruner": "wanda", "sparsity": 0.5, "calibration": tiny.token_ids()} | {name: value}
-        raised(lambda arguments=arguments: prune(tiny.model(), **arguments))
+        raised(lambda arguments=arguments: prune(model, **arguments))
 
 
 @long_kinds
-def test_a_folder_to_resume_from(kind: str, tmp_path: Path) -> None:
+def test_a_folder_to_resume_from(kind: str, tmp_path: Path, model: PreTrainedModel) -> None:
     for value in (str(tmp_path / KINDS[kind]), [KINDS[kind]], {KINDS[kind]: KINDS[kind]}, (3, KINDS[kind])):
         arguments: dict[str, Any] = {"resume": value}
-        raised(lambda arguments=arguments: prune(tiny.model(), pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(), **arguments))
+        raised(lambda arguments=arguments: prune(model, pruner="wanda", sparsity=0.5, calibration=tiny.token_ids(), **arguments))
 
 
 @long_kinds
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options_from_python(kind: str, name: str) -> None:
+def test_options_from_python(kind: str, name: str, model: PreTrainedModel) -> None:
     owner, _, option = name.partition(".")
     calibration = "file" if name == "calibration.path" else "self"
     options = {f"{owner}_options": {option.replace("qzx", KINDS[kind]): KINDS[kind]}}
-    raised(lambda: prune(tiny.model(), pruner="sparsegpt", sparsity=0.5, calibration=calibration, **options))
+    raised(lambda: prune(model, pruner="sparsegpt", sparsity=0.5, calibration=calibration, **options))
 
 
 @long_kinds

@@ -82,6 +82,7 @@ def test_the_same_results_give_the_same_files(made: Path, tmp_path: Path) -> Non
         assert (again / name).read_bytes() == (made / name).read_bytes()
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_plain_results_of_lm_eval_give_the_numbers_of_a_sweep(tmp_path: Path) -> None:
     sweep(tmp_path / "sweep")
     for number, sparsity in enumerate(RECALL):
@@ -95,6 +96,7 @@ def test_plain_results_of_lm_eval_give_the_numbers_of_a_sweep(tmp_path: Path) ->
         assert found[0] == found[1]
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_calibration_seeds_are_one_curve(tmp_path: Path) -> None:
     write_trial(tmp_path, {"lab_facts_closed": RECALL[0.0]})
     for seed in (0, 1, 2):
@@ -108,6 +110,7 @@ def test_calibration_seeds_are_one_curve(tmp_path: Path) -> None:
     assert float(curve[2]["corrected_score"]) == pytest.approx(np.mean(by_seed))
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_command_takes_abilities_and_says_errors_in_one_line(tmp_path: Path) -> None:
     run, out = sweep(tmp_path / "run"), tmp_path / "out"
     ran = CliRunner().invoke(

@@ -14,6 +14,8 @@ from harness_ext.report.abilities import KEY, MIXED, UNCLASSIFIED, TaskClass, cl
 from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.reading import read
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def trials(folder: Path, tasks: dict[str, dict], **options: object) -> list:
     """A dense model and one pruned one, with tasks of the given metadata."""

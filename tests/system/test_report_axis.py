@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from harness_ext.commands.cli import app
 from harness_ext.report import ReportError, report
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 SMALL = {"lab_facts_closed": RECALL[0.6], "icl_linear": CONTEXT[0.6]}
 
 

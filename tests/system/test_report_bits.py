@@ -12,6 +12,8 @@ from test_report_axis import places
 from harness_ext.report import report
 from harness_ext.report.compare import compare_results
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 BITS_OF_MODEL = {2: 40_000, 4: 60_000, 8: 100_000}
 
 

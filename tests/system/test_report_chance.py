@@ -17,6 +17,8 @@ from harness_ext.report.answers import chance_of
 from harness_ext.report.reading import read
 from harness_ext.report.trials import merge, share_chances
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 TASK, ITEMS = "lre_closed", 200
 GENERATOR = np.random.default_rng(0)
 CHOICES = GENERATOR.integers(2, 17, ITEMS).tolist()

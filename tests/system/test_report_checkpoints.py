@@ -20,6 +20,8 @@ from harness_ext.report.compare import compare_results
 from harness_ext.report.reading import read
 from harness_ext.sweep.records import load
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 WAYS = {
     "pruned": ("--pruner", "magnitude", "--sparsity", "0.5"),
     "quantised": ("--pruner", "rtn", "--bits", "4"),

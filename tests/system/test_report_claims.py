@@ -19,6 +19,8 @@ from harness_ext.report.reading import read
 from harness_ext.report.words import headline
 from harness_ext.statistics import Curve, disparity, disparity_over_models, holm
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 MODELS = ("one", "two", "three")
 KEPT = {0.3: 0.97, 0.6: 0.5, 0.8: 0.1}
 

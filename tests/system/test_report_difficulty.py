@@ -15,7 +15,10 @@ from harness_ext.report import report
 from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import analyse
 from harness_ext.report.reading import read
+from harness_ext.report.run import Report
 from harness_ext.statistics import Curve, by_difficulty, matched_disparity
+
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 ITEMS, GRID = 240, (0.0, 0.2, 0.4, 0.6, 0.8)
 CHANCE = {"lab_facts_closed": 1 / 16, "icl_linear": 0.5}
@@ -51,9 +54,14 @@ def curves() -> tuple[list[Curve], list[Curve], dict[str, list[float]]]:
     return [made["lab_facts_closed"]], [made["icl_linear"]], MARGINS
 
 
+@pytest.fixture(scope="module")
+def of_sweep(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return report([write(tmp_path_factory.mktemp("sweep"))])
+
+
 @pytest.mark.parametrize("plain", [False, True])
-def test_the_disparity_at_equal_margin_is_that_of_the_statistics(tmp_path: Path, plain: bool) -> None:
-    done = report([write(tmp_path, plain=plain)])
+def test_the_disparity_at_equal_margin_is_that_of_the_statistics(tmp_path: Path, of_sweep: Report, plain: bool) -> None:
+    done = report([write(tmp_path, plain=True)]) if plain else of_sweep
     table = {float(row["drop"]): row for row in rows(done.page.parent, "matched")}
     assert set(table) == {0.02, 0.05, 0.1, 0.5}
     recall, other, margins = curves()
@@ -72,8 +80,8 @@ def test_the_disparity_at_equal_margin_is_that_of_the_statistics(tmp_path: Path,
         assert [table[drop][f"raw_{name}"] for name in ("low", "high", "finding")] == [row[name] for name in ("low", "high", "finding")]
 
 
-def test_the_page_says_it_beside_the_headline_among_the_comparisons_and_in_a_table(tmp_path: Path) -> None:
-    done = report([write(tmp_path)])
+def test_the_page_says_it_beside_the_headline_among_the_comparisons_and_in_a_table(of_sweep: Report) -> None:
+    done = of_sweep
     page = html.unescape(done.page.read_text(encoding="utf-8"))
     sentence = done.analysis.difficulty.sentence("magnitude", 0.05)
     assert sentence is not None
@@ -89,8 +97,8 @@ def test_the_page_says_it_beside_the_headline_among_the_comparisons_and_in_a_tab
     assert "At equal dense margin" in limits
 
 
-def test_the_figure_has_a_line_for_each_ability_and_a_row_for_each_bin(tmp_path: Path) -> None:
-    done = report([write(tmp_path)])
+def test_the_figure_has_a_line_for_each_ability_and_a_row_for_each_bin(of_sweep: Report) -> None:
+    done = of_sweep
     for ending in ("svg", "png"):
         assert (done.page.parent / f"difficulty.{ending}").is_file()
     found = rows(done.page.parent, "difficulty")

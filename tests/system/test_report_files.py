@@ -15,6 +15,8 @@ from harness_ext.report import ReportError, report
 from harness_ext.report.reading import read
 from harness_ext.report.trials import LoadedTrial
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 DATES = [f"2026-01-0{day}T00-00-00.123456" for day in (1, 2, 3)]
 
 

@@ -14,6 +14,8 @@ from report_folders import RECALL, rows, sweep, write_plain, write_trial
 from harness_ext.atomic import WriteError
 from harness_ext.report import ReportError, report
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 
 def test_without_a_dense_trial_the_report_says_what_is_missing(tmp_path: Path) -> None:
     write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3")

@@ -15,6 +15,8 @@ from scipy import stats
 from harness_ext.report import report
 from harness_ext.report.answers import answers
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 TASK, ITEMS = "icl_linear", 240
 
 

@@ -10,8 +10,13 @@ import pytest
 from report_folders import CONTEXT, RECALL, falling, write_plain, write_trial
 
 from harness_ext.report import report
+from harness_ext.report.abilities import classify
+from harness_ext.report.analysis import analyse
+from harness_ext.report.reading import read
 from harness_ext.report.run import Report
 from harness_ext.report.words import headline
+
+pytestmark = pytest.mark.usefixtures("quick_figures")
 
 ITEMS = 200
 GRID = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -64,8 +69,8 @@ def test_a_sweep_stopped_half_way_says_what_its_complete_seeds_say(tmp_path: Pat
     ],
 )
 def test_the_seeds_that_keep_the_most_trials_are_used(tmp_path: Path, seeds: dict, used: int, grid: tuple) -> None:
-    done = made(write(tmp_path, seeds))
-    for curve in done.analysis.curves.values():
+    trials, _ = read([write(tmp_path, seeds)])
+    for curve in analyse(trials, classify(trials), resamples=200).curves.values():
         assert curve.seeds == used
         assert curve.sparsities == (0.0, *grid)
 

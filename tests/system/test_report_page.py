@@ -104,6 +104,7 @@ def test_the_headline_comes_first_and_what_is_missing_last(made: Path) -> None:
     assert "<details open" not in text
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_the_headline_says_where_the_abilities_are_lost_in_the_table_of_critical_sparsities(tmp_path: Path) -> None:
     folder = report([sweep(tmp_path / "run")], resamples=200).page.parent
     text, _ = read_page(folder)
@@ -116,6 +117,7 @@ def test_the_headline_says_where_the_abilities_are_lost_in_the_table_of_critical
     assert "<title>What tiny loses when it is pruned</title>" in text
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_report_without_a_curve_has_a_headline_that_leads_to_what_is_missing(tmp_path: Path) -> None:
     write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3")
     text, _ = read_page(report([tmp_path], resamples=200).page.parent)
@@ -164,6 +166,7 @@ def test_the_texts_of_points_are_the_values_of_the_tables(made: Path) -> None:
         assert wanted in points(made, "task-icl_linear")
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_tasks_of_no_ability_stand_by_themselves(tmp_path: Path) -> None:
     for sparsity in (0.0, 0.3, 0.6):
         tasks = {"lab_facts_closed": RECALL, "icl_linear": CONTEXT, "own_task": CONTEXT}
@@ -203,6 +206,7 @@ def test_every_column_of_a_table_has_a_header(made: Path) -> None:
         assert {len(re.findall(r"<t[hd]\b", row)) for row in re.findall(r"<tr>(.*?)</tr>", body, flags=re.DOTALL)} == {len(columns)}
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_page_of_its_own_name_links_the_files_in_the_folder_of_that_name(tmp_path: Path) -> None:
     done = report([sweep(tmp_path / "run")], tmp_path / "my report.html", resamples=200)
     assert done.page == tmp_path / "my report.html"

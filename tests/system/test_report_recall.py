@@ -12,6 +12,8 @@ from test_report_axis import places
 
 from harness_ext.report import report
 
+pytestmark = pytest.mark.usefixtures("quick_figures")
+
 TASK = "lre_recall"
 SCORES = {  # by sparsity: exact recall falls first, then recall@5, and recognition stays
     "0": {"exact_match": 0.8, "recall_at_1": 0.7, "recall_at_5": 0.9, "recall_at_10": 0.95, "median_rank": 1.0, "recovered": 0.0},

@@ -21,6 +21,7 @@ LAYERS = [f"model.layers.{block}.{name}" for block in range(32) for name in ("q"
 METHODS, SPARSITIES = 12, ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9")
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_twelve_series_of_224_layers_are_a_page_below_three_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = report_folders.pruning
 

@@ -107,7 +107,7 @@ def test_each_method_is_measured_where_it_decides(tmp_path: Path) -> None:
     assert added["magnitude"] != added["random"]
 
 
-@pytest.mark.parametrize("width", [0.3, 0.1, 0.02])
+@pytest.mark.parametrize("width", [0.3, 0.1, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_what_it_does_at_most_is_said_and_kept(tmp_path: Path, width: float) -> None:
     sweep = prepared(width)
     limit = most(sweep.sweep, sweep.trials, width)

@@ -126,6 +126,7 @@ def test_our_own_definitions_have_no_findings(tmp_path):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 1000
 
 
+@pytest.mark.slow
 def test_the_static_part_builds_nothing():
     done = run("--task-configs", BROKEN, "--task-static", "--collect-only")
     assert "same-twice" not in done.stdout
