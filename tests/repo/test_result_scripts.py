@@ -24,7 +24,7 @@ case "$*" in
   *train_family.py*) for name in $RUNS; do mkdir -p "$3/$name/model"; done ;;
   *" page "* | *"/real_model.py"*) ;;
   *"/$SCRIPT.py facts "*) cp "$FACTS"/* "$3" ;;
-  - *) exec "$REAL" "$@" ;;
+  "- "*) exec "$REAL" "$@" ;;
   *) exit 1 ;;
 esac
 """
