@@ -59,7 +59,7 @@ def models() -> None:
     """List the short model names that pretrained= accepts, and their folders."""
     from harness_ext.plugins import Plugins
 
-    plugins = Plugins()
+    plugins = Plugins(hooks=["register_models"])
     typer.echo("model\tfolder\tplugin\tnote")
     for name, (path, origin) in plugins.models.items.items():
         missing = "" if path.is_dir() else f"not here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"
