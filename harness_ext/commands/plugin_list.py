@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness_ext.commands.garbage import kept_garbage
 from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
     from harness_ext.plugins import Plugins
 
-    found = Plugins()
+    with kept_garbage():
+        found = Plugins()
     absent = {kind: getattr(found, kind).not_installed() for kind in KINDS}
     rows = [
         {
