@@ -5,8 +5,9 @@
     [project.entry-points.harness_ext]
     my-plugin = "my_package.my_module"
 
-Hooks are called once per run, when the first name is looked up. A hook may call ``register`` any number of times. If a name is already
-taken, ``register`` raises an error that names the owner.
+Hooks are called when the first name is looked up. Only the needed ones are called: a list of models or of tasks asks for no pruners.
+A module that imports its pruners within the hook, as the built-in plugins do, costs such a list no import of torch. A hook may call
+``register`` any number of times. If a name is already taken, ``register`` raises an error that names the owner.
 """
 
 from __future__ import annotations

@@ -5,28 +5,30 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, requires
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pluggy
 
 from harness_ext import hookspecs
 from harness_ext.errors import HarnessExtError, PluginError, UnknownNameError, did_you_mean, one_line, shown, with_type
 from harness_ext.hookspecs import NAME
-from harness_ext.method.allocation import Allocation
-from harness_ext.method.calibration import Calibration
-from harness_ext.method.listing import missing
 from harness_ext.method.options import Configurable
-from harness_ext.method.pruner import BASES, PruningMethod
 from harness_ext.method.source_code import check_requires
 
+if TYPE_CHECKING:
+    from harness_ext.method.allocation import Allocation
+    from harness_ext.method.calibration import Calibration
+    from harness_ext.method.pruner import PruningMethod
+
 T = TypeVar("T")
-C = TypeVar("C", PruningMethod, Calibration, Allocation)
+C = TypeVar("C", "PruningMethod", "Calibration", "Allocation")
+HOOKS = ("register_pruners", "register_calibrations", "register_allocations", "register_models", "register_tasks")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Registry(Generic[T]):
 
     def not_installed(self) -> dict[str, str]:
         """The methods that need a library which is not installed, and what to do about it."""
+        from harness_ext.method.listing import missing
+
         found = {}
         for name, (item, origin) in self.items.items():
             if isinstance(item, type) and issubclass(item, Configurable) and (absent := missing(item)):
@@ -105,9 +109,11 @@ class Plugins:
 
     Args:
         found: pairs of an entry point and its distribution. By default all of the group ``harness_ext``.
+        hooks: the hooks to call, by default all. For models and tasks alone, no built-in plugin imports torch.
     """
 
-    def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None) -> None:
+    def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None, hooks: Collection[str] = HOOKS) -> None:
+        self._hooks = hooks
         self.broken: list[Broken] = []
         self.origins: dict[str, Origin] = {}
         self.pruners: Registry[type[PruningMethod]] = Registry("pruner", broken=self.broken)
@@ -136,17 +142,34 @@ class Plugins:
         self.origins[plugin_name] = origin
         others = [other for other in self.manager.get_plugins() if other is not plugin]
         registrations: dict[str, Callable[..., None]] = {
-            "register_pruners": lambda pruner: self.pruners.add(*_named(pruner, PruningMethod), origin),
-            "register_calibrations": lambda calibration: self.calibrations.add(*_named(calibration, Calibration), origin),
-            "register_allocations": lambda allocation: self.allocations.add(*_named(allocation, Allocation), origin),
+            "register_pruners": partial(self._add_pruner, origin),
+            "register_calibrations": partial(self._add_calibration, origin),
+            "register_allocations": partial(self._add_allocation, origin),
             "register_models": partial(self._add_model, origin),
             "register_tasks": lambda path: self.task_folders.append((_folder(path), origin)),
         }
-        for hook, register in registrations.items():
+        for hook in self._hooks:
             try:
-                self.manager.subset_hook_caller(hook, others)(register=register)
+                self.manager.subset_hook_caller(hook, others)(register=registrations[hook])
             except (Exception, SystemExit) as error:
                 self.broken.append(Broken(origin, _explain(error)))
+
+    # The base classes are imported here, because they bring torch: lists of models and of tasks need none.
+
+    def _add_pruner(self, origin: Origin, pruner: Any) -> None:
+        from harness_ext.method.pruner import PruningMethod
+
+        self.pruners.add(*_named(pruner, PruningMethod), origin)
+
+    def _add_calibration(self, origin: Origin, calibration: Any) -> None:
+        from harness_ext.method.calibration import Calibration
+
+        self.calibrations.add(*_named(calibration, Calibration), origin)
+
+    def _add_allocation(self, origin: Origin, allocation: Any) -> None:
+        from harness_ext.method.allocation import Allocation
+
+        self.allocations.add(*_named(allocation, Allocation), origin)
 
     def _add_model(self, origin: Origin, name: str, path: Path, how_to_get: str = "") -> None:
         self.models.add(name, Path(path), origin)
@@ -214,6 +237,8 @@ def _named(item: Any, base: type[C]) -> tuple[str, type[C]]:
 
 def base_names(base: type[Any]) -> str:
     """The public classes that a plugin may derive from where ``base`` is wanted, for errors."""
+    from harness_ext.method.pruner import BASES, PruningMethod
+
     return BASES if base is PruningMethod else f"harness_ext.{base.__name__}"
 
 

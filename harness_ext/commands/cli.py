@@ -14,6 +14,7 @@ from harness_ext.commands import options as shared
 from harness_ext.commands import perplexity as perplexity_command
 from harness_ext.commands.errors import errors_in_one_line, listed
 from harness_ext.commands.examples import add_examples
+from harness_ext.commands.garbage import kept_garbage
 from harness_ext.commands.group import Commands
 from harness_ext.commands.options import File, Text, Texts, Whole
 
@@ -229,6 +230,7 @@ def sweep(
 ) -> None:
     """Prune and evaluate a model at every point of a grid. Each trial gives the same scores as its own lm_eval run."""
     import os
+    from contextlib import nullcontext
 
     os.environ.setdefault("TQDM_DISABLE", "1")  # tqdm reads it when it is imported; lm-eval's bars would overwrite ours
     from harness_ext.extras import require_extra
@@ -237,7 +239,7 @@ def sweep(
     fields = {name: value for name, value in ctx.params.items() if name not in of_the_run and value not in (None, [], (), False)}
     share = {"cpus": cpus_per_trial, "gpus": gpus_per_trial}
     try:
-        with errors_in_one_line():
+        with errors_in_one_line(), kept_garbage() if dry_run else nullcontext():
             require_extra("sweep", "harness-ext sweep")
             from harness_ext.commands import sweep as sweep_command
 

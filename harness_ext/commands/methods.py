@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness_ext.commands.garbage import kept_garbage
 from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
@@ -17,26 +18,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def pruners(json: Json = False) -> None:
     """List the pruning methods: what each does, its options with defaults, its paper, and whether it is installed."""
-    from harness_ext.plugins import Plugins
-
-    _print("Pruners", Plugins().pruners, json)
+    _print("Pruners", "pruners", json)
 
 
 def allocations(json: Json = False) -> None:
     """List the ways to spread the sparsity over the linear layers, with options, papers, and whether they are installed."""
-    from harness_ext.plugins import Plugins
-
-    _print("Allocations", Plugins().allocations, json)
+    _print("Allocations", "allocations", json)
 
 
 def calibrations(json: Json = False) -> None:
     """List the sources of calibration text, with options and whether they are installed."""
+    _print("Calibration sources", "calibrations", json)
+
+
+def _print(title: str, kind: str, json: bool) -> None:
     from harness_ext.plugins import Plugins
 
-    _print("Calibration sources", Plugins().calibrations, json)
-
-
-def _print(title: str, registry: Registry[Any], json: bool) -> None:
+    with kept_garbage():
+        registry: Registry[Any] = getattr(Plugins(), kind)
     from harness_ext.method.listing import describe
 
     absent = registry.not_installed()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from harness_ext.commands.garbage import kept_garbage
 from harness_ext.commands.printing import console, folded_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def plugins(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
     """List all plugins with their versions and what they register, and the plugins that failed to load, with the reason."""
     from harness_ext.plugins import Plugins
 
-    found = Plugins()
+    with kept_garbage():
+        found = Plugins()
     absent = {kind: getattr(found, kind).not_installed() for kind in KINDS}
     rows = [
         {
@@ -59,7 +61,7 @@ def models() -> None:
     """List the short model names that pretrained= accepts, and their folders."""
     from harness_ext.plugins import Plugins
 
-    plugins = Plugins()
+    plugins = Plugins(hooks=["register_models"])
     typer.echo("model\tfolder\tplugin\tnote")
     for name, (path, origin) in plugins.models.items.items():
         missing = "" if path.is_dir() else f"not here yet: {plugins.how_to_get.get(name) or 'the plugin names no command that brings it'}"

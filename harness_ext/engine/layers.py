@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from harness_ext.engine.experts import Expert, Place, in_groups
 from harness_ext.engine.kinds import kind_of
-from harness_ext.engine.linear import is_linear, outputs
+from harness_ext.engine.linear import is_linear, is_transposed, outputs
 from harness_ext.engine.routers import Routers
 from harness_ext.engine.selection import check_selection, parse_modules, selects
 from harness_ext.errors import UnsupportedModelError
@@ -70,7 +69,7 @@ class LinearLayer:
         """A view of what belongs to this layer, as [out_features, in_features], of a tensor that is shaped as the parameter: a gradient."""
         if self.place is not None:
             return self.place.view(tensor)
-        return tensor.T if isinstance(self.module, Conv1D) else tensor
+        return tensor.T if is_transposed(self.module) else tensor
 
     def write(self, weight: torch.Tensor) -> None:
         """Copies a new [out_features, in_features] weight into the parameter, in the parameter's own dtype."""

@@ -7,12 +7,18 @@ from functools import cache
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.pytorch_utils import Conv1D
 
 
 def is_linear(module: nn.Module) -> bool:
     """Whether a module computes ``x W^T + b``, or ``x W + b`` (GPT-2's ``Conv1D``), and nothing else."""
-    return isinstance(module, Conv1D) or (isinstance(module, nn.Linear) and _is_plain(type(module)))  # type: ignore[arg-type]
+    return is_transposed(module) or (isinstance(module, nn.Linear) and _is_plain(type(module)))  # type: ignore[arg-type]
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's ``Conv1D``, whose weight is [in_features, out_features]."""
+    from transformers.pytorch_utils import Conv1D  # here: the list of pruners needs no transformers
+
+    return isinstance(module, Conv1D)
 
 
 @cache
@@ -34,11 +40,11 @@ def _is_plain(kind: type[nn.Linear]) -> bool:
 
 def outputs(module: nn.Module) -> int:
     """How many features a linear layer writes."""
-    size: int = module.weight.shape[1 if isinstance(module, Conv1D) else 0]  # type: ignore[index, assignment]
+    size: int = module.weight.shape[1 if is_transposed(module) else 0]  # type: ignore[index, assignment]
     return size
 
 
 def inputs(module: nn.Module) -> int:
     """How many features a linear layer reads."""
-    size: int = module.weight.shape[0 if isinstance(module, Conv1D) else 1]  # type: ignore[index, assignment]
+    size: int = module.weight.shape[0 if is_transposed(module) else 1]  # type: ignore[index, assignment]
     return size

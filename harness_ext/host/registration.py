@@ -109,7 +109,7 @@ def task_folders() -> list[str | Path]:
     """The task folders of all plugins that can be loaded."""
     from harness_ext.plugins import Plugins
 
-    return [folder for folder, _ in Plugins().task_folders]
+    return [folder for folder, _ in Plugins(hooks=["register_tasks"]).task_folders]
 
 
 def check_metadata(metadata: dict[str, Any]) -> None:

@@ -40,7 +40,8 @@ def measure(sweep: Sweep, config: Any, parameters: int, length: int) -> Speed:
     speeds = []
     for count in measured:
         model = _arbitrary(config, count, sweep, device)
-        speeds.append(Speed(_seconds_a_token(model, batch, length, device), _seconds(model, (GENERATED_TOGETHER, 1), device)))
+        step = min(_seconds(model, (GENERATED_TOGETHER, 1), device) for _ in range(2))
+        speeds.append(Speed(_seconds_a_token(model, batch, length, device), step))
     first, last = speeds[0], speeds[-1]
     more = blocks - measured[0]
     return Speed(first.token + max(0.0, last.token - first.token) * more, first.step + max(0.0, last.step - first.step) * more)
@@ -67,6 +68,8 @@ def _seconds_a_token(model: Any, batch: int, length: int, device: torch.device) 
     shape = (1, min(16, length))
     while True:
         seconds = _seconds(model, shape, device)
+        if seconds > LONG or shape == (batch, length):
+            seconds = min(seconds, _seconds(model, shape, device))
         sequences, tokens = shape
         if seconds > LONG or shape == (batch, length):
             return seconds / (sequences * tokens)
@@ -74,19 +77,15 @@ def _seconds_a_token(model: Any, batch: int, length: int, device: torch.device) 
 
 
 def _seconds(model: Any, shape: tuple[int, int], device: torch.device) -> float:
-    """The shorter of the times of two forward passes: the first of a shape is slower.
+    """The time of a forward pass. The first of a shape is slower than the others.
 
     On a CPU that other processes use as well, waiting for it does not count: a short pass that was interrupted tells nothing of a long one.
     """
     ids = torch.zeros(shape, dtype=torch.int64, device=device)
-    times = []
     with torch.no_grad():
-        for _ in range(2):
-            began, computed = time.perf_counter(), time.process_time()
-            model(ids)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-            if device.type == "cpu":
-                times.append(time.process_time() - computed)  # of all threads together
-    return min(times)
+        began, computed = time.perf_counter(), time.process_time()
+        model(ids)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        passed = time.perf_counter() - began
+    return min(passed, time.process_time() - computed) if device.type == "cpu" else passed  # the CPU time is of all threads together

@@ -1,8 +1,15 @@
 """The built-in allocations. They import only public names of ``harness_ext``, like any plugin."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from harness_ext import Allocation, hookimpl
+from typing import TYPE_CHECKING
+
+from harness_ext import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness_ext import Allocation
 
 
 @hookimpl

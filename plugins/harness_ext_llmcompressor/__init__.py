@@ -1,9 +1,16 @@
 """The one-shot pruning of llm-compressor, an optional library: ``pip install 'lm-eval-pruned[llmcompressor]'``. Nothing of it is imported
 until it is used."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from harness_ext import PruningMethod, hookimpl
+from typing import TYPE_CHECKING
+
+from harness_ext import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness_ext import PruningMethod
 
 
 @hookimpl

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from harness_ext import BadOptionError, DecoderBlock, LinearLayer, UnsupportedModelError, shown
 
@@ -135,6 +134,8 @@ def _allowed(model: PreTrainedModel, changes: Mapping[str, Any]) -> bool:
 
 def keep(layer: nn.Module, *, outputs: torch.Tensor | None = None, inputs: torch.Tensor | None = None) -> None:
     """Cuts a linear layer, or GPT-2's ``Conv1D``, down to some of its outputs or inputs (int64 indices)."""
+    from transformers.pytorch_utils import Conv1D  # here: the list of pruners needs no transformers
+
     transposed = isinstance(layer, Conv1D)
     if outputs is not None:
         _select(layer, "weight", outputs, 1 if transposed else 0)

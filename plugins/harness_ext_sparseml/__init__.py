@@ -1,8 +1,15 @@
 """Pruners of SparseML 1.8, an optional library: ``pip install 'lm-eval-pruned[sparseml]'``. Nothing of it is imported until one is used."""
 
-from collections.abc import Callable
+from __future__ import annotations
 
-from harness_ext import PruningMethod, hookimpl
+from typing import TYPE_CHECKING
+
+from harness_ext import hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from harness_ext import PruningMethod
 
 
 @hookimpl

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from harness_ext import BadOptionError, ModelPruner, Sparsity, UnsupportedModelError, find_blocks
 from harness_ext_sparseml.isolation import SparseMLMethod, sparseml
@@ -48,6 +47,8 @@ class SparseMLOBS(SparseMLMethod, ModelPruner):
     def prune_model(
         self, model: PreTrainedModel, sparsity: Sparsity, calibration: torch.Tensor | None, modules: str = "all"
     ) -> Mapping[str, Any]:
+        from transformers.pytorch_utils import Conv1D  # here: the list of pruners needs no transformers
+
         if sparsity.pattern:
             raise BadOptionError(f"sparsity={sparsity}: SparseML's OBS knows no patterns: want a ratio such as {sparsity.ratio:g}")
         if calibration is None:
