@@ -3,63 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness_ext.atomic import writing
-from harness_ext.errors import BadOptionError, did_you_mean, shortened
+from harness_ext.errors import shortened
 from harness_ext.report.abilities import classify
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
 from harness_ext.report.reading import Filters, read
+from harness_ext.report.sides import Side, check_dense, settings_of
 from harness_ext.report.tables import csv_text
 from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, argument_notes, merge, of_limit, share_chances
 from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.sweep.scores import METRICS
-
-SETTING = re.compile(r"(?P<path>.*?):(?P<settings>[A-Za-z_][\w.]*=.*)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
-
-    Args:
-        typed: the argument, ``FOLDER`` or ``FOLDER:NAME=VALUE,NAME=VALUE``.
-        path: path of the results.
-        wanted: values of settings by name.
-    """
-
-    typed: str
-    path: Path
-    wanted: Mapping[str, str]
-
-    @classmethod
-    def of(cls, typed: str) -> Side:
-        """Parses the argument. An argument that is an existing path has no settings.
-
-        Raises:
-            BadOptionError: the argument is empty, its path is impossible, a setting is given twice, or ``=`` is missing.
-        """
-        if not typed:
-            raise BadOptionError("'': want a folder of results, or one setting in it, such as runs/first:pruner=wanda")
-        try:
-            match = None if Path(typed).exists() else SETTING.fullmatch(typed)
-        except OSError as error:
-            raise BadOptionError(f"{shortened(typed)}: {error.strerror}") from error
-        if not match:
-            return cls(typed, Path(typed), {})
-        wanted: dict[str, str] = {}
-        for setting in match["settings"].split(","):
-            name, equals, value = setting.partition("=")
-            if not equals or not name or not value:
-                raise BadOptionError(f"{shortened(typed)}: {shortened(setting)!r}: want NAME=VALUE, such as pruner=wanda")
-            if name in wanted:
-                raise BadOptionError(f"{shortened(typed)}: {shortened(name)} is given twice")
-            wanted[name] = value
-        return cls(typed, Path(match["path"]), wanted)
 
 
 @dataclass(frozen=True)
@@ -124,9 +83,10 @@ def compare_results(
             loaded[side.path] = of_limit(trials, limit) if limit is not None else trials, gaps
     share_chances([trial for trials, _ in loaded.values() for trial in trials])
     loaded = {path: (merge(trials), gaps) for path, (trials, gaps) in loaded.items()}
-    chosen = [_chosen(side, loaded[side.path][0]) for side in both]
+    chosen = [side.chosen(loaded[side.path][0]) for side in both]
     if {trial.source for trial in chosen[0]} == {trial.source for trial in chosen[1]}:
-        raise ReportError(f"{shortened(first)} and {shortened(second)}: the same results twice; {_advice(both[0].path)}")
+        raise ReportError(f"{shortened(first)} and {shortened(second)}: the same results twice; {_advice(both[0])}")
+    check_dense(both, chosen, [loaded[side.path][1] for side in both])
     names = _names(both, chosen)
     classes = classify([trial for side in chosen for trial in side], recall, in_context)
     first_by, second_by = map(by_sparsity, chosen)
@@ -158,40 +118,6 @@ def write(compared: Compared, json_file: Path | None, csv_file: Path | None) -> 
             csv_file.write_text(text, encoding="utf-8", newline="")
 
 
-def _chosen(side: Side, trials: Sequence[LoadedTrial]) -> list[LoadedTrial]:
-    """The trials that have the wanted settings. Dense trials count only if there are no others.
-
-    Raises:
-        BadOptionError: no trial has the setting.
-        ReportError: the trials have several settings.
-    """
-    chosen = list(trials)
-    for name, value in side.wanted.items():
-        descriptions = [_described(trial) for trial in trials]
-        known = sorted({other for description in descriptions for other in description})
-        if name not in known:
-            raise BadOptionError(
-                f"{shortened(side.typed)}: no setting {shortened(name)!r}.{did_you_mean(name, known)} Settings: {', '.join(known)}"
-            )
-        values = sorted({description[name] for description in descriptions if name in description})
-        chosen = [trial for trial in chosen if _equal(_described(trial).get(name), value)]
-        if not chosen:
-            raise BadOptionError(
-                f"{shortened(side.typed)}: no result with {shortened(name)}={shortened(value)}"
-                f"{' and the settings before it' if value in values else ''}; the results have {name} {', '.join(values)}"
-            )
-    chosen = [trial for trial in chosen if not trial.is_dense] or chosen
-    settings = {(trial.dense_digest, *sorted(trial.settings.items())): trial for trial in chosen}
-    if len(settings) > 1:
-        differing = _differing(list(settings.values()))
-        examples = "; ".join(_written(trial, differing) for trial in list(settings.values())[:4])
-        raise ReportError(
-            f"{shortened(side.typed)}: {len(settings)} settings, want one; name it, as in {shortened(side.path)}:"
-            f"{_written(next(iter(settings.values())), differing)} (there are {examples}{' and more' if len(settings) > 4 else ''})"
-        )
-    return chosen
-
-
 def _matched(names: tuple[str, str], first: dict[str, By], second: dict[str, By]) -> list[tuple[By, By]]:
     """The trials to compare at each common sparsity. If there is none, a side with a single sparsity is compared with all of the other."""
     if both := [(first[sparsity], second[sparsity]) for sparsity in first if sparsity in second]:
@@ -202,37 +128,13 @@ def _matched(names: tuple[str, str], first: dict[str, By], second: dict[str, By]
     raise ReportError(f"no sparsity in common: {names[0]} has {lists[0]}, and {names[1]} has {lists[1]}")
 
 
-def _described(trial: LoadedTrial) -> dict[str, str]:
-    """All settings of a trial that an argument may name."""
-    seed = {} if trial.seed is None else {"seed": str(trial.seed)}
-    settings = ({} if trial.is_dense else SWITCHES) | {name: value.strip('"') for name, value in trial.settings.items()}
-    return {"pretrained": trial.pretrained, "sparsity": trial.sparsity} | settings | seed
-
-
-def _equal(value: str | None, wanted: str) -> bool:
-    """Whether a value equals the typed one, as text or as a number."""
-    if value is None:
-        return False
-    try:
-        return value == wanted or float(value) == float(wanted)
-    except ValueError:
-        return value.lower() == wanted.lower()
-
-
 def _differing(trials: Sequence[LoadedTrial]) -> list[str]:
     """Names of the settings that differ among trials, without the sparsity and the seed."""
-    descriptions = [_described(trial) for trial in trials]
+    descriptions = [settings_of(trial) for trial in trials]
     names = dict.fromkeys(name for description in descriptions for name in description if name not in ("sparsity", "seed"))
     differing = [name for name in names if len({description.get(name) for description in descriptions}) > 1]
     everywhere = [name for name in differing if all(name in description for description in descriptions)]
     return [name for name in everywhere if "." not in name] or everywhere or differing
-
-
-def _written(trial: LoadedTrial, names: Sequence[str]) -> str:
-    described = _described(trial)
-    if trial.is_dense:
-        return "sparsity=0"
-    return ",".join(f"{name}={described[name]}" for name in names if name in described) or "the same settings"
 
 
 def _names(sides: Sequence[Side], chosen: Sequence[Sequence[LoadedTrial]]) -> tuple[str, str]:
@@ -241,7 +143,7 @@ def _names(sides: Sequence[Side], chosen: Sequence[Sequence[LoadedTrial]]) -> tu
     if any(side[0].is_dense for side in chosen):
         names = ["dense" if side[0].is_dense else side[0].settings.get("pruner", "pruned") for side in chosen]
     else:
-        descriptions = [_described(side[0]) for side in chosen]
+        descriptions = [settings_of(side[0]) for side in chosen]
         names = [", ".join(_in_words(name, values[name]) for name in differing if name in values) for values in descriptions]
     if names[0] == names[1] or not all(names):
         names = [shortened(side.typed) for side in sides]
@@ -252,5 +154,6 @@ def _in_words(name: str, value: str) -> str:
     return f"{value} bits" if name == "bits" else f"{name}={value}" if "." in name or name in SWITCHES else value
 
 
-def _advice(path: Path) -> str:
-    return f"want two folders, or two settings of one, as in {shortened(path)}:pruner=wanda {shortened(path)}:pruner=sparsegpt"
+def _advice(side: Side) -> str:
+    examples = [shlex.quote(f"{side.path}:pruner={pruner}") for pruner in ("wanda", "sparsegpt")]
+    return f"want two folders, or two settings of one, as in {' '.join(examples)}"

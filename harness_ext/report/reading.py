@@ -76,12 +76,12 @@ def _checked(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filte
 
 
 def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
-    from harness_ext.sweep.records import scan
+    from harness_ext.sweep.records import KEY, scan
 
     records, damaged = scan(folder)
     for corrupt, reason in damaged.items():
         gaps.append(f"{corrupt}: the record is corrupt and left out: {reason}")
-    for failed in sorted((folder / "failed").glob("*.json")):
+    for failed in [file for file in sorted((folder / "failed").glob("*.json")) if KEY.fullmatch(file.stem)]:
         failure = json_object(failed)
         gaps.append(f"{failed}: the trial {failure.get('trial')} failed and has no results: {failure.get('error')}")
     trials, record_gaps = read_records(records, metrics, filters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import traceback
 from collections.abc import Mapping
@@ -18,11 +19,12 @@ from harness_ext.errors import BadOptionError, shortened
 from harness_ext.sweep.evaluation import Results, Samples
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
-from harness_ext.sweep.records import TRIALS, move_aside, scan
+from harness_ext.sweep.records import KEY, TRIALS, move_aside, scan
 from harness_ext.sweep.table import table
 from harness_ext.sweep.trial import FAILED, write, write_failure
 
 TABLE = "results.csv"
+UNFINISHED = re.compile(rf"\.({re.escape(TABLE)}|{KEY.pattern}(\.json)?)\.[0-9a-f]{{8}}\.part(\.lock)?")
 log = logging.getLogger(__name__)
 
 
@@ -96,6 +98,6 @@ class Folder:
     def _tidy(self) -> None:
         """Deletes the unfinished files of sweeps that were killed. The lock tells that no other sweep is running."""
         for folder in (self.out, self.out / TRIALS, self.out / FAILED):
-            for part in [*folder.glob(".*.part"), *folder.glob(".*.part.lock")]:
+            for part in [path for path in folder.glob(".*") if UNFINISHED.fullmatch(path.name)]:
                 with writing(part):
                     shutil.rmtree(part) if part.is_dir() else part.unlink()

@@ -20,6 +20,7 @@ from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, 
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders, warn_of_unread
 from harness_ext.sweep.dense import RandomState, random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.task_names import each_task_once
 from harness_ext.tasks.corpora import Corpus
 
 MOST_WORDS = 50_000  # lm-eval draws 16 for each time that it reads a name
@@ -40,6 +41,7 @@ class Catalogue:
 
     Raises:
         UnknownNameError: no such task.
+        BadOptionError: two of the groups have a task in common.
         HarnessExtError: an option that no task takes, or a wrong value.
     """
 
@@ -58,7 +60,10 @@ class Catalogue:
         self._metadata_of_model: dict[str, Any] = {"pretrained": "", **self._arguments, **self._metadata}
         are_names = not any(re.search(r"[*?\[]", name) for name in names)
         self.manager: Any = (self._small_manager() if are_names else None) or self._full_manager()
-        self.names = self._matched()
+        matched = self._matched()
+        self.names = each_task_once(self.manager, matched, f"--tasks {','.join(self._asked)}")
+        self.as_asked = self.names == matched
+        """Whether lm-eval's command line takes what was asked for as it is."""
         warn_of_unread(self.manager, self.names, self._metadata)
 
     def load(self, pretrained: str, metadata: Mapping[str, Any] | None = None) -> list[Any]:

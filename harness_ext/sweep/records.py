@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness_ext.weights.checkpoint_record import CHECKPOINT, in_words, made
 log = logging.getLogger(__name__)
 
 TRIALS = "trials"
+KEY = re.compile("[0-9a-f]{16}")  # the name of a record
 
 
 class CorruptError(Exception):
@@ -186,11 +188,11 @@ def read(folder: Path) -> TrialRecord:
 
 
 def scan(out: Path) -> tuple[list[TrialRecord], dict[Path, str]]:
-    """The records in a sweep's folder in canonical order, and the corrupt ones with the reason."""
+    """The records in a sweep's folder in canonical order, and the corrupt ones with the reason. Other files and folders are ignored."""
     records, corrupt = [], {}
     folders = sorted((out / TRIALS).iterdir()) if (out / TRIALS).is_dir() else []
     for folder in folders:
-        if not folder.name.startswith("."):
+        if KEY.fullmatch(folder.name):
             try:
                 records.append(read(folder))
             except CorruptError as error:

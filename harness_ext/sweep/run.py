@@ -91,6 +91,8 @@ class Checked:
         self.windows = check_text(plugins, sweep, self.text, self.trials) if self.text else {}
         """How many windows of the text each model reads, and how many tokens are in a window."""
         self.catalogue = Catalogue(sweep.tasks, sweep.metadata, sweep.include_path, sweep.of_model())
+        if not self.catalogue.as_asked:  # so that the commands in the records are those that lm-eval can run
+            self.sweep = sweep.model_copy(update={"tasks": tuple(self.catalogue.names)})
         self._identities = {name: identity_of(plugins, name, sweep.revision) for name in sweep.pretrained}
 
     def settings(self, trial: TrialSpec, digests: Mapping[str, str]) -> dict[str, Any]:
@@ -122,6 +124,7 @@ class Prepared(Checked):
 
     def __init__(self, sweep: Sweep) -> None:
         super().__init__(sweep)
+        sweep = self.sweep
         self.items: dict[str, Items] = {}
         for name in sweep.pretrained:
             first = next(iter(self.items.values()), None)

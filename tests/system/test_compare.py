@@ -277,7 +277,7 @@ BAD = {
     "other sparsities": (["first", "grid"], ["no sparsity in common", "0.3, 0.6, 0.8", "0.31, 0.61"]),
     "other seeds": (["seeds", "reseeded"], ["no calibration seed in common", "1, 2", "5, 6"]),
     "a dense setting that is not there": (["first:sparsity=0", "second"], ["sparsity=0", "0.3, 0.6, 0.8"]),
-    "a dense model with other tasks": (["dense", "second:sparsity=0.3"], ["no task in common", "dense", "kv_4"]),
+    "a dense model with other tasks": (["dense:sparsity=0", "second:sparsity=0.3"], ["no task in common", "dense", "kv_4"]),
     "an unknown recall task": (["first", "second", "--recall", "lab_facts_clsd"], ["--recall", "Did you mean 'lab_facts_closed'?"]),
     "a task of both abilities": (["first", "second", "--recall", "icl_*", "--in-context", "icl_*"], ["'icl_linear'", "both"]),
     "an unknown metric": (["first", "second", "--metric", "bleu"], ["bleu"]),

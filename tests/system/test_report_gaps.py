@@ -100,7 +100,7 @@ def test_records_that_are_damaged_and_trials_that_failed_are_stated(tmp_path: Pa
     folder = write_trial(tmp_path, {"lab_facts_closed": RECALL[0.6]}, "0.7")
     (folder / "results.json").write_text("{}")
     (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "0.json").write_text(json.dumps({"trial": "tiny magnitude 0.9", "error": "MemoryError: no memory"}))
+    (tmp_path / "failed" / f"{0:016x}.json").write_text(json.dumps({"trial": "tiny magnitude 0.9", "error": "MemoryError: no memory"}))
     done = report([tmp_path], resamples=200)
     assert any(str(folder) in gap and "corrupt and left out: results.json does not have its checksum" in gap for gap in done.gaps)
     assert any("tiny magnitude 0.9 failed and has no results: MemoryError: no memory" in gap for gap in done.gaps)

@@ -12,6 +12,7 @@ from refusals import raises_line
 from sweeps import files, prepare, sweep
 
 from harness_ext import BadOptionError
+from harness_ext.report.reading import read
 from harness_ext.sweep import load
 from harness_ext.sweep import run as running
 from harness_ext.sweep.records import scan
@@ -125,6 +126,30 @@ class TestRecords:
         assert "moved to .corrupt-" in caplog.text
         assert (copy / "trials" / f".corrupt-{record.key}-1").is_dir()
         assert {name: content for name, content in files(copy).items() if ".corrupt" not in str(name)} == before
+
+    def test_what_is_not_named_like_a_record_is_left_alone(self, copy, caplog):
+        key = load(copy)[1].key
+        mine = [
+            copy / "trials" / name for name in ("notes.txt", "mine", f"{key}.bak", f"{key}0", key.upper(), ".notes.part", ".mine.part.lock")
+        ]
+        mine += [copy / ".upload.tar.part", copy / "failed" / ".mine.json.0123abcd.part", copy / "failed" / "notes.json"]
+        unfinished = [
+            copy / "trials" / f".{key}.0123abcd.part",
+            copy / ".results.csv.0123abcd.part",
+            copy / "failed" / f".{key}.json.0123abcd.part",
+        ]
+        (copy / "failed").mkdir(exist_ok=True)
+        for path in [*mine, *unfinished]:
+            path.write_text("{}")
+        with caplog.at_level(logging.WARNING):
+            summary = sweep(copy)
+        assert (summary.before, summary.done, summary.failed) == (2, 0, [])
+        assert "corrupt" not in caplog.text
+        assert [path.name for path in mine if not path.is_file()] == []
+        assert [path.name for path in unfinished if path.exists()] == []
+        assert scan(copy)[1] == {}
+        trials, gaps = read([copy])
+        assert (len(trials), gaps) == (2, [])
 
     def test_one_that_was_renamed_is_not_taken_for_another(self, copy):
         record = load(copy)[1]
