@@ -176,8 +176,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     ) -> list[tuple[float, bool]]:
         """As in lm-eval, but the choices of a prompt share its forward pass."""
 
-        def stock(rest: list[Request]) -> list[tuple[float, bool]]:
-            answers: list[tuple[float, bool]] = super(PrunedHFLM, self)._loglikelihood_tokens(rest, disable_tqdm, override_bs)
+        def stock(rest: list[Request], size: int | None = None) -> list[tuple[float, bool]]:
+            answers: list[tuple[float, bool]] = super(PrunedHFLM, self)._loglikelihood_tokens(rest, disable_tqdm, override_bs or size)
             return answers
 
         if self._shared_prompts is None:

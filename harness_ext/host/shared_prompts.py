@@ -30,8 +30,8 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 """The texts of prompt and continuation, the token ids of the prompt, and those of the continuation."""
 Answer = tuple[float, bool]
 """The log-likelihood of the continuation in nats, and whether greedy decoding would write it."""
-Stock = Callable[[list[Request]], list[Answer]]
-"""lm-eval's own ``_loglikelihood_tokens``."""
+Stock = Callable[[list[Request], int | None], list[Answer]]
+"""lm-eval's own ``_loglikelihood_tokens``, with a batch size for a model that has none."""
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -90,13 +90,13 @@ class SharedPrompts:
             batch_size: number of sequences in a forward pass. None if lm-eval has to find it.
         """
         groups = self._groups(requests) if self.works else []
-        size = batch_size or (self._found_batch_size(requests) if groups else 0)
+        size = batch_size or (self._found_batch_size(requests) if groups else None)
         answers: dict[int, Answer] = {}
         batches = list(_batches(groups, requests, size, self.lm.max_length)) if size else []
         shown = batches and not disable_bar and self.lm.rank == 0
         with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
             for batch in batches:
-                batch_answers = self._try(batch, requests, stock, size)
+                batch_answers = self._try(batch, requests, stock, size or 1)
                 if batch_answers is None:
                     break
                 answers |= batch_answers
@@ -105,14 +105,14 @@ class SharedPrompts:
                         self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
                 advance()
         rest = [place for place in range(len(requests)) if place not in answers]
-        answers |= dict(zip(rest, stock([requests[place] for place in rest]), strict=True)) if rest else {}
+        answers |= dict(zip(rest, stock([requests[place] for place in rest], size), strict=True)) if rest else {}
         return [answers[place] for place in range(len(requests))]
 
-    def _found_batch_size(self, requests: Sequence[Request]) -> int:
-        """The batch size that lm-eval finds for the longest request; 0 with several processes, which would wait for each other."""
+    def _found_batch_size(self, requests: Sequence[Request]) -> int | None:
+        """The batch size that lm-eval finds for the longest request; None with several processes, which would wait for each other."""
         if self.lm.world_size > 1:
             log.info("prompts are not shared: several processes look for a batch size together; give --batch_size a number")
-            return 0
+            return None
         return int(self.lm._detect_batch_size([max(requests, key=lambda one: len(one[1]) + len(one[2]))]))
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
@@ -150,20 +150,20 @@ class SharedPrompts:
             undefined = any(math.isnan(answers[place][0]) for place in group.places)
             if any(kind.like(checked) for checked in self._checked) and not undefined:
                 continue
-            if not self._equal(answers, group.places, requests, stock):
+            if not self._equal(answers, group.places, requests, stock, batch_size):
                 return None
             self._checked.append(kind)
         return answers
 
-    def _equal(self, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock) -> bool:
+    def _equal(self, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock, batch_size: int) -> bool:
         """Whether answers are those of lm-eval, but for rounding. If not, lm-eval answers all further requests."""
-        own = stock([requests[place] for place in places])
+        own = stock([requests[place] for place in places], batch_size)
         beyond = {
             place: expected
             for place, (expected, _) in zip(places, own, strict=True)
             if not _near(answers[place][0], expected, self._tolerance(expected))
         }
-        rounding = self._rounding([requests[place] for place in places], own, stock) if beyond else 0.0
+        rounding = self._rounding([requests[place] for place in places], own, stock, batch_size) if beyond else 0.0
         for place, expected in beyond.items():
             if not _near(answers[place][0], expected, self._tolerance(expected) + rounding):
                 self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
@@ -177,14 +177,14 @@ class SharedPrompts:
         """The dtypes of the weights, of matrix products and of log-probabilities."""
         return {self.lm.model.dtype, self.lm.mixed_precision_dtype or self.lm.model.dtype, self.lm.softmax_dtype or self.lm.model.dtype}
 
-    def _rounding(self, requests: list[Request], own: list[Answer], stock: Stock) -> float:
+    def _rounding(self, requests: list[Request], own: list[Answer], stock: Stock, batch_size: int) -> float:
         """How far lm-eval's answers are from those to each request alone, in nats, at most; 0 in float32 and float64.
 
         In half precision, the size of a batch changes log-likelihoods. Pruned models round more: their logits are less certain.
         """
         if self._dtypes() <= set(TOLERANCE):
             return 0.0
-        return max(abs(stock([request])[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True))
+        return max(abs(stock([request], batch_size)[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True))
 
     def _give_up(self, reason: str) -> None:
         self.works = False

@@ -193,7 +193,7 @@ def test_windows_of_documents_with_one_beginning_reach_the_cache_of_answers(tmp_
 
 
 def test_a_batch_size_that_lm_eval_finds_is_used_for_shared_prompts():
-    asked, seen = encoded([100] * 1 + list(range(99, 84, -1)), [3] * 16), {}
+    asked, seen = encoded(range(100, 84, -1), [3] * 16), {}
     for name, arguments in {"auto": {"batch_size": "auto", "max_batch_size": 16}, "16": {"batch_size": 16}}.items():
         model = tiny_architectures.build("llama")
         lm = PrunedHFLM(pretrained=model, tokenizer=tiny.tokenizer(), device="cpu", max_length=128, **arguments)
@@ -202,9 +202,23 @@ def test_a_batch_size_that_lm_eval_finds_is_used_for_shared_prompts():
             lambda _, args, kwargs, count=count: count.append((args or [kwargs["input_ids"]])[0]), with_kwargs=True
         )
         answers = lm._loglikelihood_tokens(asked, disable_tqdm=True)
-        seen[name] = answers, sum(ids.numel() for ids in count if not (ids == 1).all())  # but for lm-eval's search
+        searched = [(ids == 1).all() for ids in count]  # lm-eval's search
+        seen[name] = answers, sum(ids.numel() for ids, search in zip(count, searched, strict=True) if not search), sum(searched)
     check(seen["auto"][0], seen["16"][0])
     assert seen["auto"][1] == seen["16"][1]
+    assert (seen["auto"][2], seen["16"][2]) == (5, 0)  # forward passes of one search
+
+
+def test_what_is_not_shared_needs_no_other_search_for_a_batch_size(monkeypatch):
+    lm = PrunedHFLM(
+        pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size="auto", max_batch_size=4, device="cpu"
+    )
+    found, search = [], lm._detect_batch_size
+    monkeypatch.setattr(lm, "_detect_batch_size", lambda *asked, **named: found.append(asked) or search(*asked, **named))
+    alone = encoded([30, 29, 28], [2])
+    lm._loglikelihood_tokens(encoded([20, 19], [2, 3]) + alone, disable_tqdm=True)
+    assert len(found) == 1
+    assert max(len(prompt) + len(choice) for _, prompt, choice in found[0][0]) == 32
 
 
 def test_several_processes_that_look_for_a_batch_size_do_not_share_and_say_so(caplog):
@@ -214,7 +228,7 @@ def test_several_processes_that_look_for_a_batch_size_do_not_share_and_say_so(ca
     )
     lm._world_size = 2
     asked = encoded([20, 19], [2, 3])
-    answers = lm._shared_prompts.answer(asked, lambda rest: [(0.5, False)] * len(rest), batch_size=None, disable_bar=True)
+    answers = lm._shared_prompts.answer(asked, lambda rest, _: [(0.5, False)] * len(rest), batch_size=None, disable_bar=True)
     assert answers == [(0.5, False)] * 4
     assert "batch_size" in caplog.text
 
