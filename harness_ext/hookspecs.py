@@ -5,8 +5,8 @@
     [project.entry-points.harness_ext]
     my-plugin = "my_package.my_module"
 
-Hooks are called when the first name is looked up. Only the needed ones are called: a list of models or of tasks asks for no pruners.
-A module that imports its pruners within the hook, as the built-in plugins do, costs such a list no import of torch. A hook may call
+Hooks may be called several times in a process, and only those that are needed: a list of models or of tasks asks for no pruners.
+A plugin that imports its pruners within the hook, as the built-in ones do, keeps torch out of such a list. A hook may call
 ``register`` any number of times. If a name is already taken, ``register`` raises an error that names the owner.
 """
 

@@ -109,7 +109,8 @@ class Plugins:
 
     Args:
         found: pairs of an entry point and its distribution. By default all of the group ``harness_ext``.
-        hooks: the hooks to call, by default all. For models and tasks alone, no built-in plugin imports torch.
+        hooks: names in ``HOOKS`` of the hooks to call, by default all. What the others register is left out. For models and tasks alone, no
+            built-in plugin imports torch.
     """
 
     def __init__(self, found: Iterator[tuple[EntryPoint, Distribution]] | None = None, hooks: Collection[str] = HOOKS) -> None:
@@ -148,9 +149,9 @@ class Plugins:
             "register_models": partial(self._add_model, origin),
             "register_tasks": lambda path: self.task_folders.append((_folder(path), origin)),
         }
-        for hook in self._hooks:
+        for hook, register in [(hook, registrations[hook]) for hook in self._hooks]:
             try:
-                self.manager.subset_hook_caller(hook, others)(register=registrations[hook])
+                self.manager.subset_hook_caller(hook, others)(register=register)
             except (Exception, SystemExit) as error:
                 self.broken.append(Broken(origin, _explain(error)))
 
@@ -205,8 +206,9 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:
-    """Each of the two parses the whole ``METADATA``, README included."""
-    return distribution.metadata["Name"], distribution.version
+    """Reads ``METADATA`` once: it holds the README as well, and each property of a distribution parses it again."""
+    read = distribution.metadata
+    return read["Name"], read["Version"]
 
 
 def how_to_install(distribution: str, absent: Sequence[str]) -> str:

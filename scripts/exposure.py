@@ -279,6 +279,9 @@ def page(
     names = models(scores["recall"])
     if differ := [name for name, found in scores.items() if models(found) != names]:
         raise typer.BadParameter(f"{folder}: the sweeps recall and {differ[0]} have different models: want the same")
+    told = folder / "family" / Path(names[0]).parent.name / "settings.json"
+    if told.is_file() and (steps := json.loads(told.read_text())["steps"]) != STEPS:
+        raise typer.BadParameter(f"{told}: the model was trained for {steps} steps: want {STEPS}, as scripts/exposure.sh trains")
     recall = {name: curve(scores["recall"], name, RECALL) for name in names}
     context = {name: [curve(scores["context"], name, task) for task in CONTEXT] for name in names}
     asked = times_asked(training())

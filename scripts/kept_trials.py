@@ -1,10 +1,11 @@
-"""Keeps the trials of measured pages in the repository, so that the pages can be written again, and extended, without measuring anew.
+"""Keeps the trials of measured pages in the repository, so that the pages can be written again without measuring anew.
 
     python scripts/kept_trials.py keep runs/memory-load scripts/memory_load/trials.jsonl.xz
     python scripts/kept_trials.py put scripts/memory_load/trials.jsonl.xz runs/memory-load
 
 What ``put`` writes are records that ``harness-ext report`` and ``harness_ext.sweep.load`` read, with the scores of all items. They lack
-the hashes of items, the answers and the files of tasks. Paths below the folder of the sweeps have become relative to it.
+the hashes of items, the answers and the files of tasks. Absolute paths below the folder of the sweeps are
+relative to it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def kept(record: TrialRecord, *, answers: bool) -> dict[str, Any]:
     for task in record.tasks:
         rows = record.samples(task)
         fields = [field for field in rows[0] if field not in without] if rows else []
+        if any(set(row) != set(rows[0]) for row in rows):
+            raise ValueError(f"{record.folder}: the samples of {task} have different fields")
         samples[task] = {field: short([row[field] for row in rows]) for field in fields}
     described = {name: value for name, value in record.described.items() if name not in ("checksum", "files", "key")}
     results = copy.deepcopy(record.results)

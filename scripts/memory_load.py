@@ -79,6 +79,8 @@ def measured(folder: Path) -> dict[str, Any]:
     context = read([folder / "context"])
     recall = {people: read([folder / f"recall-{people}"]) for people in LOADED if (folder / f"recall-{people}").is_dir()}
     found = models(context)
+    if absent := sorted({*found} - {*recall}):
+        raise ValueError(f"{folder}: there is no sweep recall-{absent[0]}, and context has models of {absent[0]} people")
     if differ := [people for people in {*found, *recall} if models(recall.get(people, Scores())).get(people) != found.get(people)]:
         raise ValueError(f"{folder}: the sweeps recall-{differ[0]} and context have other models at {differ[0]} people: want the same")
     if len({len(names) for names in found.values()}) > 1:
@@ -226,9 +228,10 @@ def facts(out: Annotated[Path, typer.Argument(exists=True, file_okay=False, help
 def page(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/memory_load.sh.")],
     page: Annotated[Path, typer.Option(help="The page to write; its figure goes beside it.")],
+    notes: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Markdown on how these models were trained.")] = None,
 ) -> None:
     """Writes the page."""
-    found = measured(folder)
+    found = measured(folder) | {"notes": notes.read_text(encoding="utf-8") if notes else ""}
     picture = page.with_suffix(".png")
     save(draw, found, picture)
     page.write_text(render(found, picture.name), encoding="utf-8")

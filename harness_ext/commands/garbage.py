@@ -13,11 +13,11 @@ def kept_garbage() -> Iterator[None]:
     """Around what a quick command imports and does.
 
     torch, transformers and lm-eval make a million objects as they are imported, and these stay. Python would look for garbage among them
-    again and again, and once more as it ends: a fourth of the time of such a command.
+    again and again, and once more as it ends.
     """
     before = gc.isenabled()
     gc.disable()
-    atexit.unregister(gc.freeze)
+    atexit.unregister(gc.freeze)  # of an earlier command in this process
     atexit.register(gc.freeze)  # what is frozen is not searched
     try:
         yield

@@ -23,15 +23,14 @@ def select(cache: Any, rows: torch.Tensor) -> Any:
     Raises:
         CannotRepeatError: the cache or a layer holds a recurrent state, or another one that ``batch_select_indices`` leaves as it is.
     """
-    if not hasattr(cache, "layers") or _states(cache, "layers"):
-        raise CannotRepeatError(f"{type(cache).__name__} is not a list of layers")
+    if _states(cache, "layers"):
+        raise CannotRepeatError(f"its {type(cache).__name__} keeps more than its layers")
     selected = copy.copy(cache)
     selected.layers = [copy.copy(layer) for layer in cache.layers]
     for layer in selected.layers:
         # A hybrid of attention and a recurrent state inherits a method that selects keys and values alone.
-        whole = "batch_select_indices" in vars(type(layer)) or not _states(layer, "keys", "values")
-        if not whole or not hasattr(layer, "batch_select_indices"):
-            raise CannotRepeatError(f"{type(layer).__name__} keeps more than keys and values")
+        if "batch_select_indices" not in vars(type(layer)) and _states(layer, "keys", "values"):
+            raise CannotRepeatError(f"a {type(layer).__name__} of its cache keeps more than keys and values")
         layer.batch_select_indices(rows)
     return selected
 

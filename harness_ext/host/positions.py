@@ -13,9 +13,9 @@ BY_LENGTH = ("longrope", "dynamic")  # types of rotary embeddings whose frequenc
 
 
 def changes_beyond(config: PreTrainedConfig) -> int | None:
-    """The number of positions beyond which a forward pass computes all positions in another way; None where there is none.
+    """The number of positions beyond which the rotary embeddings of all positions change; None where there is none.
 
-    A cache of a shorter prompt does not fit to a continuation beyond it.
+    The cache of a shorter prompt does not fit to a continuation beyond it. The number is 0 if the configuration does not tell it.
     """
     limits = []
     for owner in _mappings(config.to_dict()):
@@ -23,7 +23,7 @@ def changes_beyond(config: PreTrainedConfig) -> int | None:
             for rope in _mappings(owner.get(name)):
                 if rope.get("rope_type", rope.get("type")) in BY_LENGTH:
                     original = rope.get(ORIGINAL) or owner.get(ORIGINAL)
-                    limits.append(int(original or owner["max_position_embeddings"]))
+                    limits.append(int(original or owner.get("max_position_embeddings") or 0))
     return min(limits, default=None)
 
 

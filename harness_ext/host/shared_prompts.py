@@ -48,12 +48,12 @@ class Group(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What answers need of the cache.
+    """How the model answers a prompt.
 
     Args:
-        padded: the prompt is.
-        follow: tokens after the prompt: none, one, or 2 for several.
-        longest: tokens of the longest prompt beside it.
+        padded: whether the prompt is padded.
+        follow: tokens that go through the model after the prompt: none, one, or 2 for several.
+        longest: tokens of the longest prompt in the batch.
     """
 
     padded: bool
@@ -61,7 +61,7 @@ class Kind(NamedTuple):
     longest: int
 
     def like(self, checked: Kind) -> bool:
-        """Whether the comparison of another kind speaks for this one: it needed as much, with prompts at least half as long."""
+        """Whether this kind is right if the other one is: the other one needs as much, with prompts at least half as long."""
         return checked.padded >= self.padded and checked.follow >= self.follow and 2 * checked.longest >= self.longest
 
 
@@ -96,16 +96,16 @@ class SharedPrompts:
         shown = batches and not disable_bar and self.lm.rank == 0
         with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
             for batch in batches:
-                batch_answers = self._try(batch, requests, stock, size or 1)
+                batch_answers = self._try(batch, requests, stock, size or 0, found=not batch_size)
                 if batch_answers is None:
                     break
                 answers |= batch_answers
                 for place, answer in batch_answers.items():
-                    if requests[place][0] is not None:  # a window of a document, which lm-eval keeps by itself
+                    if requests[place][0] is not None:  # None: a window of a document, which lm-eval keeps by itself
                         self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
                 advance()
         rest = [place for place in range(len(requests)) if place not in answers]
-        answers |= dict(zip(rest, stock([requests[place] for place in rest], size), strict=True)) if rest else {}
+        answers |= dict(zip(rest, stock([requests[place] for place in rest], batch_size), strict=True)) if rest else {}
         return [answers[place] for place in range(len(requests))]
 
     def _found_batch_size(self, requests: Sequence[Request]) -> int | None:
@@ -120,7 +120,10 @@ class SharedPrompts:
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         limit, longest = changes_beyond(self.lm.model.config), max((len(one[1]) + len(one[2]) - 1 for one in requests), default=0)
         if limit is not None and longest > limit:
-            log.info("prompts are not shared: beyond %d tokens, this model computes all positions in another way", limit)
+            log.info(
+                "prompts are not shared: the rotary embeddings of this model change beyond %d tokens, where a cached prompt would not fit",
+                limit,
+            )
             return []
         for place, (_, prompt, continuation) in enumerate(requests):
             if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
@@ -132,8 +135,14 @@ class SharedPrompts:
         ]
         return sorted(groups, key=lambda group: -len(group.prompt))
 
-    def _try(self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int) -> dict[int, Answer] | None:
-        """The answers of a batch by their indices; None if the model cannot share prompts."""
+    def _try(
+        self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int, *, found: bool
+    ) -> dict[int, Answer] | None:
+        """The answers of a batch by their indices; None if the model cannot share prompts.
+
+        Args:
+            found: lm-eval found the batch size, with forward passes that keep no cache.
+        """
         try:
             answers = self._run(batch, requests, batch_size)
         except CannotRepeatError as error:
@@ -141,7 +150,10 @@ class SharedPrompts:
             return None
         except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
-                raise
+                if not found:
+                    raise
+                self._give_up(f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
+                return None
             self._give_up(f"its cache cannot be repeated ({type(error).__name__})")
             return None
         longest = len(batch[0].prompt)
@@ -184,7 +196,8 @@ class SharedPrompts:
         """
         if self._dtypes() <= set(TOLERANCE):
             return 0.0
-        return max(abs(stock([request], batch_size)[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True))
+        apart = [abs(stock([request], batch_size)[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True)]
+        return max((one for one in apart if math.isfinite(one)), default=0.0)
 
     def _give_up(self, reason: str) -> None:
         self.works = False
@@ -253,10 +266,10 @@ class SharedPrompts:
 
 
 def _near(answer: float, expected: float, tolerance: float) -> bool:
-    """Whether two log-likelihoods are equal but for rounding; what is no number is equal to what is none."""
-    if math.isnan(answer) or math.isnan(expected) or answer == expected:
-        return answer == expected or math.isnan(answer) == math.isnan(expected)
-    return abs(answer - expected) <= tolerance
+    """Whether two log-likelihoods are equal but for rounding. NaN equals NaN, and an infinite one only itself."""
+    if math.isnan(answer) and math.isnan(expected):
+        return True
+    return answer == expected or (math.isfinite(expected) and abs(answer - expected) <= tolerance)
 
 
 def _answer(own: torch.Tensor, greedy: torch.Tensor) -> Answer:

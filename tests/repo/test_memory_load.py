@@ -94,7 +94,7 @@ def test_a_model_has_the_mean_over_calibration_seeds_and_both_spreads_are_told()
         spread = found["spreads"][drop]
         assert (spread["recall"].draws, spread["recall"].models) == pytest.approx((0.1, 0.1))
         assert (spread["reading"].draws, spread["reading"].models) == pytest.approx((0, 0), abs=1e-9)
-    assert "between calibration seeds of one model" in memory_load.render(found, "figure.png")
+    assert "between calibration seeds of one model" in memory_load.render(found | {"notes": ""}, "figure.png")
 
 
 def test_a_model_whose_score_does_not_fall_so_far_with_one_calibration_seed_is_marked():
@@ -143,7 +143,7 @@ def test_models_of_a_load_are_in_the_order_of_their_seeds():
 
 
 def test_the_page_has_a_row_for_each_load_and_the_verdicts(measured):
-    page = memory_load.render(measured, "figure.png")
+    page = memory_load.render(measured | {"notes": ""}, "figure.png")
     assert page.count("\n| 200 |") == page.count("\n| 800 |") == 3
     assert page.count("earlier recall fails") == page.count("more than in-context ability") == len(measured["drops"])
     assert "(figure.png)" in page

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -147,6 +149,11 @@ def test_the_length_at_which_positions_change_is_read_from_the_configuration(cha
     assert changes_beyond(tiny_architectures.build("llama", **changes).config) == limit
 
 
+def test_a_configuration_that_does_not_tell_the_length_shares_nothing():
+    other = SimpleNamespace(to_dict=lambda: {"seq_length": 32, "rope_scaling": {"type": "dynamic", "factor": 2.0}})
+    assert changes_beyond(other) == 0
+
+
 def test_prompts_much_longer_than_those_compared_are_compared_again():
     short, long = encoded([9, 10, 11, 12], [1, 2, 4, 5, 3]), encoded([120, 80, 50, 30, 20, 122, 60, 16], [1, 2, 4, 5, 3], seed=1)
     for mine, expected, _ in both(tiny_architectures.build("moshi"), short, long):
@@ -209,16 +216,49 @@ def test_a_batch_size_that_lm_eval_finds_is_used_for_shared_prompts():
     assert (seen["auto"][2], seen["16"][2]) == (5, 0)  # forward passes of one search
 
 
-def test_what_is_not_shared_needs_no_other_search_for_a_batch_size(monkeypatch):
+def test_what_is_compared_needs_no_other_search_for_a_batch_size(monkeypatch):
     lm = PrunedHFLM(
         pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size="auto", max_batch_size=4, device="cpu"
     )
     found, search = [], lm._detect_batch_size
     monkeypatch.setattr(lm, "_detect_batch_size", lambda *asked, **named: found.append(asked) or search(*asked, **named))
-    alone = encoded([30, 29, 28], [2])
-    lm._loglikelihood_tokens(encoded([20, 19], [2, 3]) + alone, disable_tqdm=True)
+    lm._loglikelihood_tokens(encoded([20, 19], [2, 3]), disable_tqdm=True)
     assert len(found) == 1
-    assert max(len(prompt) + len(choice) for _, prompt, choice in found[0][0]) == 32
+    assert max(len(prompt) + len(choice) for _, prompt, choice in found[0][0]) == 23
+
+
+@pytest.mark.parametrize(("batch_size", "raises"), [(4, True), ("auto", False)])
+def test_too_little_memory_for_the_cache_at_a_batch_size_that_lm_eval_found_is_not_the_end(batch_size, raises, monkeypatch, caplog):
+    def too_little(*_):
+        raise torch.OutOfMemoryError("too little")
+
+    caplog.set_level(logging.INFO, logger="harness_ext")
+    monkeypatch.setattr(SharedPrompts, "_run", too_little)
+    asked = encoded([20, 19], [2, 3])
+    call = both(tiny_architectures.build("llama"), asked, batch_size=batch_size, max_batch_size=4)
+    if raises:
+        with pytest.raises(torch.OutOfMemoryError):
+            next(call)
+    else:
+        mine, expected, works = next(call)
+        check(mine, expected)
+        assert not works
+        assert "--batch_size" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "near"),
+    [
+        (-1.0, -1.0005, True), (-1.0, -1.1, False), (math.nan, math.nan, True), (math.nan, -1.0, False), (-1.0, math.nan, False),
+        (-math.inf, -math.inf, True), (-5.0, -math.inf, False), (-math.inf, -5.0, False),
+    ],
+)  # fmt: skip
+def test_an_answer_is_near_another_only_if_both_are_numbers_or_equal(answer, expected, near, monkeypatch):
+    lm = PrunedHFLM(pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    asked = encoded([20], [2, 3])
+    monkeypatch.setattr(SharedPrompts, "_run", lambda *_: dict.fromkeys(range(len(asked)), (answer, False)))
+    lm._shared_prompts.answer(asked, lambda rest, _: [(expected, False)] * len(rest), batch_size=4, disable_bar=True)
+    assert lm._shared_prompts.works == near
 
 
 def test_several_processes_that_look_for_a_batch_size_do_not_share_and_say_so(caplog):
