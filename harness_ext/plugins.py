@@ -206,9 +206,8 @@ def discover() -> Iterator[tuple[EntryPoint, Distribution]]:
 
 
 def _name_and_version(distribution: Distribution) -> tuple[str, str]:
-    """Reads ``METADATA`` once: it holds the README as well, and each property of a distribution parses it again."""
-    read = distribution.metadata
-    return read["Name"], read["Version"]
+    """Each of the two parses the whole ``METADATA``, README included."""
+    return distribution.metadata["Name"], distribution.version
 
 
 def how_to_install(distribution: str, absent: Sequence[str]) -> str:
