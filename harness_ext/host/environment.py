@@ -1,4 +1,4 @@
-"""Changes how lm-eval describes the machine: without error messages of git, and in a sweep only once."""
+"""Changes what lm-eval repeats or prints without need: descriptions of the machine, errors of git, and compiling of templates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+TEMPLATES = 4096  # an lm-eval run with all of MMLU has some hundreds
 
 
 def quieten_git() -> None:
@@ -19,6 +21,26 @@ def quieten_git() -> None:
     original = evaluator.get_git_commit_hash
     if not getattr(original, "_harness_ext", False):
         evaluator.get_git_commit_hash = _without_standard_error(original)
+
+
+def compile_templates_once() -> None:
+    """Keeps compiled templates. lm-eval compiles a template of a task for every document, which takes longer than filling it in.
+
+    Several calls have the same effect as one.
+    """
+    from lm_eval.utils import env
+
+    original = env.from_string
+    if not getattr(original, "_harness_ext", False):
+        compiled = functools.lru_cache(TEMPLATES)(original)
+
+        @functools.wraps(original)
+        def from_string(source: Any, *more: Any, **named: Any) -> Any:
+            only_text = isinstance(source, str) and not more and not named
+            return compiled(source) if only_text else original(source, *more, **named)
+
+        from_string._harness_ext = True  # type: ignore[attr-defined]
+        env.from_string = from_string
 
 
 @contextmanager

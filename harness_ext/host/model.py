@@ -20,7 +20,7 @@ from harness_ext.errors import BadOptionError, did_you_mean, one_line, shown
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.command_line import typed_command
-from harness_ext.host.environment import quieten_git
+from harness_ext.host.environment import compile_templates_once, quieten_git
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
@@ -83,6 +83,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         if not isinstance(share_prompts, bool):
             raise BadOptionError(f"share_prompts={shown(share_prompts)}: want True or False")
         quieten_git()
+        compile_templates_once()
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
         refuse_misspelt(arguments, plan)

@@ -6,12 +6,10 @@ import copy
 import dataclasses
 import gc
 import json
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy
 import torch
 
 from harness_ext.engine.plan import Plan
@@ -22,8 +20,8 @@ from harness_ext.host.model import PrunedHFLM, default_batch_size
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import StructuredPruner
 from harness_ext.sweep.fields import Sweep
-
-RandomState = tuple[Any, Any, torch.Tensor, list[torch.Tensor]]
+from harness_ext.sweep.kept_requests import KeptTokens
+from harness_ext.sweep.random_states import RandomState, random_state, set_random_state, set_seeds
 
 
 class RestoreError(HarnessExtError):
@@ -34,6 +32,14 @@ class _InSweep(PrunedHFLM):
     """Shows the progress of requests below the bar of the sweep, or in the log. lm-eval's own bars would overwrite that bar."""
 
     cache_hook: Any
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._kept_tokens = KeptTokens()
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """As in lm-eval, which encodes all requests again in every trial."""
+        return self._kept_tokens.of(context, continuation, super()._encode_pair)
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
         with self._counted("scoring answers", requests):
@@ -155,26 +161,3 @@ class DenseModel:
         remembering = copy.copy(source)
         object.__setattr__(remembering, "input_ids", input_ids)  # sources are frozen
         return dataclasses.replace(plan, calibration=remembering)
-
-
-def set_seeds(plus: int = 0) -> None:
-    """Sets the seeds to lm-eval's defaults, as ``simple_evaluate`` does, or to other seeds: these plus a number."""
-    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
-
-    random.seed(DEFAULT_RANDOM_SEED + plus)
-    numpy.random.seed(DEFAULT_OTHER_SEED + plus)
-    torch.manual_seed(DEFAULT_OTHER_SEED + plus)
-
-
-def random_state() -> RandomState:
-    """The states of the global random generators of Python, NumPy and torch."""
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return random.getstate(), numpy.random.get_state(), torch.get_rng_state(), on_devices
-
-
-def set_random_state(state: RandomState) -> None:
-    random.setstate(state[0])
-    numpy.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-    if state[3]:
-        torch.cuda.set_rng_state_all(state[3])

@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
-
 from harness_ext.errors import HarnessExtError, UnknownNameError, did_you_mean, shown, with_type
+from harness_ext.host.environment import compile_templates_once
 from harness_ext.host.registration import SOURCES, check_metadata, register, task_folders, warn_of_unread
-from harness_ext.sweep.dense import RandomState, random_state, set_random_state, set_seeds
 from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.kept_requests import KeptRequests
+from harness_ext.sweep.random_states import random_state, set_random_state, set_seeds, words_drawn
 from harness_ext.sweep.task_names import each_task_once
 from harness_ext.tasks.corpora import Corpus
-
-MOST_WORDS = 50_000  # lm-eval draws 16 for each time that it reads a name
 
 
 class TaskError(HarnessExtError):
@@ -53,6 +50,7 @@ class Catalogue:
         arguments: Mapping[str, Any] | None = None,
     ) -> None:
         register()
+        compile_templates_once()
         self._asked, self._include_path, self._metadata = list(names), list(include_path), dict(metadata)
         self._arguments = dict(arguments or {})
         check_metadata(self._metadata)
@@ -186,6 +184,8 @@ class Items:
         self.digests = self._digests(self._made)
         tasks = catalogue.tasks(self._made)
         self.requests = Requests.of(tasks)
+        for task in tasks.values():
+            task.build_all_requests = KeptRequests(task)
         self.depends_on_model = not all(_ignores_model(task) for task in tasks.values())
 
     @cached_property
@@ -245,20 +245,6 @@ def digest(task: Any, evaluation: Mapping[str, Any]) -> str:
         asked = [instance.request_type, instance.doc_id, instance.idx, instance.repeats, instance.args, instance.doc]
         sha.update(json.dumps(asked, sort_keys=True, default=str).encode())
     return sha.hexdigest()[:16]
-
-
-def words_drawn(before: RandomState, after: RandomState) -> int | None:
-    """How many 32-bit words were drawn from Python's generator; None if another generator, or more than the place in this one, changed."""
-    same = all(np.array_equal(a, b) for a, b in zip(before[1], after[1], strict=True)) and torch.equal(before[2], after[2])
-    if not same or not all(torch.equal(a, b) for a, b in zip(before[3], after[3], strict=True)):
-        return None
-    generator = random.Random()
-    generator.setstate(before[0])
-    for words in range(MOST_WORDS):
-        if generator.getstate() == after[0]:
-            return words
-        generator.getrandbits(32)
-    return None
 
 
 def make_requests(name: str, task: Any, sweep: Sweep, limit: float | None) -> None:

@@ -13,8 +13,9 @@ from sweeps import COUNTS, TASK, TASK_FUNCTIONS, prepare, sweep
 
 from harness_ext.plugins import Plugins
 from harness_ext.sweep import load
-from harness_ext.sweep.dense import DenseModel, random_state, set_seeds
+from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.evaluation import run_trial
+from harness_ext.sweep.random_states import random_state, set_seeds
 
 
 def stock(tmp_path, arguments, tasks, model="pruned-hf", **options):
