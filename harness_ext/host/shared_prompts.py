@@ -2,7 +2,8 @@
 
 lm-eval runs the whole prompt once for each answer choice of more than one token. Here the model runs the prompts of a batch once, and
 keeps their key-value cache and the logits of their last tokens. These logits predict the first token of each choice. Choices of more
-tokens follow as batches of short continuations, each without its last token.
+tokens follow as batches of short continuations, each without its last token. Choices of one token need no cache. lm-eval runs them once as
+well, but computes the logits of all tokens of the prompt.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -116,7 +117,7 @@ class SharedPrompts:
         return int(self.lm._detect_batch_size([max(requests, key=lambda one: len(one[1]) + len(one[2]))]))
 
     def _groups(self, requests: Sequence[Request]) -> list[Group]:
-        """The prompts that are worth sharing, longest first. Choices that differ in the last token only are not: lm-eval runs them once."""
+        """The prompts that are worth sharing, longest first."""
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         limit, longest = changes_beyond(self.lm.model.config), max((len(one[1]) + len(one[2]) - 1 for one in requests), default=0)
         if limit is not None and longest > limit:
@@ -129,11 +130,17 @@ class SharedPrompts:
             if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
                 by_prompt.setdefault(tuple(prompt), []).append(place)
         groups = [
-            Group(list(prompt), places)
-            for prompt, places in by_prompt.items()
-            if len({tuple(requests[place][2][:-1]) for place in places}) > 1
+            Group(list(prompt), places) for prompt, places in by_prompt.items() if self._gains([requests[place][2] for place in places])
         ]
         return sorted(groups, key=lambda group: -len(group.prompt))
+
+    def _gains(self, choices: list[list[int]]) -> bool:
+        """Whether sharing saves forward passes of the prompt, or the logits of all its tokens but the last.
+
+        Choices that differ in their last token only are one forward pass of lm-eval.
+        """
+        before_last = {tuple(choice[:-1]) for choice in choices}
+        return len(before_last) > 1 or (len(choices) > 1 and before_last == {()} and "logits_to_keep" in _takes(self.lm.model))
 
     def _try(
         self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int, *, found: bool
@@ -253,9 +260,8 @@ class SharedPrompts:
 
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, *, use_cache: bool = True, keep_logits: int = 0) -> Any:
         model = self.lm.model
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter of peft takes any argument
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
-        takes = inspect.signature(inner.forward).parameters
+        takes = _takes(model)
         if "position_ids" in takes:
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if cache is not None:
@@ -263,6 +269,12 @@ class SharedPrompts:
         if keep_logits and "logits_to_keep" in takes:
             arguments["logits_to_keep"] = keep_logits
         return model(**arguments)
+
+
+def _takes(model: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a forward pass."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter of peft takes any argument
+    return inspect.signature(inner.forward).parameters
 
 
 def _near(answer: float, expected: float, tolerance: float) -> bool:

@@ -127,6 +127,41 @@ def test_a_prompt_goes_through_the_model_once():
     assert sum(tokens) < theirs / 2
 
 
+@pytest.mark.parametrize("name", [*tiny.ARCHITECTURES, *VARIANTS])
+def test_choices_of_one_token_need_the_logits_of_the_last_token_only(name):
+    model = other_model(name) if name in VARIANTS else tiny.model(name)
+    asked = requests([prompt for prompt in PROMPTS if len(prompt.split()) > 8], [" 1", " 2", " z"])
+    lm, ours, _ = ask(PrunedHFLM, model, asked)
+    _, theirs, _ = ask(HFLM, model, asked)
+    check(ours, theirs)
+    assert lm._shared_prompts.works
+    positions = []
+    model.get_output_embeddings().register_forward_hook(lambda _, __, logits: positions.append(logits.shape[1]))
+    answers = lm.loglikelihood(asked, disable_tqdm=True)
+    check(answers, theirs)
+    assert positions == [1]  # one batch
+
+
+def test_choices_of_one_token_are_left_to_lm_eval_where_all_logits_are_computed_anyway():
+    model, asked = tiny.model(), requests(PROMPTS, [" 1", " 2", " z"])
+    stock = model.forward
+
+    def forward(input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None):
+        return stock(
+            input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=past_key_values, use_cache=use_cache
+        )
+
+    model.forward = forward
+    _, ours, tokens = ask(PrunedHFLM, model, asked)
+    _, theirs, expected = ask(HFLM, model, asked)
+    assert ours == theirs
+    assert tokens == expected
+    longer = requests()  # several tokens are shared as before
+    lm, ours, _ = ask(PrunedHFLM, model, longer)
+    check(ours, ask(HFLM, model, longer)[1])
+    assert lm._shared_prompts.works
+
+
 def passes(kind, model, asked, **arguments):
     """The number of sequences and tokens of each forward pass, after a first call in which answers are compared with lm-eval's own."""
     lm, _, _ = ask(kind, model, asked, **arguments)
