@@ -315,8 +315,8 @@ def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, 
 def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest: int, device: torch.device) -> int:
     """How many continuations go through the model in one pass.
 
-    A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows: no more tokens than in the pass of the prompts at this batch
-    size, so that the logits take no more memory than lm-eval's own, and a cache of at most ``PASS_BYTES``.
+    A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows, with a cache of at most ``PASS_BYTES``. They have no more tokens
+    than the pass of the prompts at this batch size, so that their logits take no more memory than lm-eval's own.
 
     Args:
         prompts: number and length of the prompts that the cache is of.

@@ -256,6 +256,18 @@ def test_filters_in_another_order_are_compared(tmp_path: Path) -> None:
     assert task.difference.value == pytest.approx(np.mean(report_folders.RECALL[0.6]) - np.mean(report_folders.RECALL[0.3]))
 
 
+def test_pruned_models_without_a_common_sparsity_are_noted_unless_both_were_named(two: tuple[Path, Path], tmp_path: Path) -> None:
+    for sparsity in (0.3, 0.8):
+        report_folders.write_trial(tmp_path / f"at {sparsity}", {"lab_facts_closed": report_folders.RECALL[sparsity]}, str(sparsity))
+    found = compare_results(str(tmp_path / "at 0.3"), f"{two[1]}:sparsity=0.6", resamples=200)
+    [note] = [note for note in found.notes if "no sparsity in common" in note]
+    assert "at 0.3 is compared with" in note
+    assert note.endswith("at 0.6")
+    named = compare_results(f"{two[0]}:sparsity=0.3", f"{two[1]}:sparsity=0.6", resamples=200)
+    same = compare_results(str(tmp_path / "at 0.3"), str(two[1]), resamples=200)
+    assert not [note for one in (named, same) for note in one.notes if "in common" in note]
+
+
 BAD = {
     "no such folder": (["missing", "second"], ["missing", "no such file or folder"]),
     "an empty folder": (["first", "empty"], ["empty", "no results"]),
