@@ -14,14 +14,15 @@ from harness_ext.errors import BadOptionError, shortened
 from harness_ext.extras import require_extra
 from harness_ext.sweep.display import clock
 from harness_ext.sweep.fields import over, read, sweep_from
+from harness_ext.sweep.prepared import Checked, Prepared
 from harness_ext.sweep.preview import preview
 from harness_ext.sweep.processes import asked_for, join
-from harness_ext.sweep.refine import check_refine, in_words, refine
-from harness_ext.sweep.run import Checked, Engine, Prepared, Summary, run
 from harness_ext.sweep.scores import columns, score
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from harness_ext.sweep.run import Engine, Summary
 
 WIDTH = 200  # of tables in a file or a pipe
 
@@ -46,6 +47,8 @@ def sweep(
         raise BadOptionError("--engine ray: want one process; accelerate launch is for one trial at a time over several devices")
     checked_fields = sweep_from(fields)
     if checked_fields.refine is not None:
+        from harness_ext.sweep.refine import check_refine
+
         check_refine(checked_fields)
         require_extra("report", "--refine")
     if checked_fields.out is None:
@@ -59,8 +62,12 @@ def sweep(
             checked = Checked(checked_fields)
             _print_preview(screen, checked, out)
             if checked_fields.refine is not None:
+                from harness_ext.sweep.refine import in_words
+
                 screen.print(in_words(checked_fields, checked.trials), soft_wrap=True)
         return 0
+    from harness_ext.sweep.run import run  # it loads models; --dry-run does not wait for what that imports
+
     prepared = Prepared(checked_fields)
     if checked_fields.refine is None:
         summary = run(prepared, out, trial_engine)
@@ -79,6 +86,8 @@ def sweep(
 def _refined(screen: Console, prepared: Prepared, out: Path, engine: Engine | None) -> tuple[Prepared, Summary]:
     """Runs the grid, and then further sparsities where they decide."""
     from harness_ext.report.refining import check_tasks, reached, sparsities_to_measure
+    from harness_ext.sweep.refine import in_words, refine
+    from harness_ext.sweep.run import run
 
     def say(line: str) -> None:
         if ranks.is_first():

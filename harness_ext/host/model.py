@@ -18,6 +18,7 @@ from harness_ext.engine.terminal import show_log
 from harness_ext.engine.wrappers import check_unwrapped
 from harness_ext.errors import BadOptionError, did_you_mean, one_line, shown
 from harness_ext.host.arguments import DEFAULT_MODEL
+from harness_ext.host.batch_size import default_batch_size, is_default_batch_size
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.command_line import typed_command
 from harness_ext.host.environment import compile_templates_once, quieten_git
@@ -153,12 +154,12 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         show_log()
         config = {key: value for key, value in (additional_config or {}).items() if value is not None}
         for key in sorted(arg_dict.keys() & config.keys()):
-            if key == "batch_size" and _is_default_batch_size(config[key]):
+            if key == "batch_size" and is_default_batch_size(config[key]):
                 del config[key]
             else:
                 hint = ": lm-eval's command has --device cuda:0 unless another is given there" if key == "device" else ""
                 raise BadOptionError(f"{key} is given twice, in the model arguments and beside them{hint}")
-        choose = "batch_size" not in arg_dict and _is_default_batch_size(config.get("batch_size", 1))
+        choose = "batch_size" not in arg_dict and is_default_batch_size(config.get("batch_size", 1))
         lm = cls(**config, **arg_dict)
         if choose:
             lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in lm.model.parameters()))
@@ -202,16 +203,6 @@ def _not_loaded(pretrained: str, error: Exception) -> BadOptionError:
     return BadOptionError(
         f"pretrained={shown(pretrained)}: cannot be loaded: {one_line(error)}{did_you_mean(pretrained, Plugins().models.items)}"
     )
-
-
-def _is_default_batch_size(value: int | str) -> bool:
-    """Whether the user gave no batch size. lm-eval's command line then passes the integer 1, and otherwise a string."""
-    return isinstance(value, int) and value == 1
-
-
-def default_batch_size(parameters: int) -> int:
-    """64 sequences for models under 100 M parameters, 16 under 2 B, 8 above."""
-    return 64 if parameters < 100e6 else 16 if parameters < 2e9 else 8
 
 
 def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:

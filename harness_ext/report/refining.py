@@ -13,9 +13,9 @@ from harness_ext.report.reading import read_records
 from harness_ext.report.series import Series
 from harness_ext.statistics import Critical, sparsities_to_add
 from harness_ext.statistics.checks import RESAMPLES
+from harness_ext.sweep.prepared import Prepared
 from harness_ext.sweep.records import TrialRecord
 from harness_ext.sweep.refine import method_of
-from harness_ext.sweep.run import Prepared
 
 
 def check_tasks(prepared: Prepared) -> None:

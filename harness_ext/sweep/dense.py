@@ -16,7 +16,8 @@ from harness_ext.engine.plan import Plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.terminal import progress
 from harness_ext.errors import HarnessExtError
-from harness_ext.host.model import PrunedHFLM, default_batch_size
+from harness_ext.host.batch_size import default_batch_size
+from harness_ext.host.model import PrunedHFLM
 from harness_ext.method.calibration import Calibration
 from harness_ext.method.pruner import StructuredPruner
 from harness_ext.sweep.fields import Sweep

@@ -10,18 +10,20 @@ import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from harness_ext.atomic import write_file, writing
 from harness_ext.errors import BadOptionError, shortened
-from harness_ext.sweep.evaluation import Results, Samples
-from harness_ext.sweep.fields import Sweep
-from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.records import KEY, TRIALS, move_aside, scan
 from harness_ext.sweep.table import table
 from harness_ext.sweep.trial import FAILED, write, write_failure
+
+if TYPE_CHECKING:
+    from harness_ext.sweep.evaluation import Results, Samples
+    from harness_ext.sweep.fields import Sweep
+    from harness_ext.sweep.grid import TrialSpec
 
 TABLE = "results.csv"
 UNFINISHED = re.compile(rf"\.({re.escape(TABLE)}|{KEY.pattern}(\.json)?)\.[0-9a-f]{{8}}\.part(\.lock)?")

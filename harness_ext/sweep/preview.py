@@ -11,9 +11,9 @@ from harness_ext.sweep import estimate
 from harness_ext.sweep.grid import TrialSpec
 from harness_ext.sweep.identity import canonical
 from harness_ext.sweep.items import Requests
+from harness_ext.sweep.prepared import Checked
 from harness_ext.sweep.probe import Speed, measure
 from harness_ext.sweep.records import scan
-from harness_ext.sweep.run import Checked
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from harness_ext.host.model import default_batch_size
+from harness_ext.host.batch_size import default_batch_size
 from harness_ext.sweep.fields import Sweep
 
 LONG = 0.1  # seconds of a pass, from which on larger batches tell nothing new

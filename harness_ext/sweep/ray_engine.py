@@ -24,7 +24,8 @@ from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import trial_from
 from harness_ext.sweep.identity import model_identity, settings
 from harness_ext.sweep.items import Catalogue, Items
-from harness_ext.sweep.run import Engine, Job, Outcome
+from harness_ext.sweep.prepared import Job
+from harness_ext.sweep.run import Engine, Outcome
 from harness_ext.sweep.text import identity, text_of
 
 _last: dict[str, tuple[DenseModel, Items, str]] = {}  # what this worker process loaded for its last trial

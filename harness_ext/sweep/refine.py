@@ -15,8 +15,9 @@ from harness_ext.errors import BadOptionError
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
+from harness_ext.sweep.prepared import Prepared
 from harness_ext.sweep.records import TrialRecord
-from harness_ext.sweep.run import Engine, Prepared, Summary, run
+from harness_ext.sweep.run import Engine, Summary, run
 
 NARROWEST = 0.01  # of the cells that are halved, whatever the width
 ENDS = 4  # of the intervals of two abilities: so many cells are halved at most in a round

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness_ext.sweep.fields import sweep_from
-from harness_ext.sweep.run import Prepared, Summary, run
+from harness_ext.sweep.prepared import Prepared
+from harness_ext.sweep.run import Summary, run
 
 COUNTS = {"icl_items": 24, "facts_items": 24, "lookup_items": 24}
 FIELDS: dict[str, Any] = {

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from harness_ext import BadOptionError, CalibrationError, HarnessExtError, PrunedHFLM, UnsupportedModelError, prune
 from harness_ext.commands.cli import app
 from harness_ext.sweep.fields import sweep_from
-from harness_ext.sweep.run import Checked
+from harness_ext.sweep.prepared import Checked
 from harness_ext.weights.masks import save_masks
 
 LAYERS = [f"model.layers.{i}.{name}" for i in range(2) for name in tiny.LINEAR_LAYERS["llama"]]

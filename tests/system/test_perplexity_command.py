@@ -22,8 +22,8 @@ from harness_ext.report.run import report as write_report
 from harness_ext.report.trials import ReportError
 from harness_ext.sweep import estimate, load, preview
 from harness_ext.sweep.fields import read, sweep_from
+from harness_ext.sweep.prepared import Checked
 from harness_ext.sweep.probe import Speed
-from harness_ext.sweep.run import Checked
 from harness_ext.sweep.scores import score
 from harness_ext.tasks.corpora import TextError
 

@@ -14,10 +14,10 @@ from sweeps import prepare, sweep
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MptConfig
 
 from harness_ext.host import preflight
-from harness_ext.sweep import estimate, preview, probe, run
+from harness_ext.sweep import estimate, prepared, preview, probe
 from harness_ext.sweep.items import Requests
+from harness_ext.sweep.prepared import Checked
 from harness_ext.sweep.probe import Speed
-from harness_ext.sweep.run import Checked
 from harness_ext.tasks import facts, relations
 
 OPTIONS = ["calibration.samples=4", "calibration.length=16"]
@@ -70,7 +70,7 @@ class TestPreview:
         assert first == third == pytest.approx(second + 1000) == pytest.approx(fourth + 1000)
 
     def test_a_model_that_cannot_be_made_has_no_estimate(self, monkeypatch, tmp_path) -> None:
-        monkeypatch.setattr(run, "skeleton", lambda *_: None)
+        monkeypatch.setattr(prepared, "skeleton", lambda *_: None)
         assert self.rows(monkeypatch, tmp_path, Speed(1.0, 1.0)) == [None, None]
 
     def test_finished_trials_tell_more_than_a_measurement(self, monkeypatch, tmp_path) -> None:

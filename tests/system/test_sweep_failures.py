@@ -151,7 +151,7 @@ class TestFailures:
 KILLS = """
 import json, os, signal, sys
 from pathlib import Path
-from harness_ext.sweep import folder, run as running
+from harness_ext.sweep import folder, prepared, run as running
 from harness_ext.sweep.fields import sweep_from
 
 def killing(original, count):
@@ -167,7 +167,7 @@ for where, name, count in ((Path, "write_bytes", 5), (folder.Folder, "write_tabl
     child = os.fork()  # a copy of this process, in which nothing was computed yet: what is imported need not be imported again
     if not child:
         setattr(where, name, killing(getattr(where, name), count))
-        running.run(running.Prepared(sweep_from(json.loads(sys.argv[2]))), Path(sys.argv[1]))
+        running.run(prepared.Prepared(sweep_from(json.loads(sys.argv[2]))), Path(sys.argv[1]))
         os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL, (where, name)
 """

@@ -18,7 +18,7 @@ from harness_ext.report.reading import read
 from harness_ext.sweep import TrialRecord, load
 from harness_ext.sweep.evaluation import command
 from harness_ext.sweep.fields import MAPPINGS, over, sweep_from
-from harness_ext.sweep.run import Prepared
+from harness_ext.sweep.prepared import Prepared
 
 TASKS = ",".join(harness_run.TASKS)
 

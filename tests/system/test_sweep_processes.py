@@ -15,8 +15,9 @@ import tiny
 from harness_ext import BadOptionError
 from harness_ext.sweep import load
 from harness_ext.sweep.fields import sweep_from
+from harness_ext.sweep.prepared import Prepared
 from harness_ext.sweep.processes import join
-from harness_ext.sweep.run import Prepared, run
+from harness_ext.sweep.run import run
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,9 @@ from harness_ext.errors import MissingExtraError
 from harness_ext.sweep import load
 from harness_ext.sweep.fields import sweep_from
 from harness_ext.sweep.grid import trials
+from harness_ext.sweep.prepared import Prepared
 from harness_ext.sweep.ray_engine import on_ray, work
-from harness_ext.sweep.run import Prepared, run
+from harness_ext.sweep.run import run
 
 pytestmark = pytest.mark.slow
 

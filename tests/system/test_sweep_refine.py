@@ -20,9 +20,10 @@ from harness_ext.report.analysis import analyse
 from harness_ext.report.reading import read
 from harness_ext.report.refining import check_tasks, sparsities_to_measure
 from harness_ext.statistics import sparsities_to_add
+from harness_ext.sweep.prepared import Prepared
 from harness_ext.sweep.records import load
 from harness_ext.sweep.refine import method_of, most, refine
-from harness_ext.sweep.run import Outcome, Prepared, run
+from harness_ext.sweep.run import Outcome, run
 
 ITEMS = 400
 FAILS = {

@@ -18,7 +18,7 @@ from harness_ext.commands.cli import app
 from harness_ext.host import registration
 from harness_ext.host.task_metadata import nearest
 from harness_ext.sweep.fields import sweep_from
-from harness_ext.sweep.run import Checked
+from harness_ext.sweep.prepared import Checked
 
 
 def keys_of_lm_eval() -> set[str]:

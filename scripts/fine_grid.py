@@ -1,0 +1,164 @@
+"""Where the abilities of one model fail, on a fine grid of sparsities, with all facts and items: writes docs/fine-grid.md.
+
+    python scripts/fine_grid.py page runs/fine-grid --page docs/fine-grid.md
+
+Intervals are those of ``harness_ext.statistics``: over items and calibration seeds, and over whole cells of the grid. The same trials
+thinned out to the grid, seeds and items of docs/results.md tell what the finer grid adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from page_templates import fill
+from paper_figures import save
+from paper_scores import ABILITIES as TASKS_OF
+from paper_scores import Cell, MissingError, Scores, read, rounded
+
+from harness_ext.report.drawing import band, legend, panels, style
+from harness_ext.statistics import Critical, Curve, Disparity, ability_critical, ability_curve, disparity
+from harness_ext.statistics.disparity import range_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).parent / "fine_grid" / "fine-grid.md.j2"
+MODEL, PRUNER = "lab-m", "sparsegpt"
+FOUR_LABELS = "functions, four labels"
+ABILITIES = {**TASKS_OF, FOUR_LABELS: ("icl_linear_k4", "icl_nn_k4", "icl_tree_k4")}
+FAMILIES = {task: name for name, tasks in ABILITIES.items() if name != "in-context" for task in tasks}
+CHANCE_OF_FOUR = 0.25
+DROPS = (0.05, 0.5)
+COARSE_STEP, COARSE_SEEDS = 0.1, 3  # of docs/results.md
+COARSE_ITEMS = {"lab": 512, "kv": 256, "icl": 256}
+
+
+def curves_of(scores: Scores) -> dict[str, Curve]:
+    """The scores of each task over its sparsities, float [calibration seeds, sparsities, items].
+
+    Raises:
+        MissingError: a calibration seed lacks a sparsity, or a task has other calibration seeds than the others.
+    """
+    curves = {}
+    seeds_of: dict[str, list[int]] = {}
+    for task in dict.fromkeys(task for tasks in ABILITIES.values() for task in tasks):
+        ratios = sorted({cell.ratio for cell, asked in scores.values if asked == task and cell.ratio})
+        cells = [Cell(MODEL, PRUNER, ratio) for ratio in ratios]
+        seeds_of[task] = sorted({seed for cell in cells for seed in scores.values.get((cell, task), {})})
+        for cell in cells:
+            if absent := sorted(set(seeds_of[task]) - set(scores.values.get((cell, task), {}))):
+                raise MissingError(f"{task} at {cell.ratio:g} lacks the calibration seed {absent[0]}")
+        rows = np.stack([scores.rows(cell, task, seeds_of[task]) for cell in (Cell(MODEL), *cells)], axis=1)
+        chance = CHANCE_OF_FOUR if task in ABILITIES[FOUR_LABELS] else scores.chances[task]
+        curves[task] = Curve(task, [0.0, *ratios], rows, scores.ids[task], chance)
+    if len({tuple(seeds) for seeds in seeds_of.values()}) > 1:
+        raise MissingError(f"the tasks have different calibration seeds: {seeds_of}")
+    return curves
+
+
+def thinned(curve: Curve) -> Curve:
+    """As much of a curve as docs/results.md measures: steps of 0.1, the first three calibration seeds, and the first items."""
+    keep = [place for place, ratio in enumerate(curve.sparsities) if abs(ratio / COARSE_STEP - round(ratio / COARSE_STEP)) < 1e-6]
+    items = COARSE_ITEMS[curve.name.partition("_")[0]]
+    values = curve.values[:COARSE_SEEDS, keep, :items]
+    return Curve(curve.name, [curve.sparsities[place] for place in keep], values, curve.ids[:items], curve.chance)
+
+
+def found(curves: Mapping[str, Curve], ability: str, drop: float) -> Critical:
+    """The critical sparsity of an ability. In-context ability weights its four kinds of tasks equally."""
+    return ability_critical([curves[task] for task in ABILITIES[ability]], drop=drop, corrected=True, families=FAMILIES)
+
+
+def split(curves: Mapping[str, Curve], ability: str, drop: float) -> Disparity:
+    """The critical sparsity of an ability less that of recall."""
+    recall, other = ([curves[task] for task in ABILITIES[name]] for name in ("recall", ability))
+    names = ("recall", "in-context ability" if ability == "in-context" else ability)
+    return disparity(recall, other, drop=drop, corrected=True, families=FAMILIES, names=names)
+
+
+def between_seeds(curves: Mapping[str, Curve], ability: str, drop: float) -> float | None:
+    """The standard deviation of an ability's critical sparsity between calibration seeds; None with one, or beyond the grid."""
+    seeds = len(next(iter(curves.values())).values)
+    values = []
+    for seed in range(seeds):
+        one = {
+            task: Curve(task, curves[task].sparsities, curves[task].values[seed], curves[task].ids, curves[task].chance)
+            for task in ABILITIES[ability]
+        }
+        values.append(ability_critical(list(one.values()), drop=drop, corrected=True, families=FAMILIES, resamples=100).sparsity)
+    return None if seeds < 2 or None in values else float(np.std(values, ddof=1))  # type: ignore[arg-type]
+
+
+def measured(scores: Scores) -> dict[str, Any]:
+    """All that the page tells."""
+    curves = curves_of(scores)
+    coarse = {task: thinned(curve) for task, curve in curves.items()}
+    others = [ability for ability in ABILITIES if ability != "recall"]
+    return {
+        "curves": {
+            name: ability_curve([curves[task] for task in tasks], corrected=True, families=FAMILIES) for name, tasks in ABILITIES.items()
+        },
+        "critical": {drop: {name: found(curves, name, drop) for name in ABILITIES} for drop in DROPS},
+        "coarse": {drop: {name: found(coarse, name, drop) for name in ABILITIES} for drop in DROPS},
+        "splits": {drop: {name: split(curves, name, drop) for name in others} for drop in DROPS},
+        "deviations": {drop: {name: between_seeds(curves, name, drop) for name in ABILITIES} for drop in DROPS},
+        "items": {name: [len(curves[task].ids) for task in tasks] for name, tasks in ABILITIES.items()},
+        "abilities": list(ABILITIES), "drops": DROPS, "seeds": len(curves["lab_facts_closed"].values), "facts": scores.facts,
+    }  # fmt: skip
+
+
+def draw(measured: dict[str, Any]) -> Figure:
+    """Scores against sparsity, with intervals; a bar below holds the interval of each critical sparsity, at both drops."""
+    figure, (scores, fails) = panels(2, columns=1, width=7.2, height=3.2, sharex=True)
+    for index, (name, curve) in enumerate(measured["curves"].items()):
+        look = style(index)
+        scores.plot(curve.sparsities, [one.value for one in curve.scores], label=name, **look)
+        band(scores, curve, curve.sparsities, look["color"])
+        for drop, width in zip(measured["drops"], (6, 2), strict=True):
+            one = measured["critical"][drop][name]
+            end = one.last if one.high is None else one.high
+            fails.plot([one.low, end], [-index, -index], color=look["color"], linewidth=width, solid_capstyle="butt")
+    scores.set(ylabel="score corrected for chance", ylim=(-0.05, 1.05))
+    fails.set(xlabel="sparsity", xlim=(0, 0.72))
+    fails.set_yticks([-index for index in range(len(measured["abilities"]))], measured["abilities"])
+    fails.set_title("where 5 % (thick) and 50 % (thin) of the score are lost: 95 % intervals", fontsize=9)
+    legend(figure, [scores], len(measured["abilities"]))
+    return figure
+
+
+def width(found: Critical) -> str:
+    """That of an interval, or that it has no upper end."""
+    return "open" if found.width is None else rounded(found.width, 3)
+
+
+def render(measured: dict[str, Any], figure: str) -> str:
+    """The page from its template."""
+    return fill(TEMPLATE, **measured, figure=figure, width=width, range_words=range_words, rounded=rounded)
+
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback()
+def commands() -> None:
+    """The one command has a name, as in the other scripts that write pages."""
+
+
+@app.command()
+def page(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/fine_grid.sh.")],
+    page: Annotated[Path, typer.Option(help="The page to write; its figure goes beside it.")],
+) -> None:
+    """Writes the page."""
+    result = measured(read([folder / "facts", folder / "context"]))
+    picture = page.with_suffix(".png")
+    save(draw, result, picture)
+    page.write_text(render(result, picture.name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
