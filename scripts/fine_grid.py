@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).parent / "fine_grid" / "fine-grid.md.j2"
 MODEL, PRUNER = "lab-m", "sparsegpt"
+PARTS = ("facts", "context")
 FOUR_LABELS = "functions, four labels"
 ABILITIES = {**TASKS_OF, FOUR_LABELS: ("icl_linear_k4", "icl_nn_k4", "icl_tree_k4")}
 FAMILIES = {task: name for name, tasks in ABILITIES.items() if name != "in-context" for task in tasks}
@@ -35,6 +36,19 @@ CHANCE_OF_FOUR = 0.25
 DROPS = (0.05, 0.5)
 COARSE_STEP, COARSE_SEEDS = 0.1, 3  # of docs/results.md
 COARSE_ITEMS = {"lab": 512, "kv": 256, "icl": 256}
+
+
+def sweeps_of(folder: Path) -> list[Path]:
+    """The sweeps of the calibration seeds of which both are there.
+
+    Raises:
+        MissingError: there is none.
+    """
+    seeds = {part: {path.name.rpartition("-")[2] for path in folder.glob(f"{part}-*")} for part in PARTS}
+    both = sorted(set.intersection(*seeds.values()), key=int)
+    if not both:
+        raise MissingError(f"{folder}: there is no calibration seed with both of {', '.join(f'{part}-SEED' for part in PARTS)}")
+    return [folder / f"{part}-{seed}" for seed in both for part in PARTS]
 
 
 def curves_of(scores: Scores) -> dict[str, Curve]:
@@ -154,7 +168,7 @@ def page(
     page: Annotated[Path, typer.Option(help="The page to write; its figure goes beside it.")],
 ) -> None:
     """Writes the page."""
-    result = measured(read([folder / "facts", folder / "context"]))
+    result = measured(read(sweeps_of(folder)))
     picture = page.with_suffix(".png")
     save(draw, result, picture)
     page.write_text(render(result, picture.name), encoding="utf-8")

@@ -3,7 +3,8 @@
 #
 #   scripts/fine_grid.sh [OUT]
 #
-# What is done in OUT (runs/fine-grid) is not done again. The two sweeps go at once, one thread each.
+# What is done in OUT (runs/fine-grid) is not done again. Each of the ten calibration seeds has two sweeps. JOBS sweeps go at a time, one
+# thread each, on DEVICE (cpu). The page holds the seeds of which both are done.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ $# -gt 1 ] || [[ ${1:-} == -* ]]; then
@@ -14,7 +15,11 @@ out=${1:-runs/fine-grid}
 
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
+sweep() { # facts-SEED, or context-SEED
+  harness-ext sweep --config "$root/scripts/fine_grid/${1%-*}.yaml" --seeds "${1##*-}" --device "${DEVICE:-cpu}" --out "$out/$1"
+}
+export -f sweep
 export root out
-printf '%s\n' facts context | xargs -P "${JOBS:-2}" -I NAME harness-ext sweep --config "$root/scripts/fine_grid/NAME.yaml" --out "$out/NAME"
+for seed in {0..9}; do printf '%s\n' "context-$seed" "facts-$seed"; done | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
 
 python "$root/scripts/fine_grid.py" page "$out" --page "$root/docs/fine-grid.md"

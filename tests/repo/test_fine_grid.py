@@ -98,6 +98,14 @@ def test_a_trial_that_is_missing_is_named():
         fine_grid.curves_of(scores)
 
 
+def test_a_page_holds_the_seeds_of_which_both_sweeps_are_there(tmp_path):
+    for name in ("facts-0", "context-0", "facts-10", "context-10", "facts-2", "context-3", "texts"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in fine_grid.sweeps_of(tmp_path)] == ["facts-0", "context-0", "facts-10", "context-10"]
+    with pytest.raises(MissingError, match="facts-SEED, context-SEED"):
+        fine_grid.sweeps_of(tmp_path / "texts")
+
+
 def test_the_grids_are_those_of_the_page():
     for name, grid in GRIDS.items():
         fields = read_fields(Path(fine_grid.__file__).parent / "fine_grid" / f"{name}.yaml")
