@@ -25,7 +25,8 @@ from harness_ext.host.environment import compile_templates_once, quieten_git
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
-from harness_ext.host.shared_prompts import Request, SharedPrompts
+from harness_ext.host.requests import Request
+from harness_ext.host.shared_prompts import SharedPrompts
 from harness_ext.method.options import ELSEWHERE, Configurable
 from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
@@ -172,6 +173,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         from lm_eval.utils import simple_parse_args_string
 
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def compare_anew(self) -> None:
+        """Compares answers to shared prompts with lm-eval's again, as after loading: for other weights in the same model."""
+        if self._shared_prompts is not None:
+            self._shared_prompts = SharedPrompts(self)
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None

@@ -2,37 +2,32 @@
 
 lm-eval runs the whole prompt once for each answer choice of more than one token. Here the model runs the prompts of a batch once, and
 keeps their key-value cache and the logits of their last tokens. These logits predict the first token of each choice. Choices of more
-tokens follow as batches of short continuations, each without its last token. Choices of one token need no cache. lm-eval runs them once as
-well, but computes the logits of all tokens of the prompt.
+tokens follow as batches of short continuations, each without its last token. Prompts whose choices are all one token long need no cache
+(``last_logits.py``).
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from harness_ext.engine.terminal import progress
+from harness_ext.host import last_logits
 from harness_ext.host.cache_rows import CannotRepeatError, bytes_of, select
 from harness_ext.host.positions import changes_beyond
+from harness_ext.host.requests import Answer, Group, Request, Stock, answer_of, prompts_of, takes_of
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
 log = logging.getLogger(__name__)
-
-Request = tuple[tuple[str, str], list[int], list[int]]
-"""The texts of prompt and continuation, the token ids of the prompt, and those of the continuation."""
-Answer = tuple[float, bool]
-"""The log-likelihood of the continuation in nats, and whether greedy decoding would write it."""
-Stock = Callable[[list[Request], int | None], list[Answer]]
-"""lm-eval's own ``_loglikelihood_tokens``, with a batch size for a model that has none."""
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
@@ -41,29 +36,37 @@ PASS_BYTES = 2**30  # of the cache of a pass of continuations on a device other 
 HALF_TOLERANCE = 0.25  # of float16 and bfloat16; where it is passed, lm-eval's answers at two batch sizes tell how far they differ
 
 
-class Group(NamedTuple):
-    """The requests of one prompt. ``places`` are their indices in the list of all requests."""
-
-    prompt: list[int]
-    places: list[int]
-
-
 class Kind(NamedTuple):
     """How the model answers a prompt.
 
     Args:
-        padded: whether the prompt is padded.
+        padding: tokens that the prompt is padded with.
         follow: tokens that go through the model after the prompt: none, one, or 2 for several.
         longest: tokens of the longest prompt in the batch.
     """
 
-    padded: bool
+    padding: int
     follow: int
     longest: int
 
     def like(self, checked: Kind) -> bool:
-        """Whether this kind is right if the other one is: the other one needs as much, with prompts at least half as long."""
-        return checked.padded >= self.padded and checked.follow >= self.follow and 2 * checked.longest >= self.longest
+        """Whether this kind is right if the other one is: the other one needs as much, with at least half as much padding and length."""
+        return 2 * checked.padding >= self.padding and checked.follow >= self.follow and 2 * checked.longest >= self.longest
+
+
+@dataclass
+class Way:
+    """How prompts are run once, as long as the answers are right.
+
+    Args:
+        run: answers a batch: prompts, all requests, and the batch size.
+        works: no answer differed yet.
+        checked: the kinds of prompts whose answers were compared.
+    """
+
+    run: Callable[[list[Group], Sequence[Request], int], dict[int, Answer]]
+    works: bool
+    checked: list[Kind] = field(default_factory=list)
 
 
 class SharedPrompts:
@@ -71,8 +74,9 @@ class SharedPrompts:
 
     The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first prompt that is padded, and
     for the first one whose choices need the cache: for one more token, and for several at once. They are compared again where prompts are
-    more than twice as long as those compared before. If answers differ by more than rounding, or the cache of the model cannot be repeated,
-    lm-eval answers all further requests.
+    more than twice as long, or padded with more than twice as many tokens, as those compared before. If answers differ by more than
+    rounding, or the cache of the model cannot be repeated, lm-eval answers all further requests. Prompts whose choices are all one token
+    long stand by themselves: they need no cache.
 
     Args:
         lm: a causal language model of lm-eval.
@@ -80,8 +84,14 @@ class SharedPrompts:
 
     def __init__(self, lm: HFLM) -> None:
         self.lm = lm
-        self.works: bool = lm.backend == "causal"
-        self._checked: list[Kind] = []
+        can = lm.backend == "causal" and not _learns_prompts(lm.model)
+        self._cached = Way(self._run, can)
+        self._last = Way(lambda batch, requests, _: last_logits.run(lm, batch, requests), can and last_logits.possible(lm.model))
+
+    @property
+    def works(self) -> bool:
+        """Whether prompts of longer choices are shared: the cache can be repeated, and no answer differed."""
+        return self._cached.works
 
     def answer(self, requests: list[Request], stock: Stock, *, batch_size: int | None, disable_bar: bool = False) -> list[Answer]:
         """The answers, in the order of the requests.
@@ -90,18 +100,20 @@ class SharedPrompts:
             stock: lm-eval's own function, which answers requests.
             batch_size: number of sequences in a forward pass. None if lm-eval has to find it.
         """
-        groups = self._groups(requests) if self.works else []
-        size = batch_size or (self._found_batch_size(requests) if groups else None)
+        by_prompt = prompts_of(requests, self.lm.max_length)
+        ways = [
+            (self._last, last_logits.groups(by_prompt, requests) if self._last.works else []),
+            (self._cached, self._groups(by_prompt, requests) if self._cached.works else []),
+        ]
+        size = batch_size or (self._found_batch_size(requests) if any(groups for _, groups in ways) else None)
         answers: dict[int, Answer] = {}
-        batches = list(_batches(groups, requests, size, self.lm.max_length)) if size else []
+        batches = [(way, batch) for way, groups in ways for batch in _batches(groups, requests, size, self.lm.max_length)] if size else []
         shown = batches and not disable_bar and self.lm.rank == 0
         with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
-            for batch in batches:
-                batch_answers = self._try(batch, requests, stock, size or 0, found=not batch_size)
-                if batch_answers is None:
-                    break
-                answers |= batch_answers
-                for place, answer in batch_answers.items():
+            for way, batch in batches:
+                batch_answers = self._try(way, batch, requests, stock, size or 0, found=not batch_size) if way.works else None
+                for place, answer in (batch_answers or {}).items():
+                    answers[place] = answer
                     if requests[place][0] is not None:  # None: a window of a document, which lm-eval keeps by itself
                         self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
                 advance()
@@ -116,9 +128,8 @@ class SharedPrompts:
             return None
         return int(self.lm._detect_batch_size([max(requests, key=lambda one: len(one[1]) + len(one[2]))]))
 
-    def _groups(self, requests: Sequence[Request]) -> list[Group]:
-        """The prompts that are worth sharing, longest first."""
-        by_prompt: dict[tuple[int, ...], list[int]] = {}
+    def _groups(self, by_prompt: Mapping[tuple[int, ...], list[int]], requests: Sequence[Request]) -> list[Group]:
+        """The prompts whose cache is worth keeping, longest first. lm-eval runs choices that differ in their last token only once."""
         limit, longest = changes_beyond(self.lm.model.config), max((len(one[1]) + len(one[2]) - 1 for one in requests), default=0)
         if limit is not None and longest > limit:
             log.info(
@@ -126,55 +137,48 @@ class SharedPrompts:
                 limit,
             )
             return []
-        for place, (_, prompt, continuation) in enumerate(requests):
-            if continuation and len(prompt) > SHORTEST_PROMPT and len(prompt) + len(continuation) <= self.lm.max_length + 1:
-                by_prompt.setdefault(tuple(prompt), []).append(place)
         groups = [
-            Group(list(prompt), places) for prompt, places in by_prompt.items() if self._gains([requests[place][2] for place in places])
+            Group(list(prompt), places)
+            for prompt, places in by_prompt.items()
+            if len(prompt) > SHORTEST_PROMPT and len({tuple(requests[place][2][:-1]) for place in places}) > 1
         ]
         return sorted(groups, key=lambda group: -len(group.prompt))
 
-    def _gains(self, choices: list[list[int]]) -> bool:
-        """Whether sharing saves forward passes of the prompt, or the logits of all its tokens but the last.
-
-        Choices that differ in their last token only are one forward pass of lm-eval.
-        """
-        before_last = {tuple(choice[:-1]) for choice in choices}
-        return len(before_last) > 1 or (len(choices) > 1 and before_last == {()} and "logits_to_keep" in _takes(self.lm.model))
-
     def _try(
-        self, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int, *, found: bool
+        self, way: Way, batch: list[Group], requests: Sequence[Request], stock: Stock, batch_size: int, *, found: bool
     ) -> dict[int, Answer] | None:
-        """The answers of a batch by their indices; None if the model cannot share prompts.
+        """The answers of a batch by their indices; None if the model cannot share prompts this way.
 
         Args:
             found: lm-eval found the batch size, with forward passes that keep no cache.
         """
         try:
-            answers = self._run(batch, requests, batch_size)
+            answers = way.run(batch, requests, batch_size)
         except CannotRepeatError as error:
-            self._give_up(str(error))
+            self._give_up(way, str(error))
             return None
         except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 if not found:
                     raise
-                self._give_up(f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
+                self._give_up(way, f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
                 return None
-            self._give_up(f"its cache cannot be repeated ({type(error).__name__})")
+            self._give_up(way, f"{type(error).__name__} in a forward pass")
             return None
         longest = len(batch[0].prompt)
         for group in reversed(batch):  # the shortest prompt has the most padding
-            kind = Kind(len(group.prompt) < longest, min(2, max(len(requests[place][2]) for place in group.places) - 1), longest)
+            kind = Kind(longest - len(group.prompt), min(2, max(len(requests[place][2]) for place in group.places) - 1), longest)
             undefined = any(math.isnan(answers[place][0]) for place in group.places)
-            if any(kind.like(checked) for checked in self._checked) and not undefined:
+            if any(kind.like(checked) for checked in way.checked) and not undefined:
                 continue
-            if not self._equal(answers, group.places, requests, stock, batch_size):
+            if not self._equal(way, answers, group.places, requests, stock, batch_size):
                 return None
-            self._checked.append(kind)
+            way.checked.append(kind)
         return answers
 
-    def _equal(self, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock, batch_size: int) -> bool:
+    def _equal(
+        self, way: Way, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock, batch_size: int
+    ) -> bool:
         """Whether answers are those of lm-eval, but for rounding. If not, lm-eval answers all further requests."""
         own = stock([requests[place] for place in places], batch_size)
         beyond = {
@@ -185,7 +189,7 @@ class SharedPrompts:
         rounding = self._rounding([requests[place] for place in places], own, stock, batch_size) if beyond else 0.0
         for place, expected in beyond.items():
             if not _near(answers[place][0], expected, self._tolerance(expected) + rounding):
-                self._give_up(f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
+                self._give_up(way, f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
                 return False
         return True
 
@@ -206,8 +210,8 @@ class SharedPrompts:
         apart = [abs(stock([request], batch_size)[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True)]
         return max((one for one in apart if math.isfinite(one)), default=0.0)
 
-    def _give_up(self, reason: str) -> None:
-        self.works = False
+    def _give_up(self, way: Way, reason: str) -> None:
+        way.works = False
         log.info("%s does not share the forward pass of a prompt among choices: %s", type(self.lm.model).__name__, reason)
 
     def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
@@ -223,7 +227,7 @@ class SharedPrompts:
             chosen = torch.tensor([number for number, _ in rows], device=device)
             first, _ = _padded([requests[place][2][:1] for _, place in rows], left=False, device=device)
             firsts = {place: score for (_, place), score in zip(rows, self._scores(output.logits[:, -1:], first, chosen), strict=True)}
-            answers = {place: _answer(*score) for place, score in firsts.items()}
+            answers = {place: answer_of(*score) for place, score in firsts.items()}
             if not longer:
                 return answers
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
@@ -237,7 +241,7 @@ class SharedPrompts:
                 following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
                 for (_, place), choice, score in zip(part, choices, self._scores(logits, following), strict=True):
                     # One sum, as lm-eval has it, and without the padding.
-                    answers[place] = _answer(*(torch.cat(parts)[: len(choice)] for parts in zip(firsts[place], score, strict=True)))
+                    answers[place] = answer_of(*(torch.cat(parts)[: len(choice)] for parts in zip(firsts[place], score, strict=True)))
         return answers
 
     def _scores(self, logits: torch.Tensor, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> Iterator[tuple[Any, Any]]:
@@ -261,7 +265,7 @@ class SharedPrompts:
     def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, *, use_cache: bool = True, keep_logits: int = 0) -> Any:
         model = self.lm.model
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
-        takes = _takes(model)
+        takes = takes_of(model)
         if "position_ids" in takes:
             arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         if cache is not None:
@@ -271,10 +275,9 @@ class SharedPrompts:
         return model(**arguments)
 
 
-def _takes(model: Any) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a forward pass."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter of peft takes any argument
-    return inspect.signature(inner.forward).parameters
+def _learns_prompts(model: Any) -> bool:
+    """Whether an adapter of peft puts learned tokens before the input, or learned keys and values: padding would stand behind them."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def _near(answer: float, expected: float, tolerance: float) -> bool:
@@ -282,16 +285,6 @@ def _near(answer: float, expected: float, tolerance: float) -> bool:
     if math.isnan(answer) and math.isnan(expected):
         return True
     return answer == expected or (math.isfinite(expected) and abs(answer - expected) <= tolerance)
-
-
-def _answer(own: torch.Tensor, greedy: torch.Tensor) -> Answer:
-    """The answer of a continuation.
-
-    Args:
-        own: log-probabilities of its tokens.
-        greedy: 1 where a token is the likeliest.
-    """
-    return float(own.sum()), bool(greedy.all())
 
 
 def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, positions: int) -> Iterator[list[Group]]:

@@ -96,7 +96,8 @@ def compare_results(
     notes += argument_notes([trial for side in chosen for trial in side])
     named = all("sparsity" in side.wanted for side in both)
     if not named and not first_by.keys() & second_by.keys() and not any(side[0].is_dense for side in chosen):
-        notes.append(f"no sparsity in common: {names[0]} at {', '.join(first_by)} is compared with {names[1]} at {', '.join(second_by)}")
+        amounts = [", ".join(dict.fromkeys(trial.amount for trial in side)) for side in chosen]
+        notes.append(f"no sparsity in common: {names[0]} at {amounts[0]} is compared with {names[1]} at {amounts[1]}")
     for name, by_value, other in ((names[0], first_by, names[1]), (names[1], second_by, names[0])):
         compared_trials = [id(by_seed) for sides in matched for by_seed in sides]
         if left := [sparsity for sparsity, by_seed in by_value.items() if id(by_seed) not in compared_trials]:

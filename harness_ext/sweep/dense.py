@@ -116,6 +116,7 @@ class DenseModel:
         if self._sweep.batch_size is None:
             self.lm.batch_size_per_gpu = default_batch_size(sum(parameter.numel() for parameter in self.lm.model.parameters()))
         self.lm.batch_sizes = {}
+        self.lm.compare_anew()
         return record
 
     def after_failure(self) -> None:

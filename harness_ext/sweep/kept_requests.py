@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+import sys
 from array import array
 from collections.abc import Callable
 from typing import Any
 
 from harness_ext.sweep.random_states import random_state, words_drawn
 
-MOST_TOKENS = 2**26  # 256 MiB
-PAIR_TOKENS = 64  # what a pair takes beside its tokens
+MOST_BYTES = 2**28
 
 Encode = Callable[[str, str], tuple[list[int], list[int]]]
 
@@ -20,7 +19,7 @@ class KeptRequests:
     """A task's ``build_all_requests`` that makes the requests once. lm-eval's own makes them in every evaluation.
 
     Each call leaves new requests without answers in the task. They are made again where lm-eval passes other arguments, where the task has
-    another configuration, where making them draws random numbers, and where they cannot be pickled.
+    another configuration, where making them draws random numbers, and where they cannot be copied by pickle.
 
     Args:
         task: a task of lm-eval.
@@ -31,25 +30,24 @@ class KeptRequests:
         self._key, self._pickled = "", b""
 
     def __call__(self, **arguments: Any) -> None:
-        # repr of the chat template, which is a method of the model, has the address of the model.
-        key = json.dumps([arguments, self._task.dump_config()], sort_keys=True, default=repr)
-        if self._pickled and key == self._key:
+        key = repr((arguments, self._task.dump_config()))  # of functions and chat templates, it has the addresses
+        if not self._pickled or key != self._key:
+            before = random_state()
+            type(self._task).build_all_requests(self._task, **arguments)
+            self._key = key
+            self._pickled = _pickled(self._task.instances) if words_drawn(before, random_state()) == 0 else b""
+        if self._pickled:  # a copy also at first: a task may change its documents
             self._task._instances = pickle.loads(self._pickled)
-            return
-        before = random_state()
-        type(self._task).build_all_requests(self._task, **arguments)
-        self._key = key
-        self._pickled = _pickled(self._task.instances) if words_drawn(before, random_state()) == 0 else b""
 
 
 class KeptTokens:
     """Token ids of prompts and continuations. What does not fit is encoded each time.
 
     Args:
-        most: how many tokens are kept.
+        most: bytes that the token ids and their texts may take.
     """
 
-    def __init__(self, most: int = MOST_TOKENS) -> None:
+    def __init__(self, most: int = MOST_BYTES) -> None:
         self._room = most
         self._prompts: dict[str, array[int]] = {}
         self._pairs: dict[tuple[str, str], tuple[array[int], array[int]]] = {}
@@ -59,15 +57,23 @@ class KeptTokens:
         if kept := self._pairs.get((prompt, continuation)):
             return kept[0].tolist(), kept[1].tolist()
         ids, following = encode(prompt, continuation)
-        needed = PAIR_TOKENS + len(following) + (0 if prompt in self._prompts else len(ids))
+        kept_ids, kept_following = self._prompts.get(prompt), array("i", following)
+        pair = (prompt, continuation)
+        needed = sys.getsizeof(kept_following) + sys.getsizeof(continuation) + 2 * sys.getsizeof(pair)
+        if kept_ids is None:
+            kept_ids = array("i", ids)
+            needed += sys.getsizeof(kept_ids) + sys.getsizeof(prompt)
         if needed <= self._room:
             self._room -= needed
-            self._pairs[prompt, continuation] = self._prompts.setdefault(prompt, array("i", ids)), array("i", following)
+            self._pairs[pair] = self._prompts.setdefault(prompt, kept_ids), kept_following
         return ids, following
 
 
 def _pickled(requests: list[Any]) -> bytes:
+    """Requests as bytes, or nothing where a document cannot be copied by them."""
     try:
-        return pickle.dumps(requests, pickle.HIGHEST_PROTOCOL)
-    except (pickle.PicklingError, TypeError, AttributeError):  # documents with functions, open files and the like
+        pickled = pickle.dumps(requests, pickle.HIGHEST_PROTOCOL)
+        pickle.loads(pickled)
+    except Exception:  # a document may hold anything, and raise anything
         return b""
+    return pickled

@@ -128,7 +128,7 @@ def test_a_prompt_goes_through_the_model_once():
 
 
 @pytest.mark.parametrize("name", [*tiny.ARCHITECTURES, *VARIANTS])
-def test_choices_of_one_token_need_the_logits_of_the_last_token_only(name):
+def test_choices_of_one_token_need_the_logits_of_last_tokens_only(name):
     model = other_model(name) if name in VARIANTS else tiny.model(name)
     asked = requests([prompt for prompt in PROMPTS if len(prompt.split()) > 8], [" 1", " 2", " z"])
     lm, ours, _ = ask(PrunedHFLM, model, asked)
@@ -139,7 +139,7 @@ def test_choices_of_one_token_need_the_logits_of_the_last_token_only(name):
     model.get_output_embeddings().register_forward_hook(lambda _, __, logits: positions.append(logits.shape[1]))
     answers = lm.loglikelihood(asked, disable_tqdm=True)
     check(answers, theirs)
-    assert positions == [1]  # one batch
+    assert positions == [3]  # one batch, whose prompts have three lengths
 
 
 def test_choices_of_one_token_are_left_to_lm_eval_where_all_logits_are_computed_anyway():
@@ -291,7 +291,6 @@ def test_a_cache_that_gives_other_answers_is_found_out(caplog):
 @pytest.mark.parametrize(("dtype", "apart", "works"), [("bfloat16", 2.0, True), ("bfloat16", 0.0, False), ("float32", 2.0, False)])
 def test_half_precision_is_compared_by_how_far_lm_evals_own_answers_are_apart(dtype, apart, works, monkeypatch):
     """Answers that are off by 2 nats, where those of lm-eval to a request alone are ``apart`` from those in a batch."""
-    lm = PrunedHFLM(pretrained=tiny.model(dtype=getattr(torch, dtype)), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
     run = SharedPrompts._run
 
     def off(self, batch, asked, batch_size):
@@ -300,8 +299,9 @@ def test_half_precision_is_compared_by_how_far_lm_evals_own_answers_are_apart(dt
     def stock(asked, *_):
         return [(value + (apart if len(asked) == 1 else 0.0), greedy) for value, greedy in answers(asked)]
 
-    answers = functools.partial(HFLM._loglikelihood_tokens, lm, disable_tqdm=True)
     monkeypatch.setattr(SharedPrompts, "_run", off)
+    lm = PrunedHFLM(pretrained=tiny.model(dtype=getattr(torch, dtype)), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    answers = functools.partial(HFLM._loglikelihood_tokens, lm, disable_tqdm=True)
     encoded = [(request.args, *lm._encode_pair(*request.args)) for request in requests()]
     lm._shared_prompts.answer(encoded, stock, batch_size=4, disable_bar=True)
     assert lm._shared_prompts.works == works

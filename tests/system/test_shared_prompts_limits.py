@@ -255,9 +255,9 @@ def test_too_little_memory_for_the_cache_at_a_batch_size_that_lm_eval_found_is_n
     ],
 )  # fmt: skip
 def test_an_answer_is_near_another_only_if_both_are_numbers_or_equal(answer, expected, near, monkeypatch):
-    lm = PrunedHFLM(pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
     asked = encoded([20], [2, 3])
     monkeypatch.setattr(SharedPrompts, "_run", lambda *_: dict.fromkeys(range(len(asked)), (answer, False)))
+    lm = PrunedHFLM(pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
     lm._shared_prompts.answer(asked, lambda rest, _: [(expected, False)] * len(rest), batch_size=4, disable_bar=True)
     assert lm._shared_prompts.works == near
 
@@ -304,3 +304,19 @@ def test_a_long_prompt_and_the_long_choice_of_a_short_one_do_not_pass_the_positi
     for mine, expected, works in both(tiny_architectures.build("gpt_neo"), encoded([126], [1, 2]) + encoded([20], [2, 25])):
         check(mine, expected)
         assert works
+
+
+@pytest.mark.parametrize(
+    ("asked", "checked", "like"),
+    [
+        ((0, 1, 50), (0, 1, 50), True),
+        ((0, 1, 50), (9, 2, 50), True),
+        ((1, 1, 50), (0, 2, 50), False),
+        ((2, 1, 50), (1, 1, 50), True),
+        ((71, 1, 80), (1, 1, 600), False),  # far more padding
+        ((9, 2, 50), (9, 1, 50), False),
+        ((9, 1, 101), (9, 1, 50), False),
+    ],
+)
+def test_an_answer_is_believed_for_as_much_padding_length_and_continuation(asked, checked, like):
+    assert shared_prompts.Kind(*asked).like(shared_prompts.Kind(*checked)) == like

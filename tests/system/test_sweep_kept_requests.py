@@ -11,7 +11,7 @@ from sweeps import prepare
 
 from harness_ext.sweep.dense import DenseModel
 from harness_ext.sweep.evaluation import run_trial
-from harness_ext.sweep.kept_requests import PAIR_TOKENS, KeptRequests, KeptTokens
+from harness_ext.sweep.kept_requests import KeptRequests, KeptTokens
 
 BUILD = {"limit": 8, "rank": 0, "world_size": 1}
 
@@ -78,14 +78,27 @@ def test_requests_that_draw_random_numbers_are_made_each_time(task, draw):
     assert prompts[0] != prompts[1]
 
 
-def test_requests_that_cannot_be_pickled_are_made_each_time(task, monkeypatch):
+class Odd(Exception):
+    """Can be pickled, and not be read again."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+class Worse:
+    def __reduce__(self):
+        raise ValueError("not me")
+
+
+@pytest.mark.parametrize("held", [lambda: 0, Odd(1, 2), Worse()], ids=["function", "exception", "error"])
+def test_requests_that_cannot_be_pickled_are_made_each_time(task, held, monkeypatch):
     original, calls = type(task).construct_requests, []
 
     def construct(self, *given, **named):
         made = original(self, *given, **named)
         calls.append(made)
         for request in made:
-            request.doc["function"] = lambda: 0
+            request.doc["held"] = held
         return made
 
     monkeypatch.setattr(type(task), "construct_requests", construct)
@@ -94,6 +107,27 @@ def test_requests_that_cannot_be_pickled_are_made_each_time(task, monkeypatch):
         keep(**BUILD)
         assert len(calls) == calls_so_far
         assert len(task.instances) == 16
+
+
+def test_options_whose_names_are_of_different_types_are_no_obstacle(task, built):
+    task._config.metadata = {"sizes": {1: "one", "many": 2}}
+    keep = KeptRequests(task)
+    for _ in range(2):
+        keep(**BUILD)
+    assert len(built) == 8
+
+
+def test_a_task_that_changes_its_documents_asks_the_same_in_all_trials(task):
+    documents = list(task.eval_docs)
+    task.dataset[task.config.test_split] = documents  # those that an evaluation scores
+    keep, found = KeptRequests(task), []
+    for _ in range(2):
+        keep(**BUILD)
+        for document in documents:
+            document["seen"] = True
+        found.append([request.doc for request in task.instances])
+    assert found[0] == found[1]
+    assert "seen" not in found[0][0]
 
 
 class TestTokens:
@@ -119,12 +153,15 @@ class TestTokens:
                 following.clear()
         assert encoded == pairs
 
-    def test_the_tokens_kept_are_bounded(self, encode, encoded):
-        kept = KeptTokens(most=2 * PAIR_TOKENS + 10 + 2)
+    def test_what_is_kept_is_bounded(self, encode, encoded):
+        pairs = [(f"{number} " + "a" * 100, "b") for number in range(50)]
+        kept = KeptTokens(most=20_000)
         for _ in range(2):
-            for pair in (("a" * 10, "b"), ("a" * 10, "c"), ("d", "e")):
+            for pair in pairs:
                 assert kept.of(*pair, encode)[0] == [*map(ord, pair[0])]
-        assert encoded == [("a" * 10, "b"), ("a" * 10, "c"), ("d", "e"), ("d", "e")]
+        again = len(encoded) - len(pairs)
+        assert 0 < again < len(pairs)
+        assert (len(pairs) - again) * 4 * 102 < 20_000  # their token ids alone
 
 
 def test_a_sweep_makes_and_encodes_requests_once(monkeypatch):
@@ -140,3 +177,17 @@ def test_a_sweep_makes_and_encodes_requests_once(monkeypatch):
     assert made == []
     assert again[0]["results"] == first[0]["results"]
     assert again[1] == first[1]
+
+
+def test_each_trial_compares_shared_answers_anew():
+    """What one trial found out about sharing must not decide the last bits of the next."""
+    prepared = prepare(sparsity=["0.3,0.5"])
+    model = DenseModel(prepared.sweep, "lab-xs")
+    for job in prepared.jobs:
+        model.prune(job.trial.plan)
+        assert model.lm._shared_prompts.works
+        assert not model.lm._shared_prompts._cached.checked
+        model.lm._shared_prompts._cached.works = False
+    model.lm._shared_prompts = None  # share_prompts=False
+    model.prune(prepared.jobs[0].trial.plan)
+    assert model.lm._shared_prompts is None
