@@ -1,4 +1,4 @@
-"""Times requests that share prompts against lm-eval's own way, on items of three shapes:
+"""Times requests that share prompts against lm-eval's own way, on items of four shapes:
 
     OMP_NUM_THREADS=2 python scripts/bench_shared_prompts.py --pretrained smollm2-135m
 
@@ -34,6 +34,7 @@ SHAPES = {
     "facts: 16 short choices": Shape(prompt=120, choices=16, words=2),
     "hellaswag: 4 long choices": Shape(prompt=70, choices=4, words=25),
     "mmlu: 4 short choices": Shape(prompt=90, choices=4, words=4),
+    "mmlu: 4 letters": Shape(prompt=90, choices=4, words=1),
 }
 
 
@@ -80,7 +81,7 @@ def main() -> None:
     arguments = {"pretrained": folder, "batch_size": options.batch_size, "device": "cpu", "dtype": options.dtype}
     ours, stock = PrunedHFLM(**arguments), HFLM(**arguments)
     vocabulary = [ours.tokenizer.decode([token]).strip() for token in range(300, min(len(ours.tokenizer), 8000))]
-    words = [word for word in vocabulary if word.isalpha()] or ["a", "b", "c"]
+    words = [word for word in vocabulary if word.isalpha() and len(ours.tok_encode(f" {word}")) == 1] or ["a", "b", "c"]
     print(f"{options.pretrained}, {options.dtype}, batch size {options.batch_size}, {options.items} items a shape")
     print(f"{'':28s} {'hf s':>8s} {'pruned-hf s':>10s} {'ratio':>6s} {'difference':>12s} {'flips':>6s}")
     for title, shape in SHAPES.items():

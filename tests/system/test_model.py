@@ -129,16 +129,12 @@ class TestBatchSize:
 
 
 class TestSharedPrompts:
-    @pytest.fixture
-    def rows(self, monkeypatch):
-        """The number of sequences in each forward pass."""
-        found, original = [], HFLM._model_call
-        monkeypatch.setattr(HFLM, "_model_call", lambda self, inps, **kwargs: found.append(len(inps)) or original(self, inps, **kwargs))
-        return found
-
-    def test_choices_of_one_token_share_a_row(self, folder, rows):
+    def test_choices_of_one_token_share_a_row(self, folder):
         lm = PrunedHFLM.create_from_arg_string(f"pretrained={folder},device=cpu,sparsity=0.5,pruner=magnitude", {"batch_size": 1})
-        scores = lm.loglikelihood(requests(PROMPTS, [f" {digit}" for digit in range(4)]), disable_tqdm=True)
+        asked, rows = requests(PROMPTS, [f" {digit}" for digit in range(4)]), []
+        lm.loglikelihood(asked, disable_tqdm=True)  # compares answers with lm-eval's
+        lm.model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len((args or [kwargs["input_ids"]])[0])), with_kwargs=True)
+        scores = lm.loglikelihood(asked, disable_tqdm=True)
         assert rows == [3]
         assert len(scores) == 12
 
