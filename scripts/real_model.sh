@@ -35,7 +35,7 @@ export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
 # The text whose perplexity is measured comes with Python: its first characters, about 60,000 tokens.
 characters=240000
-if [ "$grids" = quick ]; then characters=40000; fi
+if [ "$grids" = quick ]; then characters=20000; fi
 python - "$out/text.txt" $characters <<'PYTHON'
 import pathlib, pydoc_data.topics, sys
 
