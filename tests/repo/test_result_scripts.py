@@ -29,7 +29,7 @@ case "$*" in
 esac
 """
 HARNESS_EXT = """#!/bin/sh
-"$REAL" -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@" >> "$ASKED"
+"$REAL" -c 'import json, sys; sys.stdout.write(json.dumps(sys.argv[1:]) + "\\n")' "$@" >> "$ASKED"
 """
 
 
