@@ -5,8 +5,8 @@
 #
 # RELATIONS is a folder with relation files (task_configs/lre/README.md says which are published). What is done in OUT (runs/real,
 # runs/real-first or runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each, on DEVICE (cpu): with DEVICE=cuda on a
-# GPU. --first is a first look: two methods, one calibration seed, half of the items, no perplexity. --quick shows that everything runs; its
-# page is OUT/real-model.md.
+# GPU. BATCH is the number of sequences in a batch (by the size of the model). --first is a first look: two methods, one calibration seed,
+# half of the items, no perplexity. --quick shows that everything runs; its page is OUT/real-model.md.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -42,7 +42,7 @@ import pathlib, pydoc_data.topics, sys
 pathlib.Path(sys.argv[1]).write_text("\n\n".join(pydoc_data.topics.topics.values())[: int(sys.argv[2])])
 PYTHON
 sweep() {
-  local more=(--device "${DEVICE:-cpu}")
+  local more=(--device "${DEVICE:-cpu}" ${BATCH:+--batch-size "$BATCH"})
   if [ "$grids" != first ]; then more+=(--perplexity "$out/text.txt"); fi
   harness-ext sweep --config "$root/scripts/real_model/$grids/$1.yaml" --out "$out/$1" \
     --metadata "{\"relations\": \"$relations\"}" "${more[@]}"

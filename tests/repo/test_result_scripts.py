@@ -87,7 +87,7 @@ def test_each_sweep_of_the_real_model_has_its_grid_the_relations_and_the_device(
         assert ("--perplexity" in given_of) == (grids != "first")
 
 
-@pytest.mark.parametrize(("given", "device"), [({}, "cpu"), ({"DEVICE": "cuda"}, "cuda")])
+@pytest.mark.parametrize(("given", "device"), [({}, "cpu"), ({"DEVICE": "cuda", "BATCH": "256"}, "cuda")])
 def test_each_calibration_seed_of_the_fine_grid_has_both_sweeps(given, device, tmp_path):
     sweeps = asked_of("fine_grid.sh", [str(tmp_path / "out")], tmp_path, **({"DEVICE": "", "SCRIPT": "fine_grid"} | given))
     seen = []
@@ -97,5 +97,6 @@ def test_each_calibration_seed_of_the_fine_grid_has_both_sweeps(given, device, t
         assert Path(given_of["--config"]) == SCRIPTS / "fine_grid" / f"{part}.yaml"
         assert given_of["--seeds"] == seed
         assert given_of["--device"] == device
+        assert given_of.get("--batch-size") == given.get("BATCH")
         seen.append((part, int(seed)))
     assert sorted(seen) == [(part, seed) for part in ("context", "facts") for seed in range(10)]
