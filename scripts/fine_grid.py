@@ -1,6 +1,7 @@
 """Where the abilities of one model fail, on a fine grid of sparsities, with all facts and items: writes docs/fine-grid.md.
 
     python scripts/fine_grid.py page runs/fine-grid --page docs/fine-grid.md
+    python scripts/fine_grid.py page scripts/fine_grid/trials.jsonl.xz --page docs/fine-grid.md
 
 Intervals are those of ``harness_ext.statistics``: over items and calibration seeds, and over whole cells of the grid. The same trials
 thinned out to the grid, seeds and items of docs/results.md tell what the finer grid adds.
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
+from kept_trials import trials_of
 from page_templates import fill
 from paper_figures import save
 from paper_scores import ABILITIES as TASKS_OF
-from paper_scores import Cell, MissingError, Scores, read, rounded
+from paper_scores import Cell, MissingError, Scores, read, rounded, scores_of
 
 from harness_ext.report.drawing import band, legend, panels, style
 from harness_ext.statistics import Critical, Curve, Disparity, ability_critical, ability_curve, disparity
@@ -136,11 +138,13 @@ def draw(measured: dict[str, Any]) -> Figure:
             one = measured["critical"][drop][name]
             end = one.last if one.high is None else one.high
             fails.plot([one.low, end], [-index, -index], color=look["color"], linewidth=width, solid_capstyle="butt")
+            if one.high is None:
+                fails.plot([end], [-index], color=look["color"], marker=">", markersize=7, clip_on=False)
     scores.set(ylabel="score corrected for chance", ylim=(-0.05, 1.05))
     fails.set(xlabel="sparsity", xlim=(0, 0.72))
     fails.set_yticks([-index for index in range(len(measured["abilities"]))], measured["abilities"])
-    fails.set_title("where 5 % (thick) and 50 % (thin) of the score are lost: 95 % intervals", fontsize=9)
-    legend(figure, [scores], len(measured["abilities"]))
+    fails.set_title("95 % intervals of where 5 % (thick) and 50 % (thin) are lost; an arrow goes on beyond 0.7", fontsize=9)
+    legend(figure, [scores], 4)
     return figure
 
 
@@ -164,11 +168,11 @@ def commands() -> None:
 
 @app.command()
 def page(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/fine_grid.sh.")],
+    sweeps: Annotated[Path, typer.Argument(exists=True, help="The folder of fine_grid.sh, or an archive of kept_trials.py.")],
     page: Annotated[Path, typer.Option(help="The page to write; its figure goes beside it.")],
 ) -> None:
     """Writes the page."""
-    result = measured(read(sweeps_of(folder)))
+    result = measured(scores_of(trials_of(sweeps)) if sweeps.is_file() else read(sweeps_of(sweeps)))
     picture = page.with_suffix(".png")
     save(draw, result, picture)
     page.write_text(render(result, picture.name), encoding="utf-8")

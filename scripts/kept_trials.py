@@ -16,6 +16,7 @@ import hashlib
 import json
 import lzma
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,9 +61,8 @@ def put(
         target.parent.mkdir(parents=True, exist_ok=True)
         files = {"results.json": json.dumps(line["results"], indent=1).encode()}
         for task, columns in line["samples"].items():
-            values = [map(float, column) if isinstance(column, str) else column for column in columns.values()]
-            rows = [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
-            files[described["samples"][task]] = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
+            text = "".join(json.dumps(row) + "\n" for row in rows_of(columns))
+            files[described["samples"][task]] = gzip.compress(text.encode(), mtime=0)
         described["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         files["trial.json"] = json.dumps({"checksum": checksum(described), **described}, indent=1).encode()
         with whole_folder(target) as part, writing(target):
@@ -92,6 +92,28 @@ def short(column: list[Any]) -> list[Any] | str:
     if all(isinstance(value, float) and value in (0.0, 1.0) for value in column):
         return "".join(f"{value:.0f}" for value in column)
     return column
+
+
+def rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The samples of a task from their columns."""
+    values = [map(float, column) if isinstance(column, str) else column for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+@dataclass(frozen=True)
+class KeptTrial(TrialRecord):
+    """A trial in an archive. It has no folder and no results, and its samples are columns."""
+
+    columns: Mapping[str, Mapping[str, Any]]
+
+    def samples(self, task: str) -> list[dict[str, Any]]:
+        return rows_of(self.columns[task])
+
+
+def trials_of(archive: Path) -> Iterator[KeptTrial]:
+    """The trials of an archive, one after the other: faster than ``put`` and reading what it wrote."""
+    for line in lines_of(archive):
+        yield KeptTrial(archive, {**line["described"], "key": key(line["described"]["settings"])}, line["samples"])
 
 
 def relative(value: Any, root: str) -> Any:

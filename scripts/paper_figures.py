@@ -168,6 +168,7 @@ def save(make: Callable[..., Figure], figures_of: Any, path: Path) -> None:
     require_extra("report", "the figures")
     import matplotlib
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(STYLE):
         make(figures_of).savefig(path, dpi=110, metadata={"Software": None})
 

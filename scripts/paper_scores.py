@@ -14,7 +14,7 @@ from harness_ext.statistics import Curve, Estimate
 from harness_ext.statistics.checks import RESAMPLES
 from harness_ext.statistics.resampling import interval, method
 from harness_ext.statistics.weighting import Sample, Table
-from harness_ext.sweep import load
+from harness_ext.sweep import TrialRecord, load
 from harness_ext.tasks.people import WORDS
 
 Array = NDArray[np.float64]
@@ -123,25 +123,31 @@ class Scores:
 
 
 def read(folders: Sequence[Path], metric: str = "exact_match") -> Scores:
-    """The scores in sweep folders. Facts are scored by ``metric``, keys and functions by the best of the choices.
+    """The scores in sweep folders, as :func:`scores_of`."""
+    return scores_of((record for folder in folders for record in load(folder)), metric)
+
+
+def scores_of(records: Iterable[TrialRecord], metric: str = "exact_match") -> Scores:
+    """The scores in trials. Facts are scored by ``metric``, keys and functions by the best of the choices.
 
     Raises:
         ValueError: results that do not belong together.
     """
     scores = Scores()
     trials, seconds = 0, 0.0
-    for folder in folders:
-        for record in load(folder):
-            source = "self" if record.calibration is None else Path(record.calibration).stem
-            cell = Cell(record.pretrained, record.pruner or "dense", record.ratio, record.modules or "all", source)
-            cell = Cell(record.pretrained) if record.is_dense else cell
-            trials, seconds = trials + 1, seconds + sum(record.seconds.values())
-            for task in record.tasks:
-                used = metric if task.startswith("lab_") else "acc"
-                rows = [row for row in record.samples(task) if row["filter"] == "none"]
-                by_item = {row.get("id", (task, row["doc_id"])): float(row[used]) for row in rows}
-                scores.add(cell, task, record.seed or 0, by_item, chance(task, used))
-    scores.facts = {"trials": str(trials), "minutes": f"{seconds / 60:.0f}"}
+    devices: dict[str, None] = {}
+    for record in records:
+        devices[record.settings["device"]] = None
+        source = "self" if record.calibration is None else Path(record.calibration).stem
+        cell = Cell(record.pretrained, record.pruner or "dense", record.ratio, record.modules or "all", source)
+        cell = Cell(record.pretrained) if record.is_dense else cell
+        trials, seconds = trials + 1, seconds + sum(record.seconds.values())
+        for task in record.tasks:
+            used = metric if task.startswith("lab_") else "acc"
+            rows = [row for row in record.samples(task) if row["filter"] == "none"]
+            by_item = {row.get("id", (task, row["doc_id"])): float(row[used]) for row in rows}
+            scores.add(cell, task, record.seed or 0, by_item, chance(task, used))
+    scores.facts = {"trials": str(trials), "minutes": f"{seconds / 60:.0f}", "devices": " and ".join(devices)}
     return scores
 
 

@@ -52,6 +52,14 @@ def test_trials_that_were_put_back_are_whole_records_with_the_same_scores(kept, 
                 assert {"doc_id", "filter", "metrics", "acc"} <= set(one)
 
 
+def test_trials_read_from_the_file_are_those_that_are_put_back(kept):
+    read = list(kept_trials.trials_of(kept / "trials.jsonl.xz"))
+    back = [record for name in ("first", "second") for record in load(kept / "back" / name)]
+    assert [(one.key, one.seconds) for one in read] == [(one.key, one.seconds) for one in back]
+    for one, other in zip(read, back, strict=True):
+        assert [one.samples(task) for task in one.tasks] == [other.samples(task) for task in other.tasks]
+
+
 def test_the_dense_model_alone_keeps_its_answers_of_which_margins_are_made(kept):
     dense, pruned = load(kept / "back" / "second")
     assert all("filtered_resps" in row and "target" in row for row in dense.samples("icl_linear"))
