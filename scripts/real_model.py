@@ -6,6 +6,7 @@ python scripts/real_model.py runs/real --page docs/real-model.md
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,13 +20,13 @@ from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
 
 from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
 from harness_ext.statistics.disparity import range_words
+from harness_ext.sweep import TrialRecord, load
+from harness_ext.sweep.records import TRIALS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-SWEEPS = ("pruning", "pruning-more", "modules", "bits", "bits-sparse")
-WHOLE = SWEEPS[:2]  # those that prune all linear layers
 DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
 LOOKS = (
@@ -184,6 +185,11 @@ def not_measured(results: Results, grids: Path) -> list[str]:
     return [f"{way.name}{'' if way.modules == 'all' else f' of {way.modules}'}" for way in dict.fromkeys(ways) if way not in measured]
 
 
+def prunes_all_layers(records: Iterable[TrialRecord]) -> bool:
+    """Whether no trial of a sweep prunes one kind of layer alone, or quantises."""
+    return all(record.is_dense or (record.bits is None and record.modules in (None, "all")) for record in records)
+
+
 def listed(value: Any) -> list[Any]:
     """The values of a field of a grid, which may be one."""
     return value if isinstance(value, list) else [value]
@@ -194,13 +200,14 @@ def main(
     page: Annotated[Path, typer.Option(help="The page to write; the figure goes beside it.")],
     grids: Annotated[str, typer.Option(help="The folder of grids in scripts/real_model that was run.")] = "full",
 ) -> None:
-    results = read([folder / name for name in SWEEPS if (folder / name / "trials").is_dir()])
+    sweeps = sorted(path.parent for path in folder.glob(f"*/{TRIALS}"))
+    results = read(sweeps)
     all_ways = {way for scores in results.abilities.values() for way in scores.pruned}
     ways = sorted((way for way in all_ways if way.modules == "all" and way.bits is None), key=lambda way: way.pruner)
     figure = page.with_suffix(".png")
     draw(results, ways, figure)
     hard = page.with_name(f"{page.stem}-difficulty.png")
-    difficulty = equal_difficulty([folder / name for name in WHOLE if (folder / name / "trials").is_dir()], hard)
+    difficulty = equal_difficulty([sweep for sweep in sweeps if prunes_all_layers(load(sweep))], hard)
     sizes = page.with_name(f"{page.stem}-bits.png")
     fewest = real_bits.fewest_rows(results) if results.bits[None, 0.0] else []
     if fewest:

@@ -4,9 +4,9 @@
 #   scripts/real_model.sh [--first | --quick] RELATIONS [OUT]
 #
 # RELATIONS is a folder with relation files (task_configs/lre/README.md says which are published). What is done in OUT (runs/real,
-# runs/real-first or runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each, on DEVICE (cpu): with DEVICE=cuda on a
-# GPU. BATCH is the number of sequences in a batch (by the size of the model). --first is a first look: two methods, one calibration seed,
-# half of the items, no perplexity. --quick shows that everything runs; its page is OUT/real-model.md.
+# runs/real-first or runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each, on DEVICE (cpu), with batches of BATCH
+# sequences (by the size of the model): on a GPU as DEVICE=cuda JOBS=16 BATCH=64. --first is a first look: two methods, one calibration
+# seed, half of the items, no perplexity. --quick shows that everything runs; its page is OUT/real-model.md.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -41,15 +41,25 @@ import pathlib, pydoc_data.topics, sys
 
 pathlib.Path(sys.argv[1]).write_text("\n\n".join(pydoc_data.topics.topics.values())[: int(sys.argv[2])])
 PYTHON
-sweep() {
+sweep() { # GRID, or GRID-SEED
   local more=(--device "${DEVICE:-cpu}" ${BATCH:+--batch-size "$BATCH"})
+  if [[ $1 == *-* ]]; then more+=(--seeds "${1##*-}"); fi
   if [ "$grids" != first ]; then more+=(--perplexity "$out/text.txt"); fi
-  harness-ext sweep --config "$root/scripts/real_model/$grids/$1.yaml" --out "$out/$1" \
+  harness-ext sweep --config "$root/scripts/real_model/$grids/${1%-*}.yaml" --out "$out/$1" \
     --metadata "{\"relations\": \"$relations\"}" "${more[@]}"
 }
 export -f sweep
 export root grids relations out
-basename -s .yaml -a "$root/scripts/real_model/$grids"/*.yaml | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
+# Each calibration seed of a grid is a sweep.
+names() {
+  local file seed seeds
+  for file in "$root/scripts/real_model/$grids"/*.yaml; do
+    seeds=$(sed -n 's/^seeds: *//p' "$file" | tr -d '[],')
+    if [ -z "$seeds" ]; then basename "$file" .yaml; fi
+    for seed in $seeds; do echo "$(basename "$file" .yaml)-$seed"; done
+  done
+}
+names | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
 
 python "$root/scripts/real_model.py" "$out" --page "$page" --grids "$grids"
 harness-ext report "$out"/*/ --out "$out/report"

@@ -107,7 +107,7 @@ def read(folders: Iterable[Path]) -> Results:
     Raises:
         ValueError: no dense model among the trials.
     """
-    records = [record for folder in folders for record in load(folder)]
+    records = list({record.key: record for folder in folders for record in load(folder)}.values())  # each sweep has the dense model
     dense = [record for record in records if record.is_dense]
     if not dense:
         raise ValueError("no trial of the dense model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from equal_difficulty import equal_difficulty
 from real_scores import OVERRIDE, RECALL, Way, read
 
 from harness_ext.statistics import holm
+from harness_ext.sweep import load
 from harness_ext.sweep.fields import read as read_fields
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -65,6 +67,19 @@ def test_override_asks_for_the_facts_that_the_dense_model_recalls(folder: Path) 
     assert set(found.abilities[OVERRIDE].dense) == {item for item, right in found.abilities[RECALL].dense.items() if right}
     assert found.abilities[RECALL].chance == 1 / CHOICES
     assert found.seeds() == 2
+
+
+def test_a_trial_that_several_sweeps_have_counts_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "pruning", tmp_path / "again")
+    once, twice = read([folder / "pruning"]), read([folder / "pruning", tmp_path / "again"])
+    assert (twice.trials, twice.minutes) == (once.trials, once.minutes) == (9, once.minutes)
+
+
+def test_only_sweeps_that_prune_all_layers_are_compared_at_equal_difficulty(folder: Path, quantised: Path, tmp_path: Path) -> None:
+    write_trial(tmp_path / "ffn", {"icl_words": scores("icl_words", 0.2)}, "0.2", pruner="wanda", answers=answers(), modules="ffn")
+    assert real_model.prunes_all_layers(load(folder / "pruning"))
+    assert not real_model.prunes_all_layers(load(quantised))
+    assert not real_model.prunes_all_layers(load(tmp_path / "ffn"))
 
 
 def test_the_curve_is_the_mean_over_items_and_seeds(folder: Path) -> None:

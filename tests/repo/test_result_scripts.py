@@ -17,6 +17,8 @@ import exposure
 import memory_load
 from train_family import runs_of
 
+from harness_ext.sweep.fields import read as read_fields
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 # Trains nothing, writes no page, and has the lists of facts from this process.
 PYTHON = """#!/bin/sh
@@ -76,12 +78,18 @@ def test_each_sweep_of_the_real_model_has_its_grid_the_relations_and_the_device(
     words = [*([] if grids == "full" else [f"--{grids}"]), "relations", str(tmp_path / "out")]
     *sweeps, report = asked_of("real_model.sh", words, tmp_path, **({"DEVICE": ""} | given))
     assert report[0] == "report"
-    found = {Path(words[words.index("--config") + 1]): words for words in sweeps}
-    assert set(found) == set((SCRIPTS / "real_model" / grids).glob("*.yaml"))
-    assert len(found) == len(sweeps)
-    for grid, words in found.items():
+    expected = {}
+    for grid in (SCRIPTS / "real_model" / grids).glob("*.yaml"):
+        seeds = read_fields(grid).get("seeds")
+        for seed in [None] if seeds is None else seeds if isinstance(seeds, list) else [seeds]:
+            expected[grid.stem if seed is None else f"{grid.stem}-{seed}"] = grid, seed
+    assert len(sweeps) == len(expected)
+    for words in sweeps:
         given_of = dict(zip(words[1::2], words[2::2], strict=True))
-        assert Path(given_of["--out"]) == tmp_path / "out" / grid.stem
+        grid, seed = expected.pop(Path(given_of["--out"]).name)
+        assert Path(given_of["--out"]).parent == tmp_path / "out"
+        assert Path(given_of["--config"]) == grid
+        assert given_of.get("--seeds") == (None if seed is None else str(seed))
         assert json.loads(given_of["--metadata"]) == {"relations": "relations"}
         assert given_of["--device"] == device
         assert ("--perplexity" in given_of) == (grids != "first")
