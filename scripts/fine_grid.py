@@ -20,6 +20,7 @@ from page_templates import fill
 from paper_figures import save
 from paper_scores import ABILITIES as TASKS_OF
 from paper_scores import Cell, MissingError, Scores, read, rounded, scores_of
+from paper_tests import ORDER, judged
 
 from harness_ext.report.drawing import band, legend, panels, style
 from harness_ext.statistics import Critical, Curve, Disparity, ability_critical, ability_curve, disparity
@@ -96,6 +97,19 @@ def split(curves: Mapping[str, Curve], ability: str, drop: float) -> Disparity:
     return disparity(recall, other, drop=drop, corrected=True, families=FAMILIES, names=names)
 
 
+def order(curves: Mapping[str, Curve], drop: float, *, corrected: bool) -> list[tuple[str, str, str]]:
+    """The comparisons of claim 5 of docs/results.md: what is compared, the two critical sparsities and their difference, and what is shown.
+
+    Intervals are Bonferroni-corrected for the number of comparisons.
+    """
+    rows = []
+    for names in ORDER:
+        one, other = ([curves[task] for task in ABILITIES.get(name, (name,))] for name in names)
+        found = disparity(one, other, drop=drop, corrected=corrected, level=1 - 0.05 / len(ORDER), names=names)
+        rows.append((" before ".join(names), *judged(found)))
+    return rows
+
+
 def between_seeds(curves: Mapping[str, Curve], ability: str, drop: float) -> float | None:
     """The standard deviation of an ability's critical sparsity between calibration seeds; None with one, or beyond the grid."""
     seeds = len(next(iter(curves.values())).values)
@@ -122,6 +136,7 @@ def measured(scores: Scores) -> dict[str, Any]:
         "coarse": {drop: {name: found(coarse, name, drop) for name in ABILITIES} for drop in DROPS},
         "splits": {drop: {name: split(curves, name, drop) for name in others} for drop in DROPS},
         "deviations": {drop: {name: between_seeds(curves, name, drop) for name in ABILITIES} for drop in DROPS},
+        "order": {0.05: order(curves, 0.05, corrected=False), 0.5: order(curves, 0.5, corrected=True)},
         "items": {name: [len(curves[task].ids) for task in tasks] for name, tasks in ABILITIES.items()},
         "abilities": list(ABILITIES), "drops": DROPS, "seeds": len(curves["lab_facts_closed"].values), "facts": scores.facts,
     }  # fmt: skip

@@ -85,6 +85,14 @@ def test_calibration_seeds_that_differ_are_in_the_deviation_and_the_interval():
     assert one.high >= 0.275
 
 
+def test_the_order_holds_where_it_is_simulated_and_only_there(measured):
+    for drop in fine_grid.DROPS:
+        outcomes = {what: outcome for what, _, outcome in measured["order"][drop]}
+        assert {what for what, outcome in outcomes.items() if outcome == "shown"} == {"recall before reading", "recall before functions"}
+        assert set(outcomes.values()) == {"shown", "not shown"}
+        assert len(outcomes) == len(fine_grid.ORDER)
+
+
 def test_a_trial_that_is_missing_is_named():
     scores = simulated(items=40)
     del scores.values[Cell("lab-m", "sparsegpt", 0.5), "icl_nn"][2]
