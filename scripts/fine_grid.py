@@ -158,7 +158,7 @@ def draw(measured: dict[str, Any]) -> Figure:
     scores.set(ylabel="score corrected for chance", ylim=(-0.05, 1.05))
     fails.set(xlabel="sparsity", xlim=(0, 0.72))
     fails.set_yticks([-index for index in range(len(measured["abilities"]))], measured["abilities"])
-    fails.set_title("95 % intervals of where 5 % (thick) and 50 % (thin) are lost; an arrow goes on beyond 0.7", fontsize=9)
+    fails.set_title("95 % intervals of where 5 % (thick) and 50 % (thin) are lost", fontsize=9)
     legend(figure, [scores], 4)
     return figure
 

@@ -68,7 +68,8 @@ def outlasts(
 def judged(found: Disparity) -> tuple[str, Outcome]:
     outcomes: dict[str, Outcome] = {"in-context outlasts recall": SHOWN, "recall outlasts in-context": REVERSE, "not shown": NOT_SHOWN}
     one, two = (each.phrase(short=True) for each in (found.recall, found.in_context))
-    said = "unknown" if found.difference is None else f"{'' if found.kind == 'estimate' else found.kind + ' '}{round(found.difference, 2) + 0.0:.2f}"
+    kind = "" if found.kind == "estimate" else f"{found.kind} "
+    said = "unknown" if found.difference is None else f"{kind}{round(found.difference, 2) + 0.0:.2f}"  # + 0.0: never -0.00
     text = f"{found.names[0]} {one}, {found.names[1]} {two}; difference {said} ({ends(found.low, found.high)})"
     return text, outcomes[found.finding]
 
