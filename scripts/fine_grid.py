@@ -1,15 +1,15 @@
-"""Where the abilities of one model fail, on a fine grid of sparsities, with all facts and items: writes docs/fine-grid.md.
+"""Where the abilities of one model fail, on a fine grid of sparsities, with all its facts: writes docs/fine-grid.md.
 
     python scripts/fine_grid.py page runs/fine-grid --page docs/fine-grid.md
     python scripts/fine_grid.py page scripts/fine_grid/trials.jsonl.xz --page docs/fine-grid.md
 
 Intervals are those of ``harness_ext.statistics``: over items and calibration seeds, and over whole cells of the grid. The same trials
-thinned out to the grid, seeds and items of docs/results.md tell what the finer grid adds.
+thinned out to the steps, seeds and items of docs/results.md tell what more of each adds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,11 +20,12 @@ from page_templates import fill
 from paper_figures import save
 from paper_scores import ABILITIES as TASKS_OF
 from paper_scores import Cell, MissingError, Scores, read, rounded, scores_of
-from paper_tests import ORDER, judged
+from paper_tests import ORDER, RESAMPLES, judged
 
 from harness_ext.report.drawing import band, legend, panels, style
-from harness_ext.statistics import Critical, Curve, Disparity, ability_critical, ability_curve, disparity
-from harness_ext.statistics.disparity import range_words
+from harness_ext.statistics import AbilityCurve, Critical, Curve, Disparity, ability_critical, ability_curve, disparity
+from harness_ext.statistics.disparity import difference_words, outlasts_words, range_words
+from harness_ext.tasks import lab_facts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ CHANCE_OF_FOUR = 0.25
 DROPS = (0.05, 0.5)
 COARSE_STEP, COARSE_SEEDS = 0.1, 3  # of docs/results.md
 COARSE_ITEMS = {"lab": 512, "kv": 256, "icl": 256}
+KEPT_AT = (0.6, 0.7)  # the paper's "60 to 70 %"
 
 
 def sweeps_of(folder: Path) -> list[Path]:
@@ -77,12 +79,26 @@ def curves_of(scores: Scores) -> dict[str, Curve]:
     return curves
 
 
+def facts_drawn(task: str, items: int) -> list[str]:
+    """The facts that a task of the lab models asks for, if it is given a number of items."""
+    _, people, condition = task.split("_")  # lab_facts_closed, lab_unseen_open
+    drawn = lab_facts.load(condition=condition, people="memorised" if people == "facts" else people, facts_items=items, facts_choices=0)
+    return list(drawn["test"]["id"])
+
+
+def coarse_items(curve: Curve) -> Collection[Hashable]:
+    """The items of a task in docs/results.md: fewer facts are another draw, and fewer keys and functions the first ones."""
+    kind = curve.name.partition("_")[0]
+    return set(facts_drawn(curve.name, COARSE_ITEMS[kind]) if kind == "lab" else curve.ids[: COARSE_ITEMS[kind]])
+
+
 def thinned(curve: Curve) -> Curve:
-    """As much of a curve as docs/results.md measures: steps of 0.1, the first three calibration seeds, and the first items."""
+    """As much of a curve as docs/results.md measures: steps of 0.1, the first three calibration seeds, and its items."""
     keep = [place for place, ratio in enumerate(curve.sparsities) if abs(ratio / COARSE_STEP - round(ratio / COARSE_STEP)) < 1e-6]
-    items = COARSE_ITEMS[curve.name.partition("_")[0]]
-    values = curve.values[:COARSE_SEEDS, keep, :items]
-    return Curve(curve.name, [curve.sparsities[place] for place in keep], values, curve.ids[:items], curve.chance)
+    asked = coarse_items(curve)
+    items = [place for place, item in enumerate(curve.ids) if item in asked]
+    values = curve.values[:COARSE_SEEDS, keep][:, :, items]
+    return Curve(curve.name, [curve.sparsities[place] for place in keep], values, [curve.ids[place] for place in items], curve.chance)
 
 
 def found(curves: Mapping[str, Curve], ability: str, drop: float) -> Critical:
@@ -105,9 +121,27 @@ def order(curves: Mapping[str, Curve], drop: float, *, corrected: bool) -> list[
     rows = []
     for names in ORDER:
         one, other = ([curves[task] for task in ABILITIES.get(name, (name,))] for name in names)
-        found = disparity(one, other, drop=drop, corrected=corrected, level=1 - 0.05 / len(ORDER), names=names)
-        rows.append((" before ".join(names), *judged(found)))
+        compared = disparity(one, other, drop=drop, corrected=corrected, level=1 - 0.05 / len(ORDER), resamples=RESAMPLES, names=names)
+        sides = ", ".join(
+            f"{name} {side.phrase(short=True)}" for name, side in zip(names, (compared.recall, compared.in_context), strict=True)
+        )
+        unknown = compared.low is None and compared.high is None
+        told = "nothing is known of the difference" if unknown else f"difference {range_words(compared.low, compared.high)}"
+        rows.append((" before ".join(names), f"{sides}; {told}", judged(compared)[1]))
     return rows
+
+
+def lost(curve: AbilityCurve, ratio: float) -> float:
+    """The share of the dense score that is lost at a sparsity."""
+    return 1 - curve.scores[curve.sparsities.index(ratio)].value / curve.scores[0].value
+
+
+def sentences(split: Disparity, drop: float) -> str:
+    """Where recall and another ability fail, and how far apart."""
+    recall, other = split.recall, split.in_context
+    apart = difference_words(split) if split.finding == "not shown" else outlasts_words(split)
+    first = f"At a {100 * drop:g} % drop, {split.names[0]} fails {recall.cell_words()} (95 % interval {recall.interval_words()})."
+    return f"{first} {split.names[1].capitalize()} fails {other.cell_words()} ({other.interval_words()}): {apart}."
 
 
 def between_seeds(curves: Mapping[str, Curve], ability: str, drop: float) -> float | None:
@@ -132,13 +166,15 @@ def measured(scores: Scores) -> dict[str, Any]:
         "curves": {
             name: ability_curve([curves[task] for task in tasks], corrected=True, families=FAMILIES) for name, tasks in ABILITIES.items()
         },
+        "raw": {name: ability_curve([curves[task] for task in tasks], families=FAMILIES) for name, tasks in ABILITIES.items()},
         "critical": {drop: {name: found(curves, name, drop) for name in ABILITIES} for drop in DROPS},
         "coarse": {drop: {name: found(coarse, name, drop) for name in ABILITIES} for drop in DROPS},
         "splits": {drop: {name: split(curves, name, drop) for name in others} for drop in DROPS},
         "deviations": {drop: {name: between_seeds(curves, name, drop) for name in ABILITIES} for drop in DROPS},
         "order": {0.05: order(curves, 0.05, corrected=False), 0.5: order(curves, 0.5, corrected=True)},
         "items": {name: [len(curves[task].ids) for task in tasks] for name, tasks in ABILITIES.items()},
-        "abilities": list(ABILITIES), "drops": DROPS, "seeds": len(curves["lab_facts_closed"].values), "facts": scores.facts,
+        "abilities": list(ABILITIES), "drops": DROPS, "kept_at": KEPT_AT,
+        "seeds": len(curves["lab_facts_closed"].values), "facts": scores.facts,
     }  # fmt: skip
 
 
@@ -170,7 +206,7 @@ def width(found: Critical) -> str:
 
 def render(measured: dict[str, Any], figure: str) -> str:
     """The page from its template."""
-    return fill(TEMPLATE, **measured, figure=figure, width=width, range_words=range_words, rounded=rounded)
+    return fill(TEMPLATE, **measured, figure=figure, width=width, range_words=range_words, rounded=rounded, sentences=sentences, lost=lost)
 
 
 app = typer.Typer(add_completion=False, help=__doc__)

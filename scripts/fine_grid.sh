@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures where the abilities of lab-m fail on a fine grid of sparsities, with all facts and items, and writes docs/fine-grid.md.
+# Measures where the abilities of lab-m fail on a fine grid of sparsities, with all its facts, and writes docs/fine-grid.md.
 #
 #   scripts/fine_grid.sh [OUT]
 #
-# What is done in OUT (runs/fine-grid) is not done again. Each of the ten calibration seeds has two sweeps. The page holds the seeds of which
-# both are done. JOBS sweeps go at a time, one thread each, on DEVICE (cpu), with batches of BATCH sequences (by the size of the model).
+# What is done in OUT (runs/fine-grid) is not done again. Each of the ten calibration seeds has two sweeps. The page is written when
+# all are done. JOBS sweeps go at a time, one thread each, on DEVICE (cpu), with batches of BATCH sequences (by the size of the model).
 # With DEVICE=cuda JOBS=20 BATCH=256 they took 12 minutes on one NVIDIA H100.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -54,12 +54,13 @@ export root grids relations out
 names() {
   local file seed seeds
   for file in "$root/scripts/real_model/$grids"/*.yaml; do
-    seeds=$(sed -n 's/^seeds: *//p' "$file" | tr -d '[],')
-    if [ -z "$seeds" ]; then basename "$file" .yaml; fi
+    seeds=$(sed -n 's/#.*//; s/^seeds: *//p' "$file" | tr '[],' ' ')
+    if [ -z "${seeds// /}" ]; then basename "$file" .yaml; fi
     for seed in $seeds; do echo "$(basename "$file" .yaml)-$seed"; done
   done
 }
 names | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
 
 python "$root/scripts/real_model.py" "$out" --page "$page" --grids "$grids"
-harness-ext report "$out"/*/ --out "$out/report"
+sweeps=("$out"/*/trials)
+harness-ext report "${sweeps[@]%/trials}" --out "$out/report"

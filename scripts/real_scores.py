@@ -105,7 +105,7 @@ def read(folders: Iterable[Path]) -> Results:
     """The scores in sweep folders.
 
     Raises:
-        ValueError: no dense model among the trials.
+        ValueError: no dense model among the trials, or two trials of one cell, as from two devices.
     """
     records = list({record.key: record for folder in folders for record in load(folder)}.values())  # each sweep has the dense model
     dense = [record for record in records if record.is_dense]
@@ -121,6 +121,10 @@ def read(folders: Iterable[Path]) -> Results:
                 scores.dense.update(by_item)
             else:
                 cells = scores.pruned.setdefault(way_of(record), {}).setdefault(record.ratio, {})
+                if (record.seed or 0) in cells:
+                    raise ValueError(
+                        f"{task}: two trials of {way_of(record).name} at {record.ratio:g}, seed {record.seed}: want those of one device"
+                    )
                 cells[record.seed or 0] = by_item
     if RECALL in abilities and OVERRIDE in abilities:
         recalled = {item for item, right in abilities[RECALL].dense.items() if right}

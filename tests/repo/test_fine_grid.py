@@ -26,6 +26,7 @@ def simulated(seeds: int = 3, items: int = 600, recall_breaks: tuple[float, ...]
     for task in fine_grid.FAMILIES:
         recall = task in fine_grid.ABILITIES["recall"]
         floor = fine_grid.CHANCE_OF_FOUR if task in fine_grid.ABILITIES[fine_grid.FOUR_LABELS] else chance(task, "exact_match")
+        ids = fine_grid.facts_drawn(task, items) if task.startswith("lab") else [(task, item) for item in range(items)]
         guess = rng.rand(items) < floor
         for seed in range(seeds):
             breaks = recall_breaks[seed % len(recall_breaks)] if recall else CONTEXT_BREAKS
@@ -34,7 +35,7 @@ def simulated(seeds: int = 3, items: int = 600, recall_breaks: tuple[float, ...]
                     continue  # the dense model has one trial
                 cell = Cell("lab-m", "sparsegpt", ratio) if ratio else Cell("lab-m")
                 right = np.ones(items) if ratio < breaks else guess
-                scores.add(cell, task, seed, {(task, item): float(right[item]) for item in range(items)}, chance(task, "exact_match"))
+                scores.add(cell, task, seed, dict(zip(ids, right.astype(float), strict=True)), chance(task, "exact_match"))
     scores.facts = {"trials": "1", "minutes": "1", "devices": "cpu"}
     return scores
 
@@ -66,9 +67,15 @@ def test_thinned_out_curves_have_the_steps_of_the_other_page(measured):
     for drop in fine_grid.DROPS:
         assert (measured["coarse"][drop]["recall"].low, measured["coarse"][drop]["recall"].high) == pytest.approx((0.2, 0.3))
         assert (measured["coarse"][drop]["lookup"].low, measured["coarse"][drop]["lookup"].high) == pytest.approx((0.5, 0.6))
-    curve = fine_grid.thinned(fine_grid.curves_of(simulated(seeds=5))["icl_linear"])
-    assert np.asarray(curve.values).shape == (3, 6, 256)
-    assert curve.sparsities == pytest.approx((0, 0.3, 0.4, 0.5, 0.6, 0.7))
+    curves = fine_grid.curves_of(simulated(seeds=5))
+    linear, recall = (fine_grid.thinned(curves[task]) for task in ("icl_linear", "lab_facts_closed"))
+    assert np.asarray(linear.values).shape == (3, 6, 256)
+    assert linear.sparsities == pytest.approx((0, 0.3, 0.4, 0.5, 0.6, 0.7))
+    assert linear.ids == curves["icl_linear"].ids[:256]
+    assert list(recall.ids) == fine_grid.facts_drawn("lab_facts_closed", 512)
+    whole = curves["lab_facts_closed"]
+    places = [whole.ids.index(item) for item in recall.ids]
+    assert np.array_equal(np.asarray(recall.values)[:, 1:], np.asarray(whole.values)[:3, 1::4][:, :, places])
 
 
 def test_chance_of_four_labels_is_theirs(measured):
@@ -129,5 +136,6 @@ def test_the_page_and_its_figure(measured, tmp_path):
     page = fine_grid.render(measured, "figure.png")
     assert "| recall | 0.2 and 0.225 | 0.2 to 0.225 |" in page
     assert page.count("in-context ability outlasts recall by 0.275 to 0.325") == len(fine_grid.DROPS)
+    assert "At a 50 % drop, recall fails between 0.2 and 0.225 (95 % interval 0.2 to 0.225)." in page
     fine_grid.save(fine_grid.draw, measured, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
