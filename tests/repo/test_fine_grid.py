@@ -85,9 +85,9 @@ def test_chance_of_four_labels_is_theirs(measured):
 
 
 def test_calibration_seeds_that_differ_are_in_the_deviation_and_the_interval():
-    found = fine_grid.measured(simulated(recall_breaks=(0.16, 0.21, 0.26)))
-    assert found["deviations"][0.05]["recall"] == pytest.approx(np.std([0, 0.05, 0.1], ddof=1))
-    one = found["critical"][0.5]["recall"]
+    curves = fine_grid.curves_of(simulated(recall_breaks=(0.16, 0.21, 0.26)))
+    assert fine_grid.between_seeds(curves, "recall", 0.05) == pytest.approx(np.std([0, 0.05, 0.1], ddof=1))
+    one = fine_grid.found(curves, "recall", 0.5)
     assert one.low <= 0.15
     assert one.high >= 0.275
 
