@@ -26,6 +26,8 @@ from harness_ext.weights.checkpoint_record import CHECKPOINT
 
 Filters = dict[tuple[str, str], str]  # the name of a score with its filter, by task and metric
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
+PERCENT = ("squadv2",)
+"""Tasks of lm-eval whose scores are percentages of the whole set, and no means over items."""
 
 
 def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS, filters: Filters | None = None) -> tuple[list[LoadedTrial], list[str]]:
@@ -213,6 +215,7 @@ def _tasks(
         name = filters.setdefault((task, metric), name) if filters.get((task, metric)) in scores else name
         filters.setdefault((task, metric), name)
         filter_name, value = name.partition(",")[2], scores[name]
+        value = value / 100 if task in PERCENT and is_number(value) else value
         if not is_number(value) or not 0 <= value <= 1:
             gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
             continue
@@ -309,7 +312,8 @@ def _items(
         gaps.append(f"task {task!r}: no paired statistics, its score is not the mean of its per-sample records ({trial.name})")
         return _Items()
     document_ids = [row.get("id", row.get("doc", {}).get("id") if isinstance(row.get("doc"), dict) else None) for row in kept]
-    if all(isinstance(document_id, str | int) for document_id in document_ids) and len(set(document_ids)) == len(document_ids):
+    named = all(isinstance(document_id, str) and not document_id.isdecimal() for document_id in document_ids)  # a count names no item
+    if named and len(set(document_ids)) == len(document_ids):
         ids = [f"id:{document_id}" for document_id in document_ids]
     else:
         ids = [f"{task}:{row.get('doc_id')}:{row.get('doc_hash', '')}" for row in kept]

@@ -77,7 +77,9 @@ def headline(analysis: Analysis, drop: float) -> Headline:
     scores = tuple(each.scores() for each in analysis.not_above_chance)
     if not by_label:
         results = sum(len(trial.tasks) for trial in analysis.trials)
-        return Headline(f"{at_chance}{results} scores were read, and none of them falls along a curve: see what is missing.", scores)
+        return Headline(
+            f"{at_chance}{results} scores were read, and none of them is on a curve over sparsities: see what is missing.", scores
+        )
     if over_models := [claim for claim in analysis.claims if isinstance(claim.found, ModelsDisparity)]:
         label = over_models[0].label
         matched = analysis.difficulty.sentence(label, drop, caveat=False)
@@ -85,7 +87,7 @@ def headline(analysis: Analysis, drop: float) -> Headline:
         notes += [words for each in analysis.series if (words := left_out_words(analysis, each.label, named=True))]
         return Headline(f"{at_chance}{over_models[0].found.sentence(shown=over_models[0].shown)}", tuple(notes))
     label, keeps_most = _chosen(analysis, by_label)
-    kept = all(critical.cell[1] is None for critical in by_label[label].values())
+    kept = all(critical.high is None for critical in by_label[label].values())
     series = next(each for each in analysis.series if each.label == label)
     method = label if label.startswith(series.pretrained) else f"{label}, {series.pretrained}"
     claim = claim_of(analysis, label)
@@ -138,8 +140,8 @@ def _fates(analysis: Analysis, label: str, criticals: Mapping[str, Critical]) ->
     """``Recall of this model is lost from 0.3 on, in-context ability is kept up to 0.7``."""
     fates = {ability: _fate(critical, analysis.left_out.get((label, ability), ())) for ability, critical in criticals.items()}
     if len(fates) > 1 and len(set(fates.values())) == 1 and all(critical.censored for critical in criticals.values()):
-        where = next(iter(fates.values()))[1]
-        return f"{' and '.join(map(name_of, fates)).capitalize()} of this model are kept {where}"
+        verb, where = next(iter(fates.values()))
+        return f"{' and '.join(map(name_of, fates)).capitalize()} of this model {verb.replace('is ', 'are ', 1)} {where}"
     parts: list[str] = []
     before = ""
     for ability, (verb, where) in fates.items():
@@ -152,13 +154,20 @@ def _fates(analysis: Analysis, label: str, criticals: Mapping[str, Critical]) ->
 def _fate(critical: Critical, left_out: Sequence[float]) -> tuple[str, str]:
     """Verb and place. The place of a loss is the first sparsity of the curve at which the score is lost.
 
+    Where the interval has no upper end, a loss is not shown: the score may be kept at all sparsities. It is kept up to the lower end.
+
     Args:
         left_out: sparsities that were measured and are not in the curve. Those that could change the place are named.
     """
     below, above = critical.cell
+    if critical.high is not None:
+        verb, where = "is lost", f"from {above:g} on"
+    elif critical.low > 0:
+        verb, where = "is kept", f"up to {critical.low:g}" + (" at least" if critical.low < critical.last else "")
+    else:
+        verb, where = "is not shown to be lost", f"up to {critical.last:g}"
     unknown = " and ".join(f"{place:g}" for place in left_out if below < place and (above is None or place < above))
-    where = f"up to {critical.last:g}" if above is None else f"from {above:g} on"
-    return "is kept" if above is None else "is lost", f"{where} ({unknown} could not be used)" if unknown else where
+    return verb, f"{where} ({unknown} could not be used)" if unknown else where
 
 
 def left_out_words(analysis: Analysis, label: str, *, named: bool = False) -> str:

@@ -83,6 +83,31 @@ def test_samples_of_a_task_with_a_hyphen_are_found(tmp_path: Path) -> None:
     assert trial.tasks["my-facts"].scores is not None
 
 
+@pytest.mark.parametrize("percent", [62.0, 0.9, 100.0])
+def test_a_score_that_lm_eval_gives_in_percent_is_a_share(tmp_path: Path, percent: float) -> None:
+    file = write_plain(tmp_path, {"squadv2": RECALL[0.0]}, stamp=DATES[0])
+    results = json.loads(file.read_text(encoding="utf-8"))
+    del results["results"]["squadv2"]["acc,none"]
+    results["results"]["squadv2"]["f1,none"] = percent
+    file.write_text(json.dumps(results), encoding="utf-8")
+    [trial] = read([tmp_path])[0]
+    assert trial.tasks["squadv2"].value == pytest.approx(percent / 100)
+
+
+@pytest.mark.parametrize(("name", "shared"), [("{}", False), (int, False), ("fact/{}", True)])
+def test_items_of_two_tasks_are_the_same_where_their_ids_name_them_and_not_where_they_count(
+    tmp_path: Path, name: Any, shared: bool
+) -> None:
+    write(tmp_path)
+    for file in tmp_path.glob("samples_*.jsonl"):
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        named = [row | {"id": name.format(number) if isinstance(name, str) else name(number)} for number, row in enumerate(rows)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in named), encoding="utf-8")
+    facts, functions = (set(of_task or {}) for of_task in scores(read([tmp_path])[0])[0].values())
+    assert facts
+    assert bool(facts & functions) == shared
+
+
 def filters(results: dict[str, Any], order: list[str]) -> None:
     of_task = results["results"]["lab_facts_closed"]
     value = of_task.pop("acc,none")
@@ -99,7 +124,7 @@ def test_filters_in_another_order_are_the_same_filters(tmp_path: Path) -> None:
 
 def test_other_filters_are_refused_with_a_way_out(tmp_path: Path) -> None:
     write(tmp_path, lambda results, number: filters(results, ["strict", "flexible"] if number else ["other"]))
-    with raises_line(ReportError, "not the same score", "--metric"):
+    with raises_line(ReportError, "not the same score", "name only one of them"):
         report([tmp_path], resamples=200)
 
 

@@ -112,16 +112,33 @@ def test_the_headline_says_where_the_abilities_are_lost_in_the_table_of_critical
     found = {row["ability"]: row for row in rows(folder, "critical") if row["drop"] == "0.05" and row["corrected"] == "True"}
     assert f"Recall of this model is lost from {float(found['recall']['cell_high']):g} on" in headline
     assert found["in-context"]["censored"] == "True"
-    assert f"in-context ability is kept up to {float(found['in-context']['last']):g}" in headline
+    assert f"in-context ability is kept up to {float(found['in-context']['low']):g} at least" in headline
     assert headline.endswith(": magnitude, tiny.")
     assert "<title>What tiny loses when it is pruned</title>" in text
+
+
+@pytest.mark.usefixtures("quick_figures")
+@pytest.mark.parametrize("right", [(27, 27, 25), (27, 26, 26), (27, 15, 27), (27, 27, 27)], ids=["drop", "slight", "dip", "level"])
+def test_a_loss_that_is_not_shown_is_not_in_the_headline(tmp_path: Path, right: tuple[int, ...]) -> None:
+    """An interval without an upper end holds models that lose nothing."""
+    for sparsity, count in zip(("0", "0.3", "0.6"), right, strict=True):
+        write_trial(tmp_path, {"lab_facts_closed": [1] * count + [0] * (30 - count)}, sparsity)
+    folder = report([tmp_path], resamples=200).page.parent
+    text, _ = read_page(folder)
+    headline = html.unescape(text[text.index("<h1>") + 4 : text.index("</h1>")]).replace("\u2011", "-")
+    [found] = [row for row in rows(folder, "critical") if row["drop"] == "0.05" and row["corrected"] == "True"]
+    assert found["high"] == ""
+    assert "is lost" not in headline
+    low = float(found["low"])
+    wanted = f"is kept up to {low:g}" if low else "is not shown to be lost up to 0.6"
+    assert headline.startswith(f"Recall of this model {wanted}")
 
 
 @pytest.mark.usefixtures("quick_figures")
 def test_a_report_without_a_curve_has_a_headline_that_leads_to_what_is_missing(tmp_path: Path) -> None:
     write_trial(tmp_path, {"lab_facts_closed": RECALL[0.3]}, "0.3")
     text, _ = read_page(report([tmp_path], resamples=200).page.parent)
-    assert "none of them falls along a curve" in text[text.index("<h1>") : text.index("</h1>")]
+    assert "none of them is on a curve over sparsities" in text[text.index("<h1>") : text.index("</h1>")]
     assert text.index("there is no dense trial") > text.index('id="missing"')
 
 
