@@ -67,12 +67,17 @@ def _table(found: Compared) -> Table:
             difference, mcnemar = one.difference, one.mcnemar
             p_values = ([test.p_value for test in mcnemar], p_holm)[: len(tests)]
             table.add_row(
-                sparsity, one.name, str(one.seeds), str(one.items), f"{one.first:.4f}", f"{one.second:.4f}", f"{difference.value:+.4f}",
-                f"{difference.low:+.4f} to {difference.high:+.4f}", *(_range(values, p_text) for values in p_values),
+                sparsity, one.name, str(one.seeds), str(one.items), f"{one.first:.4f}", f"{one.second:.4f}", signed(difference.value),
+                f"{signed(difference.low)} to {signed(difference.high)}", *(_range(values, p_text) for values in p_values),
                 _range([test.right_to_wrong for test in mcnemar], str), _range([test.wrong_to_right for test in mcnemar], str),
             )  # fmt: skip
         table.add_section()
     return table
+
+
+def signed(value: float | None) -> str:
+    """``+0.0133``; of a difference that rounds to zero ``+0.0000``, and of none ``-``."""
+    return "-" if value is None else f"{round(value, 4) + 0.0:+.4f}"
 
 
 def _range(values: Sequence[T], text: Callable[[T], str]) -> str:

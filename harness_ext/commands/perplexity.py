@@ -21,7 +21,7 @@ def perplexity(
     batch_size: Annotated[int, typer.Option("--batch_size", "--batch-size", help="Windows in a forward pass.", min=1)] = 1,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with the loss of each window and the pruning record.")] = False,
     pretrained: shared.Pretrained = "lab-m",
-    sparsity: Annotated[str, typer.Option(help="Share of weights to remove first, such as 0.5, or a pattern such as 2:4.")] = "0",
+    sparsity: Annotated[str | None, typer.Option(help="Share of weights to remove first, such as 0.5, or a pattern such as 2:4.")] = None,
     bits: shared.Bits = None,
     pruner: shared.Pruner = None,
     modules: shared.Modules = None,

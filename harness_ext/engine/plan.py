@@ -226,7 +226,7 @@ def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
 
     Raises:
         BadOptionError: also for an argument that is left and nearly has the name of one of ours, since lm-eval would pass it on to
-            ``from_pretrained``.
+            ``from_pretrained``, and for a method without a sparsity and bits, which would leave the model dense.
     """
     own: dict[str, Any] = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
     for prefix in PREFIXES:
@@ -237,7 +237,16 @@ def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
         if dot:
             near = did_you_mean(head, [p[:-1] for p in PREFIXES])
             raise BadOptionError(f"no argument {shown(name)}.{near} Dotted arguments begin with pruner., calibration. or allocation.")
-    return make_plan(plugins, **own)
+    plan = make_plan(plugins, **own)
+    _check_amount(own)
+    return plan
+
+
+def _check_amount(own: Mapping[str, Any]) -> None:
+    """Checks that what says how to prune comes with how much. ``sparsity=0`` says that the model stays dense."""
+    how = [name for name in ("pruner", "modules", "allocation") if own.get(name) is not None]
+    if how and own.get("sparsity") is None and own.get("bits") is None:
+        raise BadOptionError(f"{how[0]}={shown(own[how[0]])}: says how to prune, and not how much: want for example sparsity=0.5 as well")
 
 
 def _calibration(plugins: Plugins, given: Any, options: Mapping[str, Any] | None) -> tuple[Calibration | torch.Tensor, Origin | None]:

@@ -118,6 +118,12 @@ class TestCalibration:
         with raises_line(BadOptionError, "calibration", "int64", "[samples, length]"):
             make_plan(plugins, calibration=ids)
 
+    @pytest.mark.parametrize("how", [{"pruner": "wanda"}, {"modules": "ffn"}, {"allocation": "owl"}, {"pruner": "gptq"}])
+    def test_a_method_without_an_amount_does_not_leave_the_model_dense(self, plugins, how):
+        with raises_line(BadOptionError, *(f"{name}='{value}'" for name, value in how.items()), "sparsity=0.5"):
+            take_plan(plugins, dict(how))
+        assert not take_plan(plugins, how | {"sparsity": 0}).changes
+
     def test_is_checked_also_where_it_is_not_used(self, plugins):
         with raises_line(BadOptionError, "calibration.samples=0"):
             take_plan(plugins, {"pruner": "magnitude", "sparsity": 0.5, "calibration.samples": 0})
