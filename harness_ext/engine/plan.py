@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -238,14 +238,17 @@ def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
             near = did_you_mean(head, [p[:-1] for p in PREFIXES])
             raise BadOptionError(f"no argument {shown(name)}.{near} Dotted arguments begin with pruner., calibration. or allocation.")
     plan = make_plan(plugins, **own)
-    _check_amount(own)
+    _check_amount(own, arguments)
     return plan
 
 
-def _check_amount(own: Mapping[str, Any]) -> None:
+def _check_amount(own: Mapping[str, Any], others: Iterable[str]) -> None:
     """Checks that what says how to prune comes with how much. ``sparsity=0`` says that the model stays dense."""
     how = [name for name in ("pruner", "modules", "allocation") if own.get(name) is not None]
     if how and own.get("sparsity") is None and own.get("bits") is None:
+        for name in others:
+            if hint := did_you_mean(name, ["sparsity", "bits"]):
+                raise BadOptionError(f"no argument {shown(name)}.{hint}")
         raise BadOptionError(f"{how[0]}={shown(own[how[0]])}: says how to prune, and not how much: want for example sparsity=0.5 as well")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -89,6 +91,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
         refuse_misspelt(arguments, plan)
+        check_counts(arguments)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
             pretrained = registered_folder(plugins, pretrained)
         elif isinstance(pretrained, str) and is_path(pretrained) and not os.path.isdir(os.path.expanduser(pretrained)):
@@ -146,6 +149,12 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
             super()._create_model(pretrained, gguf_file=gguf_file, **arguments)
         except OSError as error:  # no weights
             raise _not_loaded(pretrained, error) from error
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in arguments:
+                raise
+            hint = did_you_mean(unknown[1], [*inspect.signature(HFLM.__init__).parameters, *ARGUMENTS, "share_prompts"])
+            raise BadOptionError(f"no argument {shown(unknown[1])}: neither hf nor this model has it.{hint}") from error
         finally:
             self.AUTO_MODEL_CLASS = auto
 
@@ -173,6 +182,13 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         from lm_eval.utils import simple_parse_args_string
 
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """As in lm-eval, but an error of one line before the first prompt, if there is no template."""
+        if chat_template and self.tokenizer is not None and not self.tokenizer.chat_template:
+            raise BadOptionError("--apply_chat_template: the tokenizer of this model has no chat template: want a chat model")
+        template: str | None = super().chat_template(chat_template)
+        return template
 
     def compare_anew(self) -> None:
         """Compares answers to shared prompts with lm-eval's again, as after loading: for other weights in the same model."""
@@ -209,6 +225,18 @@ def _not_loaded(pretrained: str, error: Exception) -> BadOptionError:
     return BadOptionError(
         f"pretrained={shown(pretrained)}: cannot be loaded: {one_line(error)}{did_you_mean(pretrained, Plugins().models.items)}"
     )
+
+
+def check_counts(arguments: Mapping[str, Any]) -> None:
+    """Checks the numbers of tokens among the arguments of ``hf``, which it uses only after the model was loaded and pruned.
+
+    Raises:
+        BadOptionError: one of them is no whole number, or too small.
+    """
+    for name, least in (("max_length", 1), ("prefix_token_id", 0)):
+        value = arguments.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise BadOptionError(f"{name}={shown(value)}: want a whole number of at least {least}")
 
 
 def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:

@@ -123,3 +123,28 @@ def test_decoder_layers_on_two_devices_are_refused() -> None:
         model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(torch.empty(tiny.WIDTH, tiny.INNER, device="cuda:1"))
     with raises_line(HarnessExtError, "cpu and cuda:1"):
         check_coverage(model, find_blocks(model))
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.5])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"foo": 1}, ["no argument 'foo'"]),
+        ({"add_bos_tokn": True}, ["'add_bos_tokn'", "Did you mean 'add_bos_token'"]),
+        ({"shareprompts": False}, ["'shareprompts'", "Did you mean 'share_prompts'"]),
+        ({"max_length": "abc"}, ["max_length='abc'", "at least 1"]),
+        ({"max_length": 0}, ["max_length=0", "at least 1"]),
+        ({"prefix_token_id": 1.5}, ["prefix_token_id=1.5", "at least 0"]),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
+)
+def test_an_argument_that_neither_hf_nor_the_model_takes_is_named(arguments: dict[str, Any], words: list[str], sparsity: float) -> None:
+    with raises_line(BadOptionError, *words):
+        PrunedHFLM("lab-xs", sparsity=sparsity, device="cpu", **arguments)
+
+
+def test_a_chat_template_is_asked_for_before_the_first_prompt() -> None:
+    lm = PrunedHFLM("lab-xs", device="cpu")
+    with raises_line(BadOptionError, "--apply_chat_template", "no chat template"):
+        lm.chat_template(True)
+    assert lm.chat_template(False) is None
