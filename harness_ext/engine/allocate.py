@@ -37,7 +37,8 @@ def allocate(
     than one if many others are at ``m - 1``: while the total is missed by more than half a step of the largest layer. A layer whose ``n``
     is 0 stays dense.
 
-    What was asked for may be removed of all layers together, or of those that do not get 0: an allocation may leave layers out.
+    What was asked for may be removed of all layers together, or of those that do not get 0: an allocation may leave layers out. Where both
+    are within rounding, as with a few small layers, the nearer one is meant.
 
     Args:
         layers: all layers to be pruned, in the order of the model; at least one.
@@ -50,7 +51,7 @@ def allocate(
     _check_together(allocation, pruner, sparsity)
     allocated = _check_result(allocation, allocation.spread(sparsity, layers, measured), sparsity, layers)
     kept = [layer for layer in layers if not _is_zero(allocated[layer.name])]
-    if 0 < len(kept) < len(layers) and _is_total(allocated, sparsity, kept):
+    if 0 < len(kept) < len(layers) and _is_total(allocated, sparsity, kept) and _is_nearer(allocated, sparsity, kept, layers):
         spread = _spread(allocation, {layer.name: allocated[layer.name] for layer in kept}, sparsity, kept)
         return {layer.name: spread.get(layer.name, Sparsity(0.0)) for layer in layers}
     return _spread(allocation, allocated, sparsity, layers)
@@ -128,8 +129,20 @@ def _is_zero(value: float | Sparsity) -> bool:
 
 def _is_total(spread: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> bool:
     """Whether layers lose together what was asked for of them, before ratios are rounded to patterns."""
-    asked = sum(sparsity.removed_of(layer.size) for layer in layers)
-    return abs(round(sum(_removed(spread[layer.name], layer.size) for layer in layers)) - asked) <= rounding_slack(len(layers), asked)
+    return _missed(spread, sparsity, layers) <= rounding_slack(len(layers), sum(sparsity.removed_of(layer.size) for layer in layers))
+
+
+def _is_nearer(
+    spread: Mapping[str, float | Sparsity], sparsity: Sparsity, kept: Sequence[LayerShape], layers: Sequence[LayerShape]
+) -> bool:
+    """Whether what is removed is nearer to what was asked for of some layers than to that of all."""
+    return _missed(spread, sparsity, kept) < _missed(spread, sparsity, layers)
+
+
+def _missed(spread: Mapping[str, float | Sparsity], sparsity: Sparsity, layers: Sequence[LayerShape]) -> int:
+    """By how many weights the layers miss together what was asked for of them."""
+    removed = round(sum(_removed(spread[layer.name], layer.size) for layer in layers))
+    return abs(removed - sum(sparsity.removed_of(layer.size) for layer in layers))
 
 
 def _check_total(allocation: Allocation, removed: int, sparsity: Sparsity, layers: Sequence[LayerShape], more: float = 0) -> None:

@@ -123,6 +123,13 @@ class TestRatios:
 
 
 class TestPatterns:
+    def test_a_layer_at_0_counts_where_the_total_is_that_of_all_layers(self):
+        """The total of the other five, 20 weights, is within rounding of the 24 that are removed."""
+        layers = shapes(*[(2, 32)] * 6)
+        spread = run([64 / 1024, 65 / 1024, 128 / 1024, 64 / 1024, 63 / 1024, 0.0], "1:16", layers)
+        assert removed(spread, layers) == 24
+        assert [value.pattern[0] if value.pattern else 0 for value in spread.values()] == [1, 1, 2, 1, 1, 0]
+
     @settings(deadline=None, max_examples=60)
     @given(st.data())
     def test_ratios_of_equal_layers_are_rounded_by_the_largest_remainders(self, data):
