@@ -226,7 +226,7 @@ def take_plan(plugins: Plugins, arguments: dict[str, Any]) -> Plan:
 
     Raises:
         BadOptionError: also for an argument that is left and nearly has the name of one of ours, since lm-eval would pass it on to
-            ``from_pretrained``, and for a method without a sparsity and bits, which would leave the model dense.
+            ``from_pretrained``. Also for a method without a sparsity and bits, which would leave the model dense.
     """
     own: dict[str, Any] = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
     for prefix in PREFIXES:
