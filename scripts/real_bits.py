@@ -47,7 +47,8 @@ def points(results: Results) -> list[Point]:
             summary = ability_curve([curve], corrected=True)
             at = dict(zip(summary.sparsities, summary.scores, strict=True))
             for ratio in scores.pruned[way]:
-                found.setdefault((way, ratio), {})[ability] = at[way.place(ratio)]
+                if way.place(ratio) in at:  # not where a calibration seed is missing
+                    found.setdefault((way, ratio), {})[ability] = at[way.place(ratio)]
     made = []
     for (way, ratio), of_way in found.items():
         bits = results.bits[way, ratio]

@@ -1,6 +1,6 @@
 """Writes docs/real-model.md from the sweeps of scripts/real_model.sh.
 
-python scripts/real_model.py runs/real --page docs/real-model.md
+python scripts/real_model.py page runs/real --page docs/real-model.md
 """
 
 from __future__ import annotations
@@ -9,34 +9,25 @@ import itertools
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import real_bits
 import typer
 import yaml
 from equal_difficulty import equal_difficulty
 from page_templates import fill
-from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read
+from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read, whole_part
 
+from harness_ext.report.drawing import STYLE, band, legend, panels, style
 from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
 from harness_ext.statistics.disparity import range_words
 from harness_ext.sweep import TrialRecord, load
 from harness_ext.sweep.records import TRIALS
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from harness_ext.sweep.sparsities import parse_sparsities
 
 HERE = Path(__file__).parent
 DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
-LOOKS = (
-    ("#0072B2", "o", "-"),
-    ("#D55E00", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#CC79A7", "D", ":"),
-    ("#E69F00", "v", "-"),
-    ("#555555", "P", "--"),
-)
 
 
 def told(estimate: Estimate) -> str:
@@ -136,25 +127,19 @@ def disparity_rows(results: Results, ways: list[Way]) -> list[list[str]]:
 def draw(results: Results, ways: list[Way], path: Path) -> None:
     """Scores corrected for chance against sparsity, a panel for each method."""
     import matplotlib
-    from matplotlib.figure import Figure as Canvas
 
-    figure: Figure = Canvas(figsize=(max(3.4 * len(ways), 5.0), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(ways), squeeze=False, sharey=True)[0]
-    with matplotlib.rc_context({"font.size": 10}):
-        for panel, way in zip(panels, ways, strict=True):
-            for (ability, curve), (colour, marker, line) in zip(curves(results, way).items(), LOOKS, strict=False):
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(len(ways), columns=2 if len(ways) > 3 else 3, sharey=True)
+        for panel, way in zip(axes, ways, strict=True):
+            for index, (ability, curve) in enumerate(curves(results, way).items()):
                 summary = ability_curve([curve], corrected=True)
-                low = [score.value if score.low is None else score.low for score in summary.scores]
-                high = [score.value if score.high is None else score.high for score in summary.scores]
-                panel.fill_between(summary.sparsities, low, high, color=colour, alpha=0.15, linewidth=0)
-                values = [score.value for score in summary.scores]
-                panel.plot(summary.sparsities, values, color=colour, marker=marker, linestyle=line, markersize=5, label=ability)
+                look = style(index)
+                band(panel, summary, summary.sparsities, look["color"])
+                panel.plot(summary.sparsities, [score.value for score in summary.scores], label=ability, **look)
             panel.set(title=way.pruner, xlabel="sparsity", ylim=(-0.1, 1.05))
             panel.axhline(0, color="#555555", linewidth=0.8)
-            panel.grid(color="#dddddd")
-        panels[0].set_ylabel("score corrected for chance")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+        axes[0].set_ylabel("score corrected for chance")
+        legend(figure, axes, columns=4)
         figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
@@ -172,17 +157,51 @@ def equal_rows(results: Results) -> list[list[str]]:
     return rows
 
 
-def not_measured(results: Results, grids: Path) -> list[str]:
-    """The ways of the grids in a folder of which there is no trial, in words."""
-    measured = {way for scores in results.abilities.values() for way in scores.pruned}
-    ways = []
+def not_measured(results: Results, grids: Path) -> list[list[str]]:
+    """What the grids in a folder have and the sweeps have not: a row for each way, with what is left, and what its curves are of."""
+    rows = []
+    for way, cells in asked(grids).items():
+        found = [scores.pruned[way] for scores in results.abilities.values() if way in scores.pruned]
+        left = cells - {(ratio, seed) for by_ratio in found for ratio, by_seed in by_ratio.items() for seed in by_seed}
+        if not found:
+            rows.append([named(way), "all", "none"])
+        elif left:
+            by_seed = {seed: [f"{ratio:g}" for ratio, of in sorted(left) if of == seed] for seed in sorted({seed for _, seed in left})}
+            ratios, seeds = whole_part(found[0])
+            rows.append(
+                [
+                    named(way),
+                    "; ".join(f"{listing(ratios)} with seed {seed}" for seed, ratios in by_seed.items()),
+                    f"seed{'s' if len(seeds) > 1 else ''} {listing(map(str, seeds))} at {listing(f'{ratio:g}' for ratio in ratios)}",
+                ]
+            )
+    return sorted(rows)
+
+
+def listing(words: Iterable[str]) -> str:
+    """``a, b and c``."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def named(way: Way) -> str:
+    """A way with its kind of layer, such as ``gptq, 4 bits`` or ``sparsegpt of ffn``."""
+    return f"{way.name}{'' if way.modules == 'all' else f' of {way.modules}'}"
+
+
+def asked(grids: Path) -> dict[Way, set[tuple[float, int]]]:
+    """The sparsities and calibration seeds of each way in the grids of a folder. Methods that read no text have seed 0."""
+    ways: dict[Way, set[tuple[float, int]]] = {}
     for grid in sorted(grids.glob("*.yaml")):
         fields = yaml.safe_load(grid.read_text(encoding="utf-8"))
-        pruners, modules, bits = (
-            listed(fields.get(name, default)) for name, default in (("pruner", ""), ("modules", "all"), ("bits", None))
+        pruners, modules, bits, seeds = (
+            listed(fields.get(name, default)) for name, default in (("pruner", ""), ("modules", "all"), ("bits", None), ("seeds", 0))
         )
-        ways += [Way(*way) for way in itertools.product(pruners, modules, bits)]
-    return [f"{way.name}{'' if way.modules == 'all' else f' of {way.modules}'}" for way in dict.fromkeys(ways) if way not in measured]
+        ratios = [sparsity.ratio for sparsity in parse_sparsities(listed(fields.get("sparsity", 0)))]
+        for way in itertools.product(pruners, modules, bits):
+            cells = itertools.product(ratios, seeds)
+            ways.setdefault(Way(*way), set()).update((ratio, seed) for ratio, seed in cells if ratio or way[2] is not None)
+    return ways
 
 
 def prunes_all_layers(records: Iterable[TrialRecord]) -> bool:
@@ -195,15 +214,25 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def main(
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.callback()
+def commands() -> None:
+    """The one command has a name, as in the other scripts that write pages."""
+
+
+@app.command()
+def page(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="That of scripts/real_model.sh.")],
     page: Annotated[Path, typer.Option(help="The page to write; the figure goes beside it.")],
     grids: Annotated[str, typer.Option(help="The folder of grids in scripts/real_model that was run.")] = "full",
 ) -> None:
+    """Writes the page and its figures."""
     sweeps = sorted(path.parent for path in folder.glob(f"*/{TRIALS}"))
     results = read(sweeps)
-    all_ways = {way for scores in results.abilities.values() for way in scores.pruned}
-    ways = sorted((way for way in all_ways if way.modules == "all" and way.bits is None), key=lambda way: way.pruner)
+    measured = {way for scores in results.abilities.values() for way in scores.pruned}
+    ways = sorted((way for way in measured if way.modules == "all" and way.bits is None), key=lambda way: way.pruner)
     figure = page.with_suffix(".png")
     draw(results, ways, figure)
     hard = page.with_name(f"{page.stem}-difficulty.png")
@@ -222,10 +251,11 @@ def main(
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
         at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),
+        two=[way.pruner for way in ways if results.seeds_of(way) == 2],
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {results.trials} trials")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -5,8 +5,9 @@
 #
 # RELATIONS is a folder with relation files (task_configs/lre/README.md says which are published). What is done in OUT (runs/real,
 # runs/real-first or runs/real-quick) is not done again. JOBS sweeps run at a time, one thread each, on DEVICE (cpu), with batches of BATCH
-# sequences (by the size of the model): on a GPU as DEVICE=cuda JOBS=16 BATCH=64. --first is a first look: two methods, one calibration
-# seed, half of the items, no perplexity. --quick shows that everything runs; its page is OUT/real-model.md.
+# sequences (by the size of the model): on a GPU of 80 GB as DEVICE=cuda JOBS=8 BATCH=128; with 16 sweeps at a time it ran out of memory.
+# --first is a first look: two methods, one calibration seed, few items, no perplexity. --quick shows that everything runs; its page is
+# OUT/real-model.md.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -61,6 +62,6 @@ names() {
 }
 names | xargs -P "${JOBS:-2}" -I NAME bash -euo pipefail -c 'sweep NAME'
 
-python "$root/scripts/real_model.py" "$out" --page "$page" --grids "$grids"
+python "$root/scripts/real_model.py" page "$out" --page "$page" --grids "$grids"
 sweeps=("$out"/*/trials)
 harness-ext report "${sweeps[@]%/trials}" --out "$out/report"

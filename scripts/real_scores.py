@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Scores:
         return float(stats.binomtest(right, len(self.dense), self.chance, alternative="greater").pvalue) <= 0.05
 
     def curve(self, way: Way, name: str) -> Curve | None:
-        """The curve over all measured sparsities, with the calibration seeds that all of them have; None where nothing was measured.
+        """The curve over the sparsities and calibration seeds of :func:`whole_part`; None where nothing was measured.
 
         Its sparsities are those of ``Way.place``.
 
@@ -70,15 +71,34 @@ class Scores:
         cells = self.pruned.get(way, {})
         if not cells:
             return None
-        seeds = sorted(set.intersection(*(set(by_seed) for by_seed in cells.values())))
-        if not seeds:
-            return None
-        grid = sorted(cells)
+        grid, seeds = whole_part(cells)
         items = list(self.dense)
         values = [
             [[self.dense[item] for item in items], *([cells[ratio][seed][item] for item in items] for ratio in grid)] for seed in seeds
         ]
         return Curve(name, [0.0, *map(way.place, grid)], np.array(values), items, self.chance)
+
+
+def whole_part(cells: Mapping[float, Iterable[int]]) -> tuple[list[float], list[int]]:
+    """The largest part of a grid that has a trial of each of its sparsities with each of its calibration seeds.
+
+    An interval over seeds needs every seed at every sparsity. Of parts with equally many trials, the one with more seeds counts, then
+    the one with lower seeds.
+
+    Args:
+        cells: the seeds that were measured, by sparsity; at least one.
+
+    Returns:
+        The sparsities and the seeds, both in ascending order.
+    """
+    measured = {ratio: set(seeds) for ratio, seeds in sorted(cells.items())}
+    every = sorted(set.union(*measured.values()))
+    parts = [
+        ([ratio for ratio, seeds in measured.items() if seeds >= set(chosen)], list(chosen))
+        for count in range(len(every), 0, -1)
+        for chosen in itertools.combinations(every, count)
+    ]
+    return max(parts, key=lambda part: len(part[0]) * len(part[1]))
 
 
 @dataclass
@@ -94,11 +114,15 @@ class Results:
     """Bits of the whole model, by way (None: dense) and sparsity; None where the results do not tell the dtype."""
     trials: int
     minutes: float
+    devices: str
 
     def seeds(self) -> int:
-        """The largest number of calibration seeds that all sparsities of a way have."""
-        cells = [by_ratio for scores in self.abilities.values() for by_ratio in scores.pruned.values()]
-        return max((len(set.intersection(*map(set, by_ratio.values()))) for by_ratio in cells), default=0)
+        """The largest number of calibration seeds of a curve."""
+        return max((self.seeds_of(way) for scores in self.abilities.values() for way in scores.pruned), default=0)
+
+    def seeds_of(self, way: Way) -> int:
+        """The number of calibration seeds of the curves of a way."""
+        return max(len(whole_part(scores.pruned[way])[1]) for scores in self.abilities.values() if way in scores.pruned)
 
 
 def read(folders: Iterable[Path]) -> Results:
@@ -115,7 +139,9 @@ def read(folders: Iterable[Path]) -> Results:
     for record in sorted(records, key=lambda record: not record.is_dense):
         for task in record.tasks:
             rows = [row for row in record.samples(task) if row["filter"] == "none"]
-            scores = abilities.setdefault(ABILITIES[task], Scores(chance_of(task, rows)))
+            if ABILITIES[task] not in abilities:  # by the dense model, of which alone kept trials have the choices
+                abilities[ABILITIES[task]] = Scores(chance_of(task, rows))
+            scores = abilities[ABILITIES[task]]
             by_item = {row.get("id", row["doc_id"]): float(row["acc"]) for row in rows}
             if record.is_dense:
                 scores.dense.update(by_item)
@@ -140,6 +166,7 @@ def read(folders: Iterable[Path]) -> Results:
         },
         len(records),
         sum(sum(record.seconds.values()) for record in records) / 60,
+        " and ".join(sorted({record.settings["device"] for record in records})),
     )
 
 

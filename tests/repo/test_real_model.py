@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from report_folders import change_results, ranked, with_dtype, write_trial
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import real_bits
 import real_model
 from equal_difficulty import equal_difficulty
-from real_scores import OVERRIDE, RECALL, Way, read
+from real_scores import OVERRIDE, RECALL, Way, read, whole_part
 
 from harness_ext.statistics import holm
 from harness_ext.sweep import load
@@ -43,9 +42,7 @@ def answers() -> dict[str, list[dict[str, object]]]:
 
 def write_page(folder: Path, page: Path) -> None:
     """The command ``real_model.py``, in this process."""
-    app = typer.Typer()
-    app.command()(real_model.main)
-    done = CliRunner().invoke(app, [str(folder), "--page", str(page)])
+    done = CliRunner().invoke(real_model.app, ["page", str(folder), "--page", str(page)])
     assert done.exit_code == 0, done.output
 
 
@@ -100,6 +97,46 @@ def test_a_seed_that_was_not_measured_everywhere_is_left_out(tmp_path: Path) -> 
     curve = results.abilities["words"].curve(Way("wanda"), "words")
     assert curve.sparsities == (0.0, 0.1, 0.2, 0.4)
     assert len(curve.values) == results.seeds() == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "part"),
+    [
+        ({0.1: [0, 1, 2], 0.2: [0, 1, 2]}, ([0.1, 0.2], [0, 1, 2])),
+        ({0.2: [2], 0.1: [0, 1, 2]}, ([0.1], [0, 1, 2])),
+        ({0.1: [0, 1], 0.2: [0, 1], 0.3: [1], 0.4: [1], 0.5: [1, 2]}, ([0.1, 0.2, 0.3, 0.4, 0.5], [1])),
+        ({0.1: [0, 1], 0.2: [1, 2], 0.3: [0, 1, 2], 0.4: [1, 2], 0.5: [0, 1]}, ([0.1, 0.3, 0.5], [0, 1])),
+        ({0.2: [0, 1], 0.3: [0, 1], 0.4: [0], 0.5: [0]}, ([0.2, 0.3], [0, 1])),  # as many as seed 0 alone
+    ],
+)
+def test_the_largest_part_of_a_grid_has_each_seed_at_each_sparsity(cells: dict[float, list[int]], part: object) -> None:
+    assert whole_part(cells) == part
+
+
+def test_a_curve_leaves_out_sparsities_for_seeds(tmp_path: Path) -> None:
+    """Two seeds at two sparsities are more trials than one seed at three."""
+    given = {"answers": answers(), "pruner": "wanda"}
+    write_trial(tmp_path / "pruning", {"icl_words": scores("icl_words", 0.0)}, answers=answers())
+    for seed, ratios in ((0, (0.1, 0.4, 0.6)), (1, (0.1, 0.6))):
+        for ratio in ratios:
+            write_trial(tmp_path / "pruning", {"icl_words": scores("icl_words", ratio)}, f"{ratio:g}", seed=seed, **given)
+    results = read([tmp_path / "pruning"])
+    curve = results.abilities["words"].curve(Way("wanda"), "words")
+    assert (curve.sparsities, len(curve.values)) == ((0.0, 0.1, 0.6), 2)
+    rows = {row[2]: row[4] for row in real_model.score_rows(results)}
+    mean = f"{np.mean(scores('icl_words', 0.4)):.2f}"
+    assert rows["0.4"] == mean  # without an interval
+    assert "(" in rows["0.6"]
+
+
+def test_models_without_all_seeds_have_no_place_at_equal_bits(folder: Path, quantised: Path) -> None:
+    given = {"answers": answers(), "pruner": "gptq", "pretrained": "smollm2-135m", "bits": 3, "bits_of_model": 30_000}
+    write_trial(quantised, {task: scores(task, 0.2) for task in DENSE}, "0.3", seed=0, **given)
+    for seed in (0, 1):
+        write_trial(quantised, {task: scores(task, 0.2) for task in DENSE}, "0", seed=seed, **given)
+    with_dtype(quantised.parent, "torch.float16")
+    made = real_bits.points(read([folder / "pruning", quantised]))
+    assert {point.amount for point in made if point.amount.startswith("3 bits")} == {"3 bits"}
 
 
 def test_p_values_are_corrected_for_all_rows(folder: Path) -> None:
@@ -167,9 +204,25 @@ def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp
 
 
 def test_what_the_grids_have_and_the_sweeps_have_not_is_said(folder: Path, tmp_path: Path) -> None:
-    for name, text in (("a", "pruner: [wanda, alps]"), ("b", "pruner: wanda\nmodules: [ffn]"), ("c", "pruner: gptq\nbits: [4]")):
+    for name, text in (
+        ("a", "pruner: [wanda, alps]\nsparsity: [0.1, 0.2]\nseeds: [0, 1]"),
+        ("b", "pruner: wanda\nmodules: [ffn]\nsparsity: 0.1"),
+        ("c", "pruner: gptq\nbits: [4]"),
+        ("d", "pruner: wanda\nsparsity: 0.3:0.5:0.1\nseeds: 1"),
+    ):
         (tmp_path / f"{name}.yaml").write_text(text)
-    assert real_model.not_measured(read([folder / "pruning"]), tmp_path) == ["alps", "wanda of ffn", "gptq, 4 bits"]
+    rows = real_model.not_measured(read([folder / "pruning"]), tmp_path)
+    assert rows == [
+        ["alps", "all", "none"],
+        ["gptq, 4 bits", "all", "none"],
+        ["wanda", "0.3 and 0.5 with seed 1", "seeds 0 and 1 at 0.1, 0.2, 0.4 and 0.6"],
+        ["wanda of ffn", "all", "none"],
+    ]
+
+
+def test_what_was_measured_whole_is_not_said_to_be_missing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("pruner: wanda\nsparsity: [0.1, 0.2, 0.4, 0.6]\nseeds: [0, 1]")
+    assert real_model.not_measured(read([folder / "pruning"]), tmp_path) == []
 
 
 def test_perplexity_is_the_mean_over_seeds(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ def write_trial(
     for task, file in packed.items():
         contents[file] = gzip.compress("".join(json.dumps(row) + "\n" for row in samples(task, scores[task], answers)).encode(), mtime=0)
     settings = {
+        "device": "cpu",
         "limit": limit,
         "plan": record["plan"],
         "model": pretrained,
