@@ -80,6 +80,7 @@ def details(analysis: Analysis, rows: Rows, caveats: Sequence[str]) -> list[Tabl
         _equal_size(rows["ladder"], "nonzero parameters", "nonzero", "sparsity", "Dense models of the same number of nonzero parameters"),
         _equal_size(rows["bits"], "bits", "bits_of_model", "amount", "Models of the same number of bits", COUNTED),
         _recall(rows["recall"]),
+        _perplexity(rows["perplexity"]),
         _seeds(rows["seeds"], caveat_notes),
         _labels(rows["labels"]),
         _scores(rows["scores"]),
@@ -160,6 +161,17 @@ def _equal_size(rows: Sequence[Mapping[str, Any]], unit: str, size: str, amount:
     heads = ["model", "method", "sparsity or bits" if amount == "amount" else amount, "ability", unit, "score", "95 % interval",
              f"dense at equal {unit}"]  # fmt: skip
     return Table(title, heads, shown, notes, (2, 4, 5, 7))
+
+
+def _perplexity(rows: Sequence[Mapping[str, Any]]) -> Table:
+    shown = [
+        [row["model"], row["series"] or row["pruner"] or "dense", amount(row["bits"], row["sparsity"]), whole(row["seed"]), row["text"],
+         number(row["perplexity"], 2), number(row["times_dense"], 2)]
+        for row in rows
+    ]  # fmt: skip
+    notes = ["The perplexity of a text. It is compared with that of the dense model where text, windows and tokens are the same."]
+    heads = ["model", "method", "sparsity", "seed", "text", "perplexity", "times dense"]
+    return Table("Perplexity", heads, shown, notes, (2, 3, 5, 6))
 
 
 def _recall(rows: Sequence[Mapping[str, Any]]) -> Table:

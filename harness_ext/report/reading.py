@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness_ext.errors import HarnessExtError, one_line, shortened
+from harness_ext.errors import HarnessExtError, nearest, one_line, shortened
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.report.answers import Answer, answers, chance_of
@@ -17,6 +17,7 @@ from harness_ext.report.checkpoints import beside_weights, calibration_of, chang
 from harness_ext.report.commands import command_of
 from harness_ext.report.files import date_of, json_lines, json_object, results_files
 from harness_ext.report.margins import Margins, margins_of
+from harness_ext.report.perplexities import is_perplexity, perplexities_of
 from harness_ext.report.run_arguments import GENERATION, deciding, generation_of, others
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
@@ -114,6 +115,7 @@ def read_records(
             command=record.command, versions=_versions(record.results, record.pruning), from_checkpoint=record.checkpoint is not None,
             limit=record.settings["limit"], bits=bits_of(record.results["config"], arguments),
             date=record.results.get("date"), deciding=deciding(arguments), arguments=others(arguments),
+            perplexities=perplexities_of(record.results),
         )  # fmt: skip
         known = set(record.tasks)
         trial.tasks = _tasks(
@@ -161,7 +163,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters
         source=str(file), pretrained=name, pruning=pruning, calibration=calibration,
         ratio=Sparsity.parse(plan["sparsity"]).ratio, parameters=config.get("model_num_parameters"), command=command_of(results, arguments),
         versions=_versions(results, pruning), limit=config.get("limit"), bits=bits_of(config, arguments), date=results.get("date"),
-        from_checkpoint=from_checkpoint, deciding=deciding(arguments), arguments=others(arguments),
+        from_checkpoint=from_checkpoint, deciding=deciding(arguments), arguments=others(arguments), perplexities=perplexities_of(results),
     )  # fmt: skip
     stamp = date_of(file)
 
@@ -209,7 +211,9 @@ def _tasks(
             continue
         chosen = next(((metric, name) for metric in metrics for name in scores if name.partition(",")[0] == metric and "," in name), None)
         if chosen is None:
-            gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)} ({trial.name})")
+            names = sorted({name.partition(",")[0] for name in scores if "," in name and "_stderr," not in name})
+            if task not in trial.perplexities or not all(map(is_perplexity, names)):
+                gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)}{_instead(metrics, names)} ({trial.name})")
             continue
         metric, name = chosen
         name = filters.setdefault((task, metric), name) if filters.get((task, metric)) in scores else name
@@ -236,6 +240,12 @@ def _tasks(
             margins=items_read.margins, recall=recall_of(scores), prompts=_prompts(task, results),
         )  # fmt: skip
     return task_scores
+
+
+def _instead(metrics: Sequence[str], names: Sequence[str]) -> str:
+    """The names of the scores that a task has, if it has any, and the one that may have been meant."""
+    near = next((name for metric in metrics if (name := nearest(metric, names)) is not None), None)
+    return (f"; it has {', '.join(names)}" if names else "") + (f". Did you mean {near!r}?" if near else "")
 
 
 def _prompts(task: str, results: Mapping[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from harness_ext.report.axis import bits_of_model
 from harness_ext.report.difficulty_rows import OVER_MODELS, bin_rows, matched_rows
 from harness_ext.report.equal_size import EqualSize
 from harness_ext.report.method_pairs import MethodPair, pair_rows
+from harness_ext.report.perplexity_scores import perplexity_rows
 from harness_ext.report.recall_scores import recall_rows
 from harness_ext.statistics import Disparity, Estimate, ModelsDisparity, Spread
 
@@ -67,6 +68,10 @@ COLUMNS: dict[str, dict[str, str]] = {
         "recognition": REAL, "recognition_chance": REAL, "recall_at_1": REAL, "recall_at_5": REAL, "recall_at_10": REAL,
         "median_rank": REAL, "exact_helped": REAL, "recovered": REAL, "lost": REAL, "fingerprint": TEXT, "bits": WHOLE,
     },
+    "perplexity": {
+        "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "metric": TEXT, "text": TEXT,
+        "perplexity": REAL, "times_dense": REAL, "fingerprint": TEXT, "bits": WHOLE,
+    },
     "seeds": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,
         "level": REAL, "caveat": TEXT,
@@ -97,6 +102,7 @@ def tables(analysis: Analysis, pairs: Sequence[MethodPair] = ()) -> dict[str, li
         "layers": _layers(analysis), "labels": _labels(analysis), "seeds": _seeds(analysis),
         "ladder": _equal_size(analysis.equal_parameters, "nonzero", "sparsity"),
         "bits": _equal_size(analysis.equal_bits, "bits_of_model", "amount"), "recall": recall_rows(analysis),
+        "perplexity": perplexity_rows(analysis),
         "methods": pair_rows(pairs), "matched": matched_rows(analysis), "difficulty": bin_rows(analysis),
     }  # fmt: skip
     return {name: [dict.fromkeys(columns) | row for row in rows[name]] for name, columns in COLUMNS.items()}
