@@ -22,6 +22,7 @@ from harness_ext.errors import BadOptionError, did_you_mean, one_line, shown
 from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.host.batch_size import default_batch_size, is_default_batch_size
 from harness_ext.host.cache import separate, table_name
+from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.command_line import typed_command
 from harness_ext.host.environment import compile_templates_once, quieten_git
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
@@ -185,8 +186,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """As in lm-eval, but an error of one line before the first prompt, if there is no template."""
-        if chat_template and self.tokenizer is not None and not self.tokenizer.chat_template:
-            raise BadOptionError("--apply_chat_template: the tokenizer of this model has no chat template: want a chat model")
+        check_chat_template(self.tokenizer, chat_template)
         template: str | None = super().chat_template(chat_template)
         return template
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness_ext.errors import HarnessExtError, shortened
+from harness_ext.errors import BadOptionError, HarnessExtError, shortened
+from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.model_folder import model_folder
 from harness_ext.host.preflight import Checked, check_config, check_plan, without_weights
 from harness_ext.plugins import Plugins
@@ -43,6 +44,38 @@ def check_models(plugins: Plugins, trials: Sequence[TrialSpec]) -> None:
 def place_of(trial: TrialSpec) -> dict[str, Any]:
     """Where transformers finds the configuration of the trial's model."""
     return {name: trial.arguments[name] for name in OF_CONFIGURATION if trial.arguments.get(name)}
+
+
+def tokenizer_of(plugins: Plugins, trial: TrialSpec) -> Any:
+    """The tokenizer of the trial's model.
+
+    Raises:
+        Exception: whatever transformers or the hub raise.
+    """
+    from transformers import AutoTokenizer
+
+    place = place_of(trial)
+    return AutoTokenizer.from_pretrained(
+        trial.arguments.get("tokenizer") or model_folder(plugins, trial.pretrained, place.get("gguf_file")), **place
+    )
+
+
+def check_templates(plugins: Plugins, trials: Sequence[TrialSpec], asked: bool | str) -> None:
+    """Checks that the tokenizer of each model has the chat template that was asked for. A tokenizer that cannot be made is left out:
+    loading its model says why.
+
+    Raises:
+        BadOptionError: it has not; names the model.
+    """
+    for trial in {trial.pretrained: trial for trial in trials}.values() if asked else ():
+        try:
+            tokenizer = tokenizer_of(plugins, trial)
+        except Exception:  # whatever transformers or the hub raise
+            continue
+        try:
+            check_chat_template(tokenizer, asked)
+        except BadOptionError as error:
+            raise BadOptionError(f"{shortened(trial.pretrained)}: {error}") from error
 
 
 def skeleton(plugins: Plugins, pretrained: str, place: dict[str, Any]) -> PreTrainedModel | None:

@@ -13,7 +13,7 @@ from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec, trials
 from harness_ext.sweep.identity import identity_of, key, settings
 from harness_ext.sweep.items import Catalogue, Items
-from harness_ext.sweep.preflight import check_models, place_of, skeleton
+from harness_ext.sweep.preflight import check_models, check_templates, place_of, skeleton
 from harness_ext.sweep.text import check_text, identity, text_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Checked:
         self._skeletons: dict[str, PreTrainedModel | None] = {}
         self.trials = trials(sweep, plugins)
         check_models(plugins, self.trials)
+        check_templates(plugins, self.trials, sweep.apply_chat_template)
         self.text = text_of(sweep)
         self.windows = check_text(plugins, sweep, self.text, self.trials) if self.text else {}
         """How many windows of the text each model reads, and how many tokens are in a window."""

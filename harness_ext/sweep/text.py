@@ -9,11 +9,10 @@ from typing import Any
 
 from harness_ext.engine.perplexity import Perplexity, Protocol, perplexity, windows
 from harness_ext.errors import BadOptionError, HarnessExtError, shortened
-from harness_ext.host.model_folder import model_folder
 from harness_ext.plugins import Plugins
 from harness_ext.sweep.fields import Sweep
 from harness_ext.sweep.grid import TrialSpec
-from harness_ext.sweep.preflight import place_of, skeleton
+from harness_ext.sweep.preflight import place_of, skeleton, tokenizer_of
 from harness_ext.tasks import corpora
 from harness_ext.tasks.corpora import Corpus
 
@@ -49,16 +48,11 @@ def check_text(plugins: Plugins, sweep: Sweep, text: Corpus, trials: Iterable[Tr
     Raises:
         HarnessExtError: the text is too short, or the window longer than a model takes; names the model.
     """
-    from transformers import AutoTokenizer
-
     shapes = {}
     for trial in {trial.pretrained: trial for trial in trials}.values():
-        place = place_of(trial)
         try:
-            model = skeleton(plugins, trial.pretrained, place)
-            tokenizer = AutoTokenizer.from_pretrained(
-                trial.arguments.get("tokenizer") or model_folder(plugins, trial.pretrained, place.get("gguf_file")), **place
-            )
+            model = skeleton(plugins, trial.pretrained, place_of(trial))
+            tokenizer = tokenizer_of(plugins, trial)
         except Exception:  # whatever transformers or the hub raise
             continue
         if model is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from typer.testing import CliRunner
 from harness_ext import BadOptionError, HarnessExtError, UnsupportedModelError, find_blocks
 from harness_ext.commands.cli import app
 from harness_ext.engine.coverage import check_coverage
+from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.model import PrunedHFLM
+from harness_ext.sweep.fields import Sweep
+from harness_ext.sweep.prepared import Checked
 
 LLAMA = {
     "model_type": "llama",
@@ -148,3 +152,27 @@ def test_a_chat_template_is_asked_for_before_the_first_prompt() -> None:
     with raises_line(BadOptionError, "--apply_chat_template", "no chat template"):
         lm.chat_template(True)
     assert lm.chat_template(False) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "asked", "words"),
+    [
+        (None, True, ["no chat template"]),
+        ({"tool_use": "x", "rag": "y"}, True, ["none is called default", "rag, tool_use"]),
+        ({"default": "x", "tool_use": "y"}, "tool-use", ["'tool-use'", "Did you mean 'tool_use'"]),
+    ],
+)
+def test_a_sweep_asks_for_the_chat_template_before_it_prunes(template: Any, asked: bool | str, words: list[str], tmp_path: Path) -> None:
+    model = tiny.checkpoint(tmp_path / "model")
+    tokenizer = tiny.tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(model)
+    sweep = Sweep(pretrained=(model,), sparsity=("0.5",), pruner=("magnitude",), tasks=("icl_linear",), apply_chat_template=asked)
+    with raises_line(BadOptionError, "--apply_chat_template", "model", *words):
+        Checked(sweep)
+
+
+@pytest.mark.parametrize(("template", "asked"), [("x", True), ("x", "any"), ({"default": "x"}, True), ({"rag": "y"}, "rag"), (None, False)])
+def test_a_chat_template_that_the_tokenizer_has_is_taken(template: Any, asked: bool | str) -> None:
+    check_chat_template(SimpleNamespace(chat_template=template), asked)
+    check_chat_template(None, asked)
