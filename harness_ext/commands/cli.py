@@ -264,6 +264,7 @@ def report(
     recall: shared.Recall = None,
     in_context: shared.InContext = None,
     metric: shared.Metrics = None,
+    filters: shared.Filters = None,
     limit: shared.Limit = None,
     axis: Annotated[
         str,
@@ -282,7 +283,8 @@ def report(
         from harness_ext import report as reports
 
         made = reports.report(
-            folders, out, recall=listed(recall), in_context=listed(in_context), metrics=listed(metric), limit=limit, axis=axis,
+            folders, out, recall=listed(recall), in_context=listed(in_context), metrics=listed(metric),
+            filters=listed(filters), limit=limit, axis=axis,
             resamples=resamples, replicates=[listed([group]) for group in replicates or []],
         )  # fmt: skip
     for gap in made.gaps:

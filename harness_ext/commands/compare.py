@@ -27,6 +27,7 @@ def compare(
     recall: shared.Recall = None,
     in_context: shared.InContext = None,
     metric: shared.Metrics = None,
+    filters: shared.Filters = None,
     limit: shared.Limit = None,
     resamples: shared.Resamples = 2000,
     json: Annotated[File, typer.Option("--json", help="Also write a JSON file.")] = None,
@@ -40,7 +41,14 @@ def compare(
         from harness_ext.report import compare as comparison
 
         found = comparison.compare_results(
-            first, second, recall=listed(recall), in_context=listed(in_context), metrics=listed(metric), limit=limit, resamples=resamples
+            first,
+            second,
+            recall=listed(recall),
+            in_context=listed(in_context),
+            metrics=listed(metric),
+            filters=listed(filters),
+            limit=limit,
+            resamples=resamples,
         )
         comparison.write(found, json, csv)
     for note in found.notes:

@@ -58,6 +58,7 @@ Recall = Annotated[
 ]
 InContext = Annotated[Texts, typer.Option(help="Tasks that count as in-context. Default: what tasks declare, or a table.")]
 Metrics = Annotated[Texts, typer.Option(help="Metrics; a task is scored by the first that it has. Default: acc, exact_match, ...")]
+Filters = Annotated[Texts, typer.Option("--filter", help="Filters of lm-eval; of several scores, that with the first counts.")]
 Limit = Annotated[Text, typer.Option(help="Use only results with this --limit; all means results without a limit.")]
 Resamples = Annotated[int, typer.Option(help="Number of bootstrap resamples.")]
 

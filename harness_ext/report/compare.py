@@ -12,8 +12,9 @@ from typing import Any
 from harness_ext.atomic import writing
 from harness_ext.errors import shortened
 from harness_ext.report.abilities import classify
+from harness_ext.report.chosen_scores import ChosenScores
 from harness_ext.report.method_pairs import By, MethodPair, by_sparsity, compare_methods, corrected, pair_rows
-from harness_ext.report.reading import Filters, read
+from harness_ext.report.reading import read
 from harness_ext.report.sides import Side, check_dense, settings_of
 from harness_ext.report.tables import csv_text
 from harness_ext.report.trials import SWITCHES, LoadedTrial, ReportError, argument_notes, merge, of_limit, share_chances
@@ -57,6 +58,7 @@ def compare_results(
     recall: Sequence[str] = (),
     in_context: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    filters: Sequence[str] = (),
     limit: str | None = None,
     resamples: int = RESAMPLES,
 ) -> Compared:
@@ -64,7 +66,7 @@ def compare_results(
 
     Args:
         first, second: ``FOLDER``, or ``FOLDER:NAME=VALUE,NAME=VALUE`` for one setting in it.
-        recall, in_context, metrics, limit, resamples: as in :func:`harness_ext.report.report`.
+        recall, in_context, metrics, filters, limit, resamples: as in :func:`harness_ext.report.report`.
 
     Raises:
         BadOptionError: an argument is not of this form, or no result has the setting.
@@ -72,15 +74,16 @@ def compare_results(
     """
     both = [Side.of(first), Side.of(second)]
     loaded: dict[Path, tuple[list[LoadedTrial], list[str]]] = {}
-    filters: Filters = {}
+    scores = ChosenScores(tuple(metrics) or METRICS, tuple(filters))
     for side in both:
         if side.path not in loaded:
-            trials, gaps = read([side.path], tuple(metrics) or METRICS, filters)
+            trials, gaps = read([side.path], scores)
             if not any(trial.tasks for trial in trials):
                 raise ReportError(
                     f"{shortened(side.typed)}: no task has a score that can be compared: {gaps[-1] if gaps else 'there is none'}"
                 )
             loaded[side.path] = of_limit(trials, limit) if limit is not None else trials, gaps
+    scores.check()
     share_chances([trial for trials, _ in loaded.values() for trial in trials])
     loaded = {path: (merge(trials), gaps) for path, (trials, gaps) in loaded.items()}
     chosen = [side.chosen(loaded[side.path][0]) for side in both]

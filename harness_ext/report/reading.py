@@ -14,6 +14,7 @@ from harness_ext.host.arguments import DEFAULT_MODEL
 from harness_ext.method.sparsity import Sparsity
 from harness_ext.report.answers import Answer, answers, chance_of
 from harness_ext.report.checkpoints import beside_weights, calibration_of, changed_before, joined, name_apart
+from harness_ext.report.chosen_scores import ChosenScores
 from harness_ext.report.commands import command_of
 from harness_ext.report.files import date_of, json_lines, json_object, results_files
 from harness_ext.report.margins import Margins, margins_of
@@ -22,22 +23,20 @@ from harness_ext.report.run_arguments import GENERATION, deciding, generation_of
 from harness_ext.report.trials import CHANCE_METRICS, LoadedTrial, ReportError, TaskScore
 from harness_ext.report.unpruned import bits_of, name_of, record_of
 from harness_ext.sweep.records import TrialRecord
-from harness_ext.sweep.scores import METRICS, is_number
+from harness_ext.sweep.scores import is_number
 from harness_ext.weights.checkpoint_record import CHECKPOINT
 
-Filters = dict[tuple[str, str], str]  # the name of a score with its filter, by task and metric
 Rows = Callable[[str], "Iterable[Mapping[str, Any]] | None"]
 PERCENT = ("squadv2",)
 """Tasks of lm-eval whose scores are percentages of the whole set, and no means over items."""
 
 
-def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS, filters: Filters | None = None) -> tuple[list[LoadedTrial], list[str]]:
+def read(paths: Sequence[Path], chosen: ChosenScores | None = None) -> tuple[list[LoadedTrial], list[str]]:
     """Reads the trials in folders and files.
 
     Args:
         paths: sweep folders, folders with ``results_*.json`` anywhere below, or such files.
-        metrics: names of scores. A task is scored by the first of them that it has.
-        filters: the filters of scores of results that were read before, by task and metric; those of these results are added.
+        chosen: which score of a task counts.
 
     Returns:
         The trials, and what is left out and why.
@@ -47,16 +46,16 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS, filters: Filte
     """
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
-    filters = {} if filters is None else filters
+    chosen = chosen or ChosenScores()
     for path in dict.fromkeys(paths):
         if not os.path.exists(path):
             raise ReportError(f"{shortened(path)}: no such file or folder")
         before = len(trials)
         if path.is_dir() and (path / "trials").is_dir():
-            trials += _sweep(path, metrics, gaps, filters)
+            trials += _sweep(path, gaps, chosen)
         else:
             for file in results_files(path) if path.is_dir() else [path]:
-                trials += _checked(file, metrics, gaps, filters)
+                trials += _checked(file, gaps, chosen)
         if len(trials) == before:
             raise ReportError(
                 f"{path}: no results in it; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf"
@@ -66,10 +65,10 @@ def read(paths: Sequence[Path], metrics: Sequence[str] = METRICS, filters: Filte
     return trials, gaps
 
 
-def _checked(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
+def _checked(file: Path, gaps: list[str], chosen: ChosenScores) -> list[LoadedTrial]:
     """The trial in a results file. Whatever is wrong in the file is one line that names it."""
     try:
-        return _plain(file, metrics, gaps, filters)
+        return _plain(file, gaps, chosen)
     except ReportError:
         raise
     except HarnessExtError as error:
@@ -78,7 +77,7 @@ def _checked(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filte
         raise ReportError(f"{file}: damaged, this is not what lm_eval writes: {type(error).__name__}: {one_line(error)}") from error
 
 
-def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
+def _sweep(folder: Path, gaps: list[str], chosen: ChosenScores) -> list[LoadedTrial]:
     from harness_ext.sweep.records import KEY, scan
 
     records, damaged = scan(folder)
@@ -87,22 +86,19 @@ def _sweep(folder: Path, metrics: Sequence[str], gaps: list[str], filters: Filte
     for failed in [file for file in sorted((folder / "failed").glob("*.json")) if KEY.fullmatch(file.stem)]:
         failure = json_object(failed)
         gaps.append(f"{failed}: the trial {failure.get('trial')} failed and has no results: {failure.get('error')}")
-    trials, record_gaps = read_records(records, metrics, filters)
+    trials, record_gaps = read_records(records, chosen)
     gaps += record_gaps
     return trials
 
 
-def read_records(
-    records: Sequence[TrialRecord], metrics: Sequence[str] = METRICS, filters: Filters | None = None
-) -> tuple[list[LoadedTrial], list[str]]:
+def read_records(records: Sequence[TrialRecord], chosen: ChosenScores | None = None) -> tuple[list[LoadedTrial], list[str]]:
     """Turns records of a sweep into trials. Also returns what is left out and why.
 
     Args:
         records: records of a sweep.
-        metrics: names of scores. A task is scored by the first of them that it has.
-        filters: as in ``read``.
+        chosen: which score of a task counts.
     """
-    filters = {} if filters is None else filters
+    chosen = chosen or ChosenScores()
     trials: list[LoadedTrial] = []
     gaps: list[str] = []
     for record in records:
@@ -119,15 +115,15 @@ def read_records(
         )  # fmt: skip
         known = set(record.tasks)
         trial.tasks = _tasks(
-            trial, record.results, metrics, gaps,
+            trial, record.results, gaps,
             lambda task, record=record, known=known: record.samples(task) if task in known else None,  # type: ignore[misc]
-            record.items, filters,
+            record.items, chosen,
         )  # fmt: skip
         trials.append(trial)
     return trials, gaps
 
 
-def _plain(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters) -> list[LoadedTrial]:
+def _plain(file: Path, gaps: list[str], chosen: ChosenScores) -> list[LoadedTrial]:
     results = json_object(file)
     config = results.get("config", {})
     if not isinstance(results.get("results"), dict) or not isinstance(config, dict):
@@ -172,7 +168,7 @@ def _plain(file: Path, metrics: Sequence[str], gaps: list[str], filters: Filters
         samples = next((path for path in map(file.with_name, names) if path.is_file()), None)
         return None if samples is None else json_lines(samples)
 
-    trial.tasks = _tasks(trial, results, metrics, gaps, rows, {}, filters)
+    trial.tasks = _tasks(trial, results, gaps, rows, {}, chosen)
     return [trial]
 
 
@@ -194,31 +190,24 @@ def _check_record(file: Path, pruning: Mapping[str, Any]) -> None:
 def _tasks(
     trial: LoadedTrial,
     results: Mapping[str, Any],
-    metrics: Sequence[str],
     gaps: list[str],
     rows: Rows,
     items: Mapping[str, str],
-    filters: Filters,
+    chosen: ChosenScores,
 ) -> dict[str, TaskScore]:
-    """The scores by task.
-
-    Args:
-        filters: the filter of a task and metric that the results before had. It is taken again if these results have it, too.
-    """
+    """The scores by task."""
     task_scores = {}
     for task, scores in results["results"].items():
         if task not in results.get("configs", {}):  # a group: its tasks are in the results as well
             continue
-        chosen = next(((metric, name) for metric in metrics for name in scores if name.partition(",")[0] == metric and "," in name), None)
-        if chosen is None:
+        counts = chosen.of(task, scores)
+        if counts is None:
             names = sorted({name.partition(",")[0] for name in scores if "," in name and "_stderr," not in name})
             if task not in trial.perplexities or not all(map(is_perplexity, names)):
-                gaps.append(f"task {task!r}: left out, it has no score among {', '.join(metrics)}{_instead(metrics, names)} ({trial.name})")
+                gaps.append(f"task {task!r}: left out, it has no score among {_lacks(chosen.metrics, names)} ({trial.name})")
             continue
-        metric, name = chosen
-        name = filters.setdefault((task, metric), name) if filters.get((task, metric)) in scores else name
-        filters.setdefault((task, metric), name)
-        filter_name, value = name.partition(",")[2], scores[name]
+        metric, filter_name, name = counts
+        value = scores[name]
         value = value / 100 if task in PERCENT and is_number(value) else value
         if not is_number(value) or not 0 <= value <= 1:
             gaps.append(f"task {task!r}: left out, {name} is {value!r} and no number from 0 to 1 ({trial.name})")
@@ -242,10 +231,11 @@ def _tasks(
     return task_scores
 
 
-def _instead(metrics: Sequence[str], names: Sequence[str]) -> str:
-    """The names of the scores that a task has, if it has any, and the one that may have been meant."""
+def _lacks(metrics: Sequence[str], names: Sequence[str]) -> str:
+    """The metrics that a task has not, those that it has, if any, and the one that may have been meant."""
     near = next((name for metric in metrics if (name := nearest(metric, names)) is not None), None)
-    return (f"; it has {', '.join(names)}" if names else "") + (f". Did you mean {near!r}?" if near else "")
+    has = f"; it has {', '.join(names)}" if names else ""
+    return f"{', '.join(metrics)}{has}" + (f". Did you mean {near!r}?" if near else "")
 
 
 def _prompts(task: str, results: Mapping[str, Any]) -> dict[str, str]:

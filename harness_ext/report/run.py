@@ -14,6 +14,7 @@ from harness_ext.report import page, tables
 from harness_ext.report.abilities import classify
 from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.axis import SPARSITY, axis_named
+from harness_ext.report.chosen_scores import ChosenScores
 from harness_ext.report.claims import MAIN_DROP
 from harness_ext.report.figures import figures
 from harness_ext.report.method_pairs import every_pair
@@ -48,6 +49,7 @@ def report(
     recall: Sequence[str] = (),
     in_context: Sequence[str] = (),
     metrics: Sequence[str] = (),
+    filters: Sequence[str] = (),
     limit: str | None = None,
     axis: str = SPARSITY.name,
     replicates: Sequence[Sequence[str]] = (),
@@ -62,6 +64,8 @@ def report(
         recall, in_context: names or patterns of the tasks that measure this ability. By default the metadata of a task decide, or else our
             table of lm-eval's tasks. All other tasks count in no mean.
         metrics: names of scores. A task is scored by the first of them that it has; by default acc, then exact_match and others.
+        filters: names of filters of lm-eval. Of several scores with this metric, that with the first of these filters counts; by default
+            the first one in the results.
         limit: use only results with this limit of items; ``all`` means results without a limit.
         axis: horizontal axis of figures: ``sparsity``, ``size`` (nonzero parameters), ``bytes`` (of the nonzero parameters) or ``bits``
             (of the whole model, with masks, scales and zero points).
@@ -77,7 +81,9 @@ def report(
     if not sources:
         raise ReportError("no folder given; want the folder of a harness-ext sweep, or results_*.json of lm_eval --model pruned-hf")
     require_extra("report", "a report")
-    trials, gaps = read(sources, tuple(metrics) or METRICS)
+    chosen = ChosenScores(tuple(metrics) or METRICS, tuple(filters))
+    trials, gaps = read(sources, chosen)
+    chosen.check()
     trials = of_limit(trials, limit) if limit is not None else trials
     share_chances(trials)
     trials = merge(trials)
@@ -94,7 +100,7 @@ def report(
     target = Path(out) if out else (sources[0] if sources[0].is_dir() else sources[0].parent) / "report"
     folder, file = (target.with_suffix(""), target) if target.suffix == ".html" else (target, target / "index.html")
     command = ["harness-ext", "report", *map(str, sources), *(["--out", str(out)] if out else [])]
-    for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics)):
+    for option, values in (("--recall", recall), ("--in-context", in_context), ("--metric", metrics), ("--filter", filters)):
         command += [word for value in values for word in (option, value)]
     command += [] if limit is None else ["--limit", limit]
     command += [] if against is SPARSITY else ["--axis", axis]

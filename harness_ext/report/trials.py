@@ -281,10 +281,10 @@ def check_same(one: LoadedTrial, score: TaskScore, other: LoadedTrial, compared:
     if score.version != compared.version:
         raise ReportError(f"task {score.task!r}: version {score.version} and version {compared.version} are not the same task: {both}")
     if (score.metric, score.filter) != (compared.metric, compared.filter):
-        other_metric = "" if score.metric == compared.metric else "choose a score that both have with --metric, or "
+        option = "--filter" if score.metric == compared.metric else "--metric"
         raise ReportError(
             f"task {score.task!r}: {score.metric} ({score.filter}) and {compared.metric} ({compared.filter}) are not the same score: "
-            f"{both}; {other_metric}name only one of them"
+            f"{both}; choose a score that both have with {option}, or name only one of them"
         )
     if score.chance != compared.chance:
         raise ReportError(f"task {score.task!r}: chance {score.chance:g} and {compared.chance:g}: {both}")

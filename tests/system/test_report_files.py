@@ -12,6 +12,8 @@ from refusals import raises_line
 from report_folders import CONTEXT, RECALL, rows, write_plain
 
 from harness_ext.report import ReportError, report
+from harness_ext.report.chosen_scores import ChosenScores
+from harness_ext.report.compare import compare_results
 from harness_ext.report.reading import read
 from harness_ext.report.trials import LoadedTrial
 
@@ -126,6 +128,30 @@ def test_other_filters_are_refused_with_a_way_out(tmp_path: Path) -> None:
     write(tmp_path, lambda results, number: filters(results, ["strict", "flexible"] if number else ["other"]))
     with raises_line(ReportError, "not the same score", "name only one of them"):
         report([tmp_path], resamples=200)
+
+
+def test_the_filter_that_counts_can_be_chosen(tmp_path: Path) -> None:
+    write(tmp_path, lambda results, number: filters(results, ["strict", "flexible"]))
+    for asked, expected in (([], "strict"), (["flexible"], "flexible"), (["flexible", "strict"], "flexible")):
+        trials, _ = read([tmp_path], ChosenScores(filters=asked))
+        assert {trial.tasks["lab_facts_closed"].filter for trial in trials} == {expected}
+        assert {trial.tasks["icl_linear"].filter for trial in trials} == {"none"}, "a task without this filter keeps its own"
+
+
+def test_a_filter_that_no_score_has_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, lambda results, number: filters(results, ["strict", "flexible"]))
+    with raises_line(ReportError, "--filter 'flexble'", "strict", "Did you mean 'flexible'"):
+        report([tmp_path], filters=["flexble"], resamples=200)
+    with raises_line(ReportError, "--filter 'flexble'"):
+        compare_results(f"{tmp_path}:sparsity=0.3", f"{tmp_path}:sparsity=0.6", filters=["flexble"], resamples=200)
+
+
+def test_results_of_two_filters_are_one_report_with_the_filter_of_both(tmp_path: Path) -> None:
+    write(tmp_path, lambda results, number: filters(results, ["strict", "flexible"] if number else ["flexible"]))
+    made = report([tmp_path], tmp_path / "out", filters=["flexible"], resamples=200)
+    assert "--filter flexible" in made.page.read_text(encoding="utf-8")
+    with raises_line(ReportError, "choose a score that both have with --filter"):
+        report([tmp_path], filters=["strict"], resamples=200)
 
 
 def in_record(name: str, value: object) -> Callable[[dict[str, Any]], object]:
