@@ -8,12 +8,24 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness_ext.report.abilities import classify
-from harness_ext.report.analysis import analyse
+from harness_ext.report.analysis import Analysis, analyse
 from harness_ext.report.claims import MAIN_DROP
 from harness_ext.report.difficulty_figure import NAME, difficulty_figure
 from harness_ext.report.reading import read
-from harness_ext.report.trials import merge, share_chances
+from harness_ext.report.trials import LoadedTrial, merge, share_chances
 from harness_ext.statistics.checks import RESAMPLES
+
+
+def merged(sweeps: Sequence[Path]) -> list[LoadedTrial]:
+    """The trials of sweep folders, each once."""
+    trials, _ = read(sweeps)
+    share_chances(trials)
+    return merge(trials)
+
+
+def analysed(trials: Sequence[LoadedTrial], resamples: int = RESAMPLES) -> Analysis:
+    """The analysis of a report, with the abilities that the tasks declare."""
+    return analyse(trials, classify(trials), resamples=resamples)
 
 
 def equal_difficulty(sweeps: Sequence[Path], picture: Path, resamples: int = RESAMPLES) -> dict[str, str]:
@@ -26,10 +38,7 @@ def equal_difficulty(sweeps: Sequence[Path], picture: Path, resamples: int = RES
     Returns:
         A sentence for each method; empty where nothing can be drawn, as without the answers of the dense model.
     """
-    trials, _ = read(sweeps)
-    share_chances(trials)
-    trials = merge(trials)
-    analysis = analyse(trials, classify(trials), resamples=resamples)
+    analysis = analysed(merged(sweeps), resamples)
     with TemporaryDirectory() as folder:
         if difficulty_figure(analysis, Path(folder)) is None:
             return {}

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import real_bits
 import typer
 import yaml
-from equal_difficulty import equal_difficulty
 from page_templates import fill
+from real_difficulty import difficulty_rows
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read, whole_part
 
 from harness_ext.report.drawing import STYLE, band, legend, panels, style
@@ -56,36 +56,32 @@ def score_rows(results: Results) -> list[list[str]]:
     rows = [[*dense, mean(results.perplexity.get((None, 0.0), []))]]
     ways = list(dict.fromkeys(way for scores in results.abilities.values() for way in scores.pruned))
     for way in ways:
-        drawn = {}
-        for name, scores in results.abilities.items():
-            try:
-                curve = scores.curve(way, name)
-            except StatisticsError:
-                continue
-            if curve is not None:
-                summary = ability_curve([curve])
-                drawn[name] = dict(zip(summary.sparsities, summary.scores, strict=True))
-        grid = sorted({ratio for scores in results.abilities.values() for ratio in scores.pruned.get(way, {})})
-        for ratio in grid:
-            at = way.place(ratio)
-            cells = [told(drawn[name][at]) if at in drawn.get(name, {}) else plain(results, name, way, ratio) for name in names]
+        for ratio in sorted({ratio for scores in results.abilities.values() for ratio in scores.pruned.get(way, {})}):
+            cells = [cell(results, name, way, ratio) for name in names]
             size = millions(results, way, ratio)
             rows.append([way.name, way.modules, f"{ratio:g}", size, *cells, mean(results.perplexity.get((way, ratio), []))])
     return rows
+
+
+def cell(results: Results, ability: str, way: Way, ratio: float) -> str:
+    """The mean score of an ability with its interval, where its curve has this sparsity; else the mean over what was measured."""
+    scores = results.abilities[ability]
+    try:
+        curve = scores.curve(way, ability)
+    except StatisticsError:
+        curve = None
+    if curve is not None and way.place(ratio) in curve.sparsities:
+        summary = ability_curve([curve])
+        return told(summary.scores[summary.sparsities.index(way.place(ratio))])
+    by_seed = scores.pruned.get(way, {}).get(ratio, {})
+    values = [by_item[item] for by_item in by_seed.values() for item in scores.dense]
+    return f"{sum(values) / len(values):.2f}" if values else "-"
 
 
 def millions(results: Results, way: Way | None, ratio: float) -> str:
     """The bits of the whole model, in millions."""
     bits = results.bits[way, ratio]
     return "-" if bits is None else f"{bits / 1e6:,.0f}"
-
-
-def plain(results: Results, ability: str, way: Way, ratio: float) -> str:
-    """The mean of an ability whose dense score is not above chance, without an interval."""
-    scores = results.abilities[ability]
-    by_seed = scores.pruned.get(way, {}).get(ratio, {})
-    values = [by_item[item] for by_item in by_seed.values() for item in scores.dense]
-    return f"{sum(values) / len(values):.2f}" if values else "-"
 
 
 def mean(values: list[float]) -> str:
@@ -152,7 +148,7 @@ def equal_rows(results: Results) -> list[list[str]]:
         for (ffn, other), also in results.zeros.items():
             if ffn == Way(attention.pruner, "ffn") and abs(also - removed) <= 0.03 * removed:
                 for way, sparsity in ((attention, ratio), (ffn, other)):
-                    cells = [plain(results, ability, way, sparsity) for ability in (RECALL, *IN_CONTEXT)]
+                    cells = [cell(results, ability, way, sparsity) for ability in (RECALL, *IN_CONTEXT)]
                     rows.append([way.modules, f"{sparsity:g}", f"{results.zeros[way, sparsity] / 1e6:.1f} M", *cells])
     return rows
 
@@ -236,7 +232,8 @@ def page(
     figure = page.with_suffix(".png")
     draw(results, ways, figure)
     hard = page.with_name(f"{page.stem}-difficulty.png")
-    difficulty = equal_difficulty([sweep for sweep in sweeps if prunes_all_layers(load(sweep))], hard)
+    recalled = [item for item, right in results.abilities[RECALL].dense.items() if right] if RECALL in results.abilities else []
+    difficulty = difficulty_rows([sweep for sweep in sweeps if prunes_all_layers(load(sweep))], recalled, hard)
     sizes = page.with_name(f"{page.stem}-bits.png")
     fewest = real_bits.fewest_rows(results) if results.bits[None, 0.0] else []
     if fewest:
@@ -251,7 +248,7 @@ def page(
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
         at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),
-        two=[way.pruner for way in ways if results.seeds_of(way) == 2],
+        seeds_of={way.pruner: results.seeds_of(way) if way in results.calibrated else 0 for way in ways},
     )  # fmt: skip
     page.write_text(text, encoding="utf-8")
     print(f"{page}: {results.trials} trials")

@@ -115,6 +115,8 @@ class Results:
     trials: int
     minutes: float
     devices: str
+    calibrated: set[Way]
+    """The ways that read a calibration text: the others have no seeds."""
 
     def seeds(self) -> int:
         """The largest number of calibration seeds of a curve."""
@@ -167,6 +169,7 @@ def read(folders: Iterable[Path]) -> Results:
         len(records),
         sum(sum(record.seconds.values()) for record in records) / 60,
         " and ".join(sorted({record.settings["device"] for record in records})),
+        {way_of(record) for record in records if not record.is_dense and record.seed is not None},
     )
 
 

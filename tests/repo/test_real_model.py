@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import real_bits
 import real_model
-from equal_difficulty import equal_difficulty
+from real_difficulty import COMPARED, difficulty_rows
 from real_scores import OVERRIDE, RECALL, Way, read, whole_part
 
 from harness_ext.statistics import holm
@@ -275,19 +275,45 @@ def test_the_script_says_how_it_is_called(words: list[str]) -> None:
     assert ran.stderr.startswith("usage:")
 
 
-def test_the_page_has_a_section_at_equal_difficulty_where_the_records_have_answers(tmp_path: Path) -> None:
-    tasks = [task for task in DENSE if "override" not in task]
+def write_with_margins(folder: Path) -> None:
+    """Recall is lost between 0.1 and 0.3, and reading between 0.5 and 0.7, whatever the margin."""
     for ratio in (0.0, 0.1, 0.2, 0.4, 0.6):
-        given = {task: scores(task, ratio) for task in tasks}
+        given = {task: scores(task, ratio) for task in DENSE}
         shown = {task: ranked(values, 2 if task == "icl_words" else CHOICES) for task, values in given.items()}
-        with_ids = {task: [{**row, "id": f"{task[:3]}{item}"} for item, row in enumerate(of_task)] for task, of_task in shown.items()}
-        write_trial(tmp_path / "pruning", given, f"{ratio:g}", pruner="wanda", answers=with_ids, pretrained="smollm2-135m")
-    sentences = equal_difficulty([tmp_path / "pruning"], tmp_path / "picture.png", resamples=200)
-    assert list(sentences) == ["wanda"]
-    assert "At a 50 % drop, in-context ability outlasts recall" in sentences["wanda"]
+        with_ids = {
+            task: [{**row, "id": f"{'icl' if task == 'icl_words' else 'fact'}{item}"} for item, row in enumerate(of_task)]
+            for task, of_task in shown.items()
+        }
+        abilities = {task: {"ability": "recall" if "closed" in task else "in-context"} for task in DENSE}
+        write_trial(folder, given, f"{ratio:g}", pruner="wanda", answers=with_ids, pretrained="smollm2-135m", metadata=abilities)
+
+
+def test_recall_is_compared_with_each_ability_at_equal_difficulty(tmp_path: Path) -> None:
+    write_with_margins(tmp_path / "pruning")
+    scores_of = read([tmp_path / "pruning"]).abilities
+    recalled = [item for item, right in scores_of[RECALL].dense.items() if right]
+    rows = difficulty_rows([tmp_path / "pruning"], recalled, tmp_path / "picture.png", resamples=200)
+    by_cell = {(row[1], row[2]): row for row in rows}
+    assert {row[0] for row in rows} == {"wanda"}
+    assert set(by_cell) == {
+        (ability, drop) for ability in ("reading", "override", "words", "the mean of the three") for drop in ("5 %", "50 %")
+    }
+    for ability in ("reading", "override", "words"):
+        assert by_cell[ability, "50 %"][5] == f"{ability} outlasts recall"
+    effective = [float(count) for count in by_cell["override", "50 %"][6].split(" and ")]
+    both = sum(scores_of[OVERRIDE].dense.values())
+    assert effective[1] <= both < sum(scores("lre_override_2shot", 0.0)), "only facts that the dense model recalls count"
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
+def test_the_page_has_a_section_at_equal_difficulty_where_the_records_have_answers(tmp_path: Path) -> None:
+    write_with_margins(tmp_path / "pruning")
+    write_page(tmp_path, tmp_path / "page.md")
+    section = (tmp_path / "page.md").read_text(encoding="utf-8").partition("## At equal difficulty")[2].partition("\n## ")[0]
+    assert "| wanda | reading | 5 % |" in section
+    assert (tmp_path / "page-difficulty.png").stat().st_size > 1000
+
+
 def test_without_the_answers_of_the_dense_model_there_is_none(folder: Path, tmp_path: Path) -> None:
-    assert equal_difficulty([folder / "pruning"], tmp_path / "picture.png", resamples=200) == {}
+    assert difficulty_rows([folder / "pruning"], ["lre0"], tmp_path / "picture.png", resamples=200) == []
     assert not (tmp_path / "picture.png").exists()
