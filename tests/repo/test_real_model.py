@@ -295,9 +295,7 @@ def test_recall_is_compared_with_each_ability_at_equal_difficulty(tmp_path: Path
     rows = difficulty_rows([tmp_path / "pruning"], recalled, tmp_path / "picture.png", resamples=200)
     by_cell = {(row[1], row[2]): row for row in rows}
     assert {row[0] for row in rows} == {"wanda"}
-    assert set(by_cell) == {
-        (ability, drop) for ability in ("reading", "override", "words", "the mean of the three") for drop in ("5 %", "50 %")
-    }
+    assert set(by_cell) == {(ability, drop) for ability in COMPARED for drop in ("5 %", "50 %")}
     for ability in ("reading", "override", "words"):
         assert by_cell[ability, "50 %"][5] == f"{ability} outlasts recall"
     effective = [float(count) for count in by_cell["override", "50 %"][6].split(" and ")]
