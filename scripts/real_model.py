@@ -156,8 +156,9 @@ def equal_rows(results: Results) -> list[list[str]]:
 def not_measured(results: Results, grids: Path) -> list[list[str]]:
     """What the grids in a folder have and the sweeps have not: a row for each way, with what is left, and what its curves are of."""
     rows = []
-    for way, cells in asked(grids).items():
+    for way, of_grids in asked(grids).items():
         found = [scores.pruned[way] for scores in results.abilities.values() if way in scores.pruned]
+        cells = {(ratio, seed if way in results.calibrated else 0) for ratio, seed in of_grids}
         left = cells - {(ratio, seed) for by_ratio in found for ratio, by_seed in by_ratio.items() for seed in by_seed}
         if not found:
             rows.append([named(way), "all", "none"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,8 +81,8 @@ class Scores:
 def whole_part(cells: Mapping[float, Iterable[int]]) -> tuple[list[float], list[int]]:
     """The largest part of a grid that has a trial of each of its sparsities with each of its calibration seeds.
 
-    An interval over seeds needs every seed at every sparsity. Of parts with equally many trials, the one with more seeds counts, then
-    the one with lower seeds.
+    An interval over seeds needs every seed at every sparsity. Of parts with equally many trials, the one with more sparsities counts,
+    then the one with lower seeds, as in reports.
 
     Args:
         cells: the seeds that were measured, by sparsity; at least one.
@@ -91,14 +90,14 @@ def whole_part(cells: Mapping[float, Iterable[int]]) -> tuple[list[float], list[
     Returns:
         The sparsities and the seeds, both in ascending order.
     """
-    measured = {ratio: set(seeds) for ratio, seeds in sorted(cells.items())}
-    every = sorted(set.union(*measured.values()))
-    parts = [
-        ([ratio for ratio, seeds in measured.items() if seeds >= set(chosen)], list(chosen))
-        for count in range(len(every), 0, -1)
-        for chosen in itertools.combinations(every, count)
-    ]
-    return max(parts, key=lambda part: len(part[0]) * len(part[1]))
+    measured = {ratio: frozenset(seeds) for ratio, seeds in sorted(cells.items())}
+    choices: set[frozenset[int]] = set()
+    for seeds in measured.values():
+        choices |= {seeds, *(seeds & others for others in choices)}
+    choices.discard(frozenset())
+    points = {choice: [ratio for ratio, seeds in measured.items() if choice <= seeds] for choice in choices}
+    most = max(choices, key=lambda choice: (len(points[choice]) * len(choice), len(points[choice]), [-seed for seed in sorted(choice)]))
+    return points[most], sorted(most)
 
 
 @dataclass

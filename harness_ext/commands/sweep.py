@@ -78,8 +78,7 @@ def sweep(
             _print_scores(screen, prepared, summary)
         screen.print(str(summary), soft_wrap=True)
         if summary.records:
-            report = f"Next: {shlex.join(['harness-ext', 'report', str(out)])}"
-            screen.print(report if prepared.sweep.tasks else f"The perplexities: {out / 'results.csv'}", soft_wrap=True)
+            screen.print(f"Next: {shlex.join(['harness-ext', 'report', str(out)])}", soft_wrap=True)
     return 1 if summary.failed else 0
 
 

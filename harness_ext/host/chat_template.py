@@ -17,7 +17,7 @@ def check_chat_template(tokenizer: Any, asked: bool | str | None) -> None:
         asked: false for no template, true for the tokenizer's own, or the name of one of several.
 
     Raises:
-        BadOptionError: the tokenizer has no template, none of this name, or several without a default.
+        BadOptionError: the tokenizer has no template, none of this name, or several of which lm-eval would not apply the one asked for.
     """
     if not asked or tokenizer is None:
         return
@@ -27,9 +27,12 @@ def check_chat_template(tokenizer: Any, asked: bool | str | None) -> None:
     if not isinstance(template, dict):
         return
     names = ", ".join(sorted(template))
+    only = "lm-eval applies the one called default, whatever name it is given: make it the only chat_template of the tokenizer"
     if isinstance(asked, str) and asked not in template:
         raise BadOptionError(
             f"{OPTION} {shown(asked)}: the tokenizer has no template of this name: want one of {names}.{did_you_mean(asked, template)}"
         )
-    if asked is True and "default" not in template:
-        raise BadOptionError(f"{OPTION}: the tokenizer has several templates, and none is called default: want the name of one of {names}")
+    if "default" not in template:
+        raise BadOptionError(f"{OPTION}: the tokenizer has the templates {names}, and none is called default; {only}")
+    if isinstance(asked, str) and asked != "default":
+        raise BadOptionError(f"{OPTION} {shown(asked)}: {only}")

@@ -13,7 +13,7 @@ from harness_ext.report.difficulty_figure import difficulty_figure
 from harness_ext.report.drawing import Drawn
 from harness_ext.report.hero import hero
 from harness_ext.report.multiples import multiples
-from harness_ext.report.perplexity_scores import not_finite, perplexity_figure
+from harness_ext.report.perplexity_scores import not_drawn, perplexity_figure
 from harness_ext.report.recall_scores import recall_figure
 from harness_ext.report.strips import is_uneven, layer_sparsities, strips
 
@@ -58,7 +58,7 @@ def figures(analysis: Analysis, axis: Axis, drops: Sequence[float], main: float,
     compared += [difficult] if (difficult := difficulty_figure(analysis, folder)) else []
     compared += [recall] if (recall := recall_figure(analysis, folder)) else []
     compared += [perplexity] if (perplexity := perplexity_figure(analysis, folder)) else []
-    gaps += not_finite(analysis)
+    gaps += not_drawn(analysis)
     first = hero(analysis, axis, main, label, folder) if analysis.curves else []
     if not first:
         gaps.insert(0, "no figure of ability curves: there is no curve")

@@ -203,7 +203,7 @@ def _tasks(
         counts = chosen.of(task, scores)
         if counts is None:
             names = sorted({name.partition(",")[0] for name in scores if "," in name and "_stderr," not in name})
-            if task not in trial.perplexities or not all(map(is_perplexity, names)):
+            if task not in {key.task for key in trial.perplexities} or not all(map(is_perplexity, names)):
                 gaps.append(f"task {task!r}: left out, it has no score among {_lacks(chosen.metrics, names)} ({trial.name})")
             continue
         metric, filter_name, name = counts

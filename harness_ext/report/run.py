@@ -88,7 +88,7 @@ def report(
     share_chances(trials)
     trials = merge(trials)
     classes = classify(trials, recall, in_context)
-    if not classes:
+    if not classes and not any(trial.perplexities for trial in trials):
         raise ReportError(
             f"{sources[0]}: no task has a score that can be reported: {gaps[-1] if gaps else 'there is none at all'}. "
             "A report compares shares of right answers; results.csv of a sweep has all scores"

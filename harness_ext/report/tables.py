@@ -70,7 +70,7 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "perplexity": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "seed": WHOLE, "task": TEXT, "metric": TEXT, "text": TEXT,
-        "perplexity": REAL, "times_dense": REAL, "fingerprint": TEXT, "bits": WHOLE,
+        "identity": TEXT, "perplexity": REAL, "times_dense": REAL, "fingerprint": TEXT, "bits": WHOLE,
     },
     "seeds": {
         "model": TEXT, "series": TEXT, "pruner": TEXT, "sparsity": TEXT, "task": TEXT, "seeds": WHOLE, "items": WHOLE, "chance": REAL,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness_ext.errors import HarnessExtError, shortened
 from harness_ext.report.margins import Margins
-from harness_ext.report.perplexities import Perplexity
+from harness_ext.report.perplexities import Key, Perplexity
 from harness_ext.report.run_arguments import GENERATION, difference
 
 CHANCE_METRICS = ("acc", "acc_norm")  # the declared chance of a task is the score of a guess among the choices
@@ -94,7 +93,7 @@ class LoadedTrial:
         tasks: scores by task.
         deciding: model arguments that change prompts or answers, in words; empty if they are unknown.
         arguments: other model arguments that may change scores, without those of the pruning, in words.
-        perplexities: perplexities by task; such a task may have a score as well.
+        perplexities: by what they are of; such a task may have a score as well.
     """
 
     source: str
@@ -112,7 +111,7 @@ class LoadedTrial:
     tasks: dict[str, TaskScore] = field(default_factory=dict)
     deciding: Mapping[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
-    perplexities: dict[str, Perplexity] = field(default_factory=dict)
+    perplexities: dict[Key, Perplexity] = field(default_factory=dict)
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -247,13 +246,12 @@ def merge(trials: list[LoadedTrial]) -> list[LoadedTrial]:
         first = merged.setdefault(key, trial)
         if first is trial:
             continue
-        for task, perplexity in trial.perplexities.items():
-            known = first.perplexities.setdefault(task, perplexity)
-            if known != perplexity and not (math.isnan(known.value) and math.isnan(perplexity.value)):
-                one, other_one = (f"{of.metric} {of.value:.6g} of {of.text}" for of in (known, perplexity))
+        for of, perplexity in trial.perplexities.items():
+            known = first.perplexities.setdefault(of, perplexity)
+            if not known.same(perplexity):
                 raise ReportError(
-                    f"task {task!r}: two results of the same trial differ, {one} in {first.name} and {other_one} in {trial.name}: name "
-                    "only one of them"
+                    f"task {of.task!r}: two results of the same trial differ, {of.metric} {known.value:.6g} of {first.name} "
+                    f"and {perplexity.value:.6g} of {trial.name}: name only one of them"
                 )
         for task, score in trial.tasks.items():
             other = first.tasks.get(task)

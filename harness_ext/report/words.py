@@ -77,6 +77,9 @@ def headline(analysis: Analysis, drop: float) -> Headline:
     scores = tuple(each.scores() for each in analysis.not_above_chance)
     if not by_label:
         results = sum(len(trial.tasks) for trial in analysis.trials)
+        perplexities = sum(len(trial.perplexities) for trial in analysis.trials)
+        if perplexities and not results:
+            return Headline(f"{perplexities} perplexities were read, and no score of a task: a perplexity says nothing of an ability.", ())
         return Headline(
             f"{at_chance}{results} scores were read, and none of them is on a curve over sparsities: see what is missing.", scores
         )

@@ -16,6 +16,7 @@ from harness_ext.sweep.grid import TrialSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+OF_WEIGHTS = ("gguf_file", "subfolder")  # where the model is, and a tokenizer of its own is not
 OF_CONFIGURATION = ("revision", "trust_remote_code", "gguf_file", "subfolder")
 
 
@@ -55,9 +56,10 @@ def tokenizer_of(plugins: Plugins, trial: TrialSpec) -> Any:
     from transformers import AutoTokenizer
 
     place = place_of(trial)
-    return AutoTokenizer.from_pretrained(
-        trial.arguments.get("tokenizer") or model_folder(plugins, trial.pretrained, place.get("gguf_file")), **place
-    )
+    own = trial.arguments.get("tokenizer")
+    if own:
+        return AutoTokenizer.from_pretrained(own, **{name: value for name, value in place.items() if name not in OF_WEIGHTS})
+    return AutoTokenizer.from_pretrained(model_folder(plugins, trial.pretrained, place.get("gguf_file")), **place)
 
 
 def check_templates(plugins: Plugins, trials: Sequence[TrialSpec], asked: bool | str) -> None:

@@ -43,7 +43,7 @@ class Checked:
         self._skeletons: dict[str, PreTrainedModel | None] = {}
         self.trials = trials(sweep, plugins)
         check_models(plugins, self.trials)
-        check_templates(plugins, self.trials, sweep.apply_chat_template)
+        check_templates(plugins, self.trials, bool(sweep.tasks) and sweep.apply_chat_template)
         self.text = text_of(sweep)
         self.windows = check_text(plugins, sweep, self.text, self.trials) if self.text else {}
         """How many windows of the text each model reads, and how many tokens are in a window."""

@@ -104,9 +104,10 @@ def test_a_seed_that_was_not_measured_everywhere_is_left_out(tmp_path: Path) -> 
     [
         ({0.1: [0, 1, 2], 0.2: [0, 1, 2]}, ([0.1, 0.2], [0, 1, 2])),
         ({0.2: [2], 0.1: [0, 1, 2]}, ([0.1], [0, 1, 2])),
+        ({0.1: range(30), 0.2: range(29)}, ([0.1, 0.2], [*range(29)])),
         ({0.1: [0, 1], 0.2: [0, 1], 0.3: [1], 0.4: [1], 0.5: [1, 2]}, ([0.1, 0.2, 0.3, 0.4, 0.5], [1])),
         ({0.1: [0, 1], 0.2: [1, 2], 0.3: [0, 1, 2], 0.4: [1, 2], 0.5: [0, 1]}, ([0.1, 0.3, 0.5], [0, 1])),
-        ({0.2: [0, 1], 0.3: [0, 1], 0.4: [0], 0.5: [0]}, ([0.2, 0.3], [0, 1])),  # as many as seed 0 alone
+        ({0.2: [0, 1], 0.3: [0, 1], 0.4: [0], 0.5: [0]}, ([0.2, 0.3, 0.4, 0.5], [0])),  # as many as both seeds at two
     ],
 )
 def test_the_largest_part_of_a_grid_has_each_seed_at_each_sparsity(cells: dict[float, list[int]], part: object) -> None:
@@ -132,7 +133,7 @@ def test_a_curve_leaves_out_sparsities_for_seeds(tmp_path: Path) -> None:
 def test_models_without_all_seeds_have_no_place_at_equal_bits(folder: Path, quantised: Path) -> None:
     given = {"answers": answers(), "pruner": "gptq", "pretrained": "smollm2-135m", "bits": 3, "bits_of_model": 30_000}
     write_trial(quantised, {task: scores(task, 0.2) for task in DENSE}, "0.3", seed=0, **given)
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         write_trial(quantised, {task: scores(task, 0.2) for task in DENSE}, "0", seed=seed, **given)
     with_dtype(quantised.parent, "torch.float16")
     made = real_bits.points(read([folder / "pruning", quantised]))
@@ -209,9 +210,11 @@ def test_what_the_grids_have_and_the_sweeps_have_not_is_said(folder: Path, tmp_p
         ("b", "pruner: wanda\nmodules: [ffn]\nsparsity: 0.1"),
         ("c", "pruner: gptq\nbits: [4]"),
         ("d", "pruner: wanda\nsparsity: 0.3:0.5:0.1\nseeds: 1"),
+        ("e", "pruner: magnitude\nsparsity: 0.5\nseeds: [0, 1]"),
     ):
         (tmp_path / f"{name}.yaml").write_text(text)
-    rows = real_model.not_measured(read([folder / "pruning"]), tmp_path)
+    write_trial(tmp_path / "pruning", {"icl_words": scores("icl_words", 0.5)}, "0.5", pruner="magnitude", answers=answers())
+    rows = real_model.not_measured(read([folder / "pruning", tmp_path / "pruning"]), tmp_path)
     assert rows == [
         ["alps", "all", "none"],
         ["gptq, 4 bits", "all", "none"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -19,7 +20,6 @@ from harness_ext import BadOptionError
 from harness_ext.commands.cli import app
 from harness_ext.engine.perplexity import ShortTextError
 from harness_ext.report.run import report as write_report
-from harness_ext.report.trials import ReportError
 from harness_ext.sweep import estimate, load, preview
 from harness_ext.sweep.fields import read, sweep_from
 from harness_ext.sweep.prepared import Checked
@@ -240,12 +240,14 @@ class TestWithoutTasks:
         assert "windows of 16 tokens" in dry.stdout
         result = CliRunner().invoke(app, ["sweep", *words])
         assert result.exit_code == 0, result.output
-        assert "results.csv" in result.stdout
-        assert "harness-ext report" not in result.stdout
+        assert f"harness-ext report {tmp_path / 'out'}" in result.stdout
 
-    def test_a_report_of_it_is_one_line_that_says_where_the_scores_are(self, alone: Path, tmp_path: Path) -> None:
-        with raises_line(ReportError, "perplexity", "results.csv"):
-            write_report([alone], tmp_path / "report")
+    def test_a_report_of_it_has_the_perplexities(self, alone: Path, tmp_path: Path) -> None:
+        write_report([alone], tmp_path / "report")
+        with (tmp_path / "report" / "perplexity.csv").open(newline="") as file:
+            found = [float(row["perplexity"]) for row in csv.DictReader(file)]
+        expected = [record.results["perplexity"]["token_perplexity"] for record in load(alone)]
+        assert sorted(found) == pytest.approx(sorted(expected), rel=1e-12)
 
 
 class TestCost:

@@ -159,6 +159,8 @@ def test_a_chat_template_is_asked_for_before_the_first_prompt() -> None:
     [
         (None, True, ["no chat template"]),
         ({"tool_use": "x", "rag": "y"}, True, ["none is called default", "rag, tool_use"]),
+        ({"tool_use": "x", "rag": "y"}, "rag", ["none is called default"]),
+        ({"default": "x", "rag": "y"}, "rag", ["lm-eval applies the one called default"]),
         ({"default": "x", "tool_use": "y"}, "tool-use", ["'tool-use'", "Did you mean 'tool_use'"]),
     ],
 )
@@ -172,7 +174,9 @@ def test_a_sweep_asks_for_the_chat_template_before_it_prunes(template: Any, aske
         Checked(sweep)
 
 
-@pytest.mark.parametrize(("template", "asked"), [("x", True), ("x", "any"), ({"default": "x"}, True), ({"rag": "y"}, "rag"), (None, False)])
+@pytest.mark.parametrize(
+    ("template", "asked"), [("x", True), ("x", "any"), ({"default": "x"}, True), ({"default": "x", "rag": "y"}, "default"), (None, False)]
+)
 def test_a_chat_template_that_the_tokenizer_has_is_taken(template: Any, asked: bool | str) -> None:
     check_chat_template(SimpleNamespace(chat_template=template), asked)
     check_chat_template(None, asked)

@@ -17,16 +17,28 @@ pytestmark = pytest.mark.usefixtures("quick_figures")
 RIGHT = [1] * 60 + [0] * 40
 
 
-def write(folder: Path, sparsity: str, value: float, seed: int | None = None, *, stamp: int = 0, text: str = "d1", **options: Any) -> None:
+def write(
+    folder: Path,
+    sparsity: str,
+    value: float,
+    seed: int | None = None,
+    *,
+    stamp: int = 0,
+    text: str = "d1",
+    name: str = "a.txt",
+    tokens: str | None = None,
+    **options: Any,
+) -> None:
     """Results with a task and the perplexity of a text, as a sweep with ``--perplexity`` records it."""
     file = write_plain(
         folder, {"icl_linear": RIGHT}, sparsity, stamp=f"2026-01-0{1 + (seed or 0)}T0{stamp}-0{sparsity[-1]}-00", seed=seed, **options
     )
     results = json.loads(file.read_text(encoding="utf-8"))
-    metadata = {"version": 1, "text": "a.txt", "text_digest": text, "window": 2048, "bos": "text"}
+    metadata = {"version": 1, "text": name, "text_digest": text, "window": 2048, "bos": "text"}
     results["results"]["perplexity"] = {"alias": "perplexity", "token_perplexity,none": value, "token_perplexity_stderr,none": 0.1}
     results["configs"]["perplexity"] = {"task": "perplexity", "metadata": metadata}
     results["versions"]["perplexity"] = 1
+    results |= {"perplexity": {"tokens_digest": tokens}} if tokens else {}
     file.write_text(json.dumps(results), encoding="utf-8")
 
 
@@ -59,7 +71,76 @@ def test_a_dense_model_is_compared_only_on_the_same_text(tmp_path: Path) -> None
     report([tmp_path / "run"], tmp_path / "out", resamples=100)
     by_sparsity = {row["sparsity"]: row for row in rows(tmp_path / "out", "perplexity")}
     assert by_sparsity["0.5"]["times_dense"] == ""
-    assert by_sparsity["0.5"]["text"] != by_sparsity["0"]["text"]
+    assert by_sparsity["0.5"]["identity"] != by_sparsity["0"]["identity"]
+
+
+def test_sweeps_with_different_texts_are_one_report(tmp_path: Path) -> None:
+    """The dense model is in both, with a perplexity of each text."""
+    for number, text in enumerate(("one", "two")):
+        write(tmp_path / text, "0", 10.0 + number, stamp=number, text=text)
+        write(tmp_path / text, "0.5", 20.0 + number, stamp=number, text=text)
+    done = report([tmp_path / "one", tmp_path / "two"], tmp_path / "out", resamples=100)
+    found = {(row["sparsity"], row["identity"].split()[0]): row["times_dense"] for row in rows(tmp_path / "out", "perplexity")}
+    assert found == {("0", "one"): "1.0", ("0", "two"): "1.0", ("0.5", "one"): "2.0", ("0.5", "two"): str(21 / 11)}
+    page = done.page.read_text(encoding="utf-8")
+    assert all(f"a.txt, windows of 2048 tokens ({number} of 2)" in page for number in (1, 2))
+
+
+def test_the_path_to_a_text_and_rounding_do_not_matter(tmp_path: Path) -> None:
+    write(tmp_path / "run", "0", 10.0, name="a.txt")
+    write(tmp_path / "again", "0", 10.0000001, stamp=1, name="./a.txt")
+    report([tmp_path / "run", tmp_path / "again"], tmp_path / "out", resamples=100)
+    assert len(rows(tmp_path / "out", "perplexity")) == 1
+
+
+def test_other_tokens_of_one_text_do_not_compare(tmp_path: Path) -> None:
+    write(tmp_path / "run", "0", 10.0, tokens="t1")
+    write(tmp_path / "run", "0.5", 40.0, tokens="t2")
+    report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    assert [row["times_dense"] for row in rows(tmp_path / "out", "perplexity") if row["sparsity"] == "0.5"] == [""]
+
+
+@pytest.mark.parametrize("name", ["p$x_{$.txt", "$5_vs_$6 100%.txt", "a\x01b.txt", "a\udcffb.txt", "x" * 300, "<b>.txt"])
+def test_any_name_of_a_text_can_be_drawn(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "run", "0", 10.0, name=name)
+    write(tmp_path / "run", "0.5", 20.0, name=name)
+    done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    assert (tmp_path / "out" / "perplexity.svg").stat().st_size > 1000
+    assert "<b>.txt" not in done.page.read_text(encoding="utf-8")
+
+
+def test_a_line_ends_where_one_seed_is_infinite(tmp_path: Path) -> None:
+    write(tmp_path / "run", "0", 10.0)
+    for sparsity, of_second in (("0.3", 12.0), ("0.5", float("inf")), ("0.7", 30.0)):
+        write(tmp_path / "run", sparsity, 12.0, seed=0)
+        write(tmp_path / "run", sparsity, of_second, seed=1)
+    done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    said = places(done.page, "perplexity")
+    assert any("at 0.3: 12.0" in point for point in said)
+    assert any("at 0.7: 21.0" in point for point in said)
+    assert not any("at 0.5" in point for point in said)
+
+
+def test_results_with_perplexities_alone_are_a_report(tmp_path: Path) -> None:
+    for sparsity, value in (("0", 10.0), ("0.5", 20.0)):
+        write(tmp_path / "run", sparsity, value)
+    for file in (tmp_path / "run").glob("results_*.json"):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        results["results"].pop("icl_linear")
+        file.write_text(json.dumps(results), encoding="utf-8")
+    done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    assert len(rows(tmp_path / "out", "perplexity")) == 2
+    assert "<h1>2 perplexities were read" in done.page.read_text(encoding="utf-8")
+    assert any("at 0.5: 20.0" in said for said in places(done.page, "perplexity"))
+
+
+@pytest.mark.parametrize("value", [0, -20.0, 1.7e308, 10**400])
+def test_a_value_that_is_no_perplexity_is_told(tmp_path: Path, value: float) -> None:
+    write(tmp_path / "run", "0", value)
+    write(tmp_path / "run", "0.5", 20.0)
+    done = report([tmp_path / "run"], tmp_path / "out", resamples=100)
+    assert any("not in the figure of perplexities" in gap for gap in done.gaps)
+    assert [row["times_dense"] for row in rows(tmp_path / "out", "perplexity") if row["sparsity"] == "0.5"] == [""]
 
 
 def test_a_task_of_lm_eval_has_its_score_and_its_perplexity(tmp_path: Path) -> None:
@@ -101,8 +182,9 @@ def test_two_perplexities_of_one_trial_that_differ_are_an_error(tmp_path: Path) 
 def test_quantised_models_are_in_the_table(tmp_path: Path) -> None:
     write(tmp_path / "run", "0", 10.0)
     write(tmp_path / "more", "0", 15.0, bits=4, pruner="rtn", bits_of_model=1000)
-    report([tmp_path / "run", tmp_path / "more"], tmp_path / "out", resamples=100)
+    done = report([tmp_path / "run", tmp_path / "more"], tmp_path / "out", resamples=100)
     assert [float(row["times_dense"]) for row in rows(tmp_path / "out", "perplexity") if row["bits"]] == [1.5]
+    assert any("which is over sparsities" in gap and "rtn" in gap for gap in done.gaps)
 
 
 def test_a_score_that_no_task_has_is_told_with_the_nearest_one(tmp_path: Path) -> None:
