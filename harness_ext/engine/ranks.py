@@ -6,6 +6,10 @@ all end with the same bits. In a single process each function here returns its a
 
 from __future__ import annotations
 
+import atexit
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -25,6 +29,28 @@ def count() -> int:
 def is_first() -> bool:
     """Whether this process writes and logs for all of them."""
     return count() == 1 or dist.get_rank() == 0
+
+
+@contextmanager
+def left_at_exit() -> Iterator[None]:
+    """A group of processes that is formed in this context is destroyed before Python ends. One that exists is left as it is.
+
+    A thread of gloo drops the tensors of the last collective. If it does so while Python ends, torch aborts the process. To destroy a
+    group is to wait for its threads.
+    """
+    if not dist.is_available() or dist.is_initialized():
+        yield
+        return
+    # Its default arguments are the group that exists at the import. They would keep the threads of that group.
+    importlib.import_module("torch.distributed.nn.functional")
+    yield
+    if dist.is_initialized():
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def share(input_ids: torch.Tensor) -> torch.Tensor:

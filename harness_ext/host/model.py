@@ -110,7 +110,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores peft if it is given a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
-        super().__init__(pretrained=pretrained, **arguments)
+        with ranks.left_at_exit():
+            super().__init__(pretrained=pretrained, **arguments)
         # Only now: a name on the hub that cannot be loaded is not looked up once more.
         self.checkpoint_record = (
             of_checkpoint(pretrained, revision=arguments.get("revision"), subfolder=arguments.get("subfolder"))

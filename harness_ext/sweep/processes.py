@@ -19,7 +19,7 @@ def asked_for() -> int:
 
 
 def join() -> None:
-    """Joins the processes of a launcher, as lm-eval's ``hf`` would do later.
+    """Joins the processes of a launcher, as lm-eval's ``hf`` would do later, until Python ends.
 
     Raises:
         BadOptionError: ``WORLD_SIZE`` is above 1, and the other processes cannot be reached.
@@ -28,7 +28,8 @@ def join() -> None:
         from accelerate import Accelerator, InitProcessGroupKwargs
 
         try:
-            Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
+            with ranks.left_at_exit():
+                Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(weeks=52))])
         except (ValueError, RuntimeError, KeyError) as error:
             reason = one_line(error, whole=True)
             raise BadOptionError(f"WORLD_SIZE={asked_for()}: the other processes cannot be joined: {reason}") from error
