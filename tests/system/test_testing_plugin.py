@@ -113,7 +113,7 @@ def test_our_own_definitions_have_no_findings(tmp_path):
     relations = SHARED
     if not SHARED.is_dir():  # a set of our own: eight countries
         cities = ["Lima", "Oslo", "Quito", "Rome", "Nairobi", "Havana", "Cairo", "Bern"]
-        content = {"name": "capital", "prompt_templates": ["The capital of {} is"]}
+        content = {"name": "capital", "prompt_templates": ["The capital of {} is"], "question": "What is the capital of {}?"}
         content["samples"] = [{"subject": f"Country {number}", "object": city} for number, city in enumerate(cities * 4)]
         relations = tmp_path / "capital.json"
         relations.write_text(json.dumps(content))
