@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
@@ -11,11 +12,11 @@ from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way
 
 from harness_ext.extras import require_extra
 from harness_ext.report.drawing import STYLE, legend, panels, style
-from harness_ext.statistics import Estimate, ability_curve
+from harness_ext.statistics import Critical, Estimate, ability_curve, disparity, holm, p_value
 
 SHOWN = (RECALL, READING, OVERRIDE, WORDS)
-KEPT = 0.95
-"""The share of the dense score that counts as kept."""
+DROP = 0.05
+"""The share of the dense score at whose loss an ability fails; with less, it is kept."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def points(results: Results) -> list[Point]:
 
 
 def fewest_rows(results: Results) -> list[list[str]]:
-    """For each line and ability: the fewest bits down to which every measured model keeps ``KEPT`` of the dense score.
+    """For each line and ability: the fewest bits down to which every measured model keeps 1 - ``DROP`` of the dense score.
 
     Empty where nothing was quantised.
     """
@@ -70,12 +71,45 @@ def fewest_rows(results: Results) -> list[list[str]]:
     for line in dict.fromkeys(point.line for point in made):
         cells = []
         for ability in SHOWN:
-            least = KEPT * (dense_score(results, ability) or 0.0)
+            least = (1 - DROP) * (dense_score(results, ability) or 0.0)
             measured = [point for point in made if point.line == line and ability in point.scores]
             kept = list(takewhile(lambda point, ability=ability, least=least: point.scores[ability].value >= least, measured))
             cells.append(f"{kept[-1].bits / 1e6:,.0f} M ({kept[-1].amount})" if kept else "none")
         rows.append([line, *cells])
     return rows
+
+
+def order_rows(results: Results) -> list[list[str]]:
+    """For each quantizer and ability in context: at how many bits recall and the ability fail, and whether the ability outlasts recall.
+
+    P-values are corrected with Holm's method for all rows.
+    """
+    rows, p_values = [], []
+    quantizers = {way.pruner for way, ratio in results.bits if way and way.bits is not None and not ratio}
+    for quantizer in sorted(quantizers):
+        measured = {name: scores.quantised_curve(quantizer, name) for name, scores in results.abilities.items() if scores.above_chance}
+        recall = measured.get(RECALL)
+        for ability in SHOWN[1:]:
+            curve = measured.get(ability)
+            if recall is None or curve is None:
+                continue
+            compare = partial(disparity, [recall], [curve], drop=DROP, corrected=True, names=(RECALL, ability))
+            finding = compare()
+            rows.append([quantizer, ability, bits_words(finding.recall), bits_words(finding.in_context), finding.finding])
+            p_values.append(p_value(lambda level, compare=compare: compare(level=level).shown))
+    corrected = holm(p_values)
+    return [
+        [*row[:-1], f"{p:.2g}", f"{of_all:.2g}", row[-1].replace("in-context", row[1]) if of_all <= 0.05 else "not shown"]
+        for row, p, of_all in zip(rows, p_values, corrected, strict=True)
+    ]
+
+
+def bits_words(critical: Critical) -> str:
+    """The interval of a critical position in bits a weight: ``8 to 4``, or ``below 2`` where all measured bits keep the ability."""
+    low, last = (f"{16 * (1 - place):g}" for place in (critical.low, critical.last))
+    if critical.high is not None:
+        return f"{low} to {16 * (1 - critical.high):g}"
+    return f"below {last}" if critical.low >= critical.last else f"{low} to below {last}"
 
 
 def dense_score(results: Results, ability: str) -> float | None:

@@ -247,6 +247,7 @@ def page(
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
+        quantised=real_bits.order_rows(results),
         at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),
         seeds_of={way.pruner: results.seeds_of(way) if way in results.calibrated else 0 for way in ways},

@@ -67,15 +67,23 @@ class Scores:
         Raises:
             StatisticsError: the dense model is not above chance.
         """
-        cells = self.pruned.get(way, {})
+        return self.curve_over({way.place(ratio): by_seed for ratio, by_seed in self.pruned.get(way, {}).items()}, name)
+
+    def quantised_curve(self, pruner: str, name: str) -> Curve | None:
+        """As :meth:`curve`, over the bits of a quantizer that removes no weights."""
+        ways = (way for way in self.pruned if way.pruner == pruner and way.modules == "all" and way.bits is not None)
+        return self.curve_over({way.place(0.0): self.pruned[way][0.0] for way in ways if 0.0 in self.pruned[way]}, name)
+
+    def curve_over(self, cells: Mapping[float, Mapping[int, Mapping[Any, float]]], name: str) -> Curve | None:
+        """The curve of the scores at each position by calibration seed and item; None if there are none."""
         if not cells:
             return None
-        grid, seeds = whole_part(cells)
+        places, seeds = whole_part(cells)
         items = list(self.dense)
         values = [
-            [[self.dense[item] for item in items], *([cells[ratio][seed][item] for item in items] for ratio in grid)] for seed in seeds
+            [[self.dense[item] for item in items], *([cells[place][seed][item] for item in items] for place in places)] for seed in seeds
         ]
-        return Curve(name, [0.0, *map(way.place, grid)], np.array(values), items, self.chance)
+        return Curve(name, [0.0, *places], np.array(values), items, self.chance)
 
 
 def whole_part(cells: Mapping[float, Iterable[int]]) -> tuple[list[float], list[int]]:
