@@ -13,6 +13,7 @@ from torch import nn
 
 from harness_ext.engine.layers import LinearLayer
 from harness_ext.errors import NumericalError, PluginError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.pruner import Pruned
 from harness_ext.method.sparsity import Sparsity
 
@@ -55,7 +56,7 @@ def check_finite(weight: torch.Tensor, dtype: torch.dtype, blame: str) -> None:
     Raises:
         NumericalError: it is not finite there.
     """
-    if not weight.to(dtype).isfinite().all():
+    if not all_finite(weight.to(dtype)):
         raise NumericalError(f"{blame}: the new weight has NaN or infinite values in {dtype}")
 
 

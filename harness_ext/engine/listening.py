@@ -16,6 +16,7 @@ from harness_ext.engine.matrix_calls import MatrixCalls
 from harness_ext.engine.sharing import Sharing
 from harness_ext.engine.stopwatch import Stopwatch
 from harness_ext.errors import NumericalError, PluginError, UnsupportedModelError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.statistic import Statistic
 
 
@@ -55,7 +56,7 @@ class Reading:
             else:
                 tokens = wide = rows.to(self.dtype) if wide is None else wide
             if not statistic.additive:  # the others show it in what they add up
-                self.finite &= tokens.isfinite().all()
+                self.finite &= all_finite(tokens)
             blame = f"statistic {type(statistic).__qualname__} broke its contract on {self.layer.name}"
             with checks.untouched([tokens], "the inputs that it was given", blame):
                 statistic.update(tokens)

@@ -12,6 +12,7 @@ from harness_ext.engine import checks, record
 from harness_ext.engine.codes import dequantise
 from harness_ext.engine.layers import LinearLayer
 from harness_ext.errors import NumericalError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.pruner import Pruner
 from harness_ext.method.quantizer import Quantizer
 from harness_ext.method.sparsity import Sparsity
@@ -117,5 +118,5 @@ class Quantising(NewWeights):
 
 def _check_finite(weights: Sequence[torch.Tensor]) -> None:
     """Codes are whole numbers, which cannot tell that a weight was not finite."""
-    if not all(weight.isfinite().all() for weight in weights):
+    if not all(all_finite(weight) for weight in weights):
         raise NumericalError("the weight has NaN or infinite values")

@@ -12,12 +12,10 @@ import torch
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.upload import Upload
 from harness_ext.errors import BadOptionError, NumericalError
+from harness_ext.method.finite import all_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-PART = 2**22  # elements that are looked at at once
 
 
 def parse_device(device: str | torch.device, given: str) -> torch.device:
@@ -81,7 +79,7 @@ class Placement:
         sha = hashlib.sha256()
         parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         for name, tensor in self.tensors():
-            if name in parameters and not all(part.isfinite().all() for part in torch.split(tensor.flatten(), PART)):
+            if name in parameters and not all_finite(tensor):
                 raise NumericalError(f"{name} has NaN or infinite values")
             sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

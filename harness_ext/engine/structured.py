@@ -12,6 +12,7 @@ from harness_ext.engine.kinds import KINDS
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import NumericalError, PluginError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.pruner import StructuredPruner
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def reshape(
     weights, parameters = _weights(blocks, plan.modules), _parameters(model)
     notes = pruner.prune_model(model, plan.sparsity, input_ids, plan.modules)
     for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
+        if not all_finite(parameter):
             raise NumericalError(f"{who} broke its contract: {name} has NaN or infinite values")
     kept = find_blocks(model)
     achieved = 1 - _weights(kept, plan.modules) / weights

@@ -10,6 +10,7 @@ from harness_ext.engine import checks, record
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.engine.plan import Plan
 from harness_ext.errors import NumericalError, PluginError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.pruner import ModelPruner
 from harness_ext.method.sparsity import rounding_slack
 
@@ -40,7 +41,7 @@ def prune_whole(
     checks.check_modules(model, layers, who)
     entries = {layer.name: record.counts(layer, plan.sparsity) for layer in layers}
     for layer in layers:
-        if not layer.weight.isfinite().all():
+        if not all_finite(layer.weight):
             raise NumericalError(f"{who} on {layer.name}: the new weight has NaN or infinite values")
         checks.check_pattern(layer.weight, plan.sparsity, f"{who} on {layer.name}")
     zeros = sum(entry["zeros"] for entry in entries.values())

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from harness_ext.errors import NumericalError
+from harness_ext.method.finite import all_finite
 from harness_ext.method.linalg import InverseFactor, add_gram, inverse_factor, multiplies_as_they_are
 
 
@@ -46,7 +47,7 @@ class Statistic(ABC):
             NumericalError: a sum is not finite: an input was not finite, or its square overflows ``dtype``.
         """
         for name in self.additive:
-            if not getattr(self, name).isfinite().all():
+            if not all_finite(getattr(self, name)):
                 raise NumericalError("the input has NaN or infinite values, or values whose squares are")
 
 
