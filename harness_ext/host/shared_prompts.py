@@ -20,7 +20,9 @@ from torch.nn import functional as F
 
 from harness_ext.engine.terminal import progress
 from harness_ext.host import last_logits
+from harness_ext.host.attention import without_cudnn
 from harness_ext.host.cache_rows import CannotRepeatError, bytes_of, select
+from harness_ext.host.comparison import Comparison
 from harness_ext.host.positions import changes_beyond
 from harness_ext.host.requests import Answer, Group, Request, Stock, answer_of, prompts_of, takes_of
 
@@ -30,10 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
-TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 CACHES = ("cache", "past_key_values")  # what transformers calls it since 5.24, and before
 PASS_BYTES = 2**30  # of the cache of a pass of continuations on a device other than the CPU, where it is more than that of a batch
-HALF_TOLERANCE = 0.25  # of float16 and bfloat16; where it is passed, lm-eval's answers at two batch sizes tell how far they differ
 
 
 class Kind(NamedTuple):
@@ -84,6 +84,7 @@ class SharedPrompts:
 
     def __init__(self, lm: HFLM) -> None:
         self.lm = lm
+        self._comparison = Comparison(lm)
         can = lm.backend == "causal" and not _learns_prompts(lm.model)
         self._cached = Way(self._run, can)
         self._last = Way(lambda batch, requests, _: last_logits.run(lm, batch, requests), can and last_logits.possible(lm.model))
@@ -171,44 +172,11 @@ class SharedPrompts:
             undefined = any(math.isnan(answers[place][0]) for place in group.places)
             if any(kind.like(checked) for checked in way.checked) and not undefined:
                 continue
-            if not self._equal(way, answers, group.places, requests, stock, batch_size):
+            if wrong := self._comparison.difference(answers, group, batch, requests, stock, batch_size):
+                self._give_up(way, wrong)
                 return None
             way.checked.append(kind)
         return answers
-
-    def _equal(
-        self, way: Way, answers: dict[int, Answer], places: list[int], requests: Sequence[Request], stock: Stock, batch_size: int
-    ) -> bool:
-        """Whether answers are those of lm-eval, but for rounding. If not, lm-eval answers all further requests."""
-        own = stock([requests[place] for place in places], batch_size)
-        beyond = {
-            place: expected
-            for place, (expected, _) in zip(places, own, strict=True)
-            if not _near(answers[place][0], expected, self._tolerance(expected))
-        }
-        rounding = self._rounding([requests[place] for place in places], own, stock, batch_size) if beyond else 0.0
-        for place, expected in beyond.items():
-            if not _near(answers[place][0], expected, self._tolerance(expected) + rounding):
-                self._give_up(way, f"a log-likelihood is {answers[place][0]:.4f} and not {expected:.4f}")
-                return False
-        return True
-
-    def _tolerance(self, expected: float) -> float:
-        return max(TOLERANCE.get(dtype, HALF_TOLERANCE) for dtype in self._dtypes()) * max(1.0, 0.1 * abs(expected))
-
-    def _dtypes(self) -> set[torch.dtype]:
-        """The dtypes of the weights, of matrix products and of log-probabilities."""
-        return {self.lm.model.dtype, self.lm.mixed_precision_dtype or self.lm.model.dtype, self.lm.softmax_dtype or self.lm.model.dtype}
-
-    def _rounding(self, requests: list[Request], own: list[Answer], stock: Stock, batch_size: int) -> float:
-        """How far lm-eval's answers are from those to each request alone, in nats, at most; 0 in float32 and float64.
-
-        In half precision, the size of a batch changes log-likelihoods. Pruned models round more: their logits are less certain.
-        """
-        if self._dtypes() <= set(TOLERANCE):
-            return 0.0
-        apart = [abs(stock([request], batch_size)[0][0] - answer) for request, (answer, _) in zip(requests, own, strict=True)]
-        return max((one for one in apart if math.isfinite(one)), default=0.0)
 
     def _give_up(self, way: Way, reason: str) -> None:
         way.works = False
@@ -221,6 +189,7 @@ class SharedPrompts:
         longer = sorted((row for row in rows if len(requests[row[1]][2]) > 1), key=lambda row: -len(requests[row[1]][2]))
         with (
             torch.no_grad(),
+            without_cudnn(device),
             torch.autocast(lm.device.type, lm.mixed_precision_dtype, lm.mixed_precision_dtype is not None),
         ):
             output = self._call(prompts, mask, use_cache=bool(longer), keep_logits=1)
@@ -278,13 +247,6 @@ class SharedPrompts:
 def _learns_prompts(model: Any) -> bool:
     """Whether an adapter of peft puts learned tokens before the input, or learned keys and values: padding would stand behind them."""
     return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
-
-
-def _near(answer: float, expected: float, tolerance: float) -> bool:
-    """Whether two log-likelihoods are equal but for rounding. NaN equals NaN, and an infinite one only itself."""
-    if math.isnan(answer) and math.isnan(expected):
-        return True
-    return answer == expected or (math.isfinite(expected) and abs(answer - expected) <= tolerance)
 
 
 def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, positions: int) -> Iterator[list[Group]]:

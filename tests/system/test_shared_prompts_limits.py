@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import tiny_architectures
 
 from harness_ext import PrunedHFLM
-from harness_ext.host import shared_prompts
+from harness_ext.host import comparison, shared_prompts
 from harness_ext.host.cache_rows import CannotRepeatError, select
 from harness_ext.host.positions import changes_beyond
 from harness_ext.host.shared_prompts import SharedPrompts
@@ -277,7 +277,7 @@ def test_several_processes_that_look_for_a_batch_size_do_not_share_and_say_so(ca
 @pytest.mark.parametrize("arguments", [{"mixed_precision_dtype": "bfloat16"}, {"softmax_dtype": "bfloat16"}])
 def test_low_precision_anywhere_is_held_to_its_own_rounding(arguments):
     lm = PrunedHFLM(pretrained=tiny_architectures.build("llama"), tokenizer=tiny.tokenizer(), device="cpu", **arguments)
-    assert lm._shared_prompts._tolerance(-1.0) == shared_prompts.HALF_TOLERANCE
+    assert lm._shared_prompts._comparison.tolerance(-1.0) == comparison.HALF_TOLERANCE
     for mine, expected, works in both(tiny_architectures.build("llama"), encoded([120, 100, 90, 60], [5, 6, 7, 8]), **arguments):
         assert works
         for (value, _), (other, _) in zip(mine, expected, strict=True):
@@ -285,8 +285,8 @@ def test_low_precision_anywhere_is_held_to_its_own_rounding(arguments):
 
 
 def test_products_in_low_precision_round_more_than_float32_may(monkeypatch):
-    monkeypatch.setattr(shared_prompts, "HALF_TOLERANCE", shared_prompts.TOLERANCE[torch.float32])
-    monkeypatch.setattr(shared_prompts.SharedPrompts, "_rounding", lambda *_: 0.0)
+    monkeypatch.setattr(comparison, "HALF_TOLERANCE", comparison.TOLERANCE[torch.float32])
+    monkeypatch.setattr(comparison.Comparison, "rounding", lambda *_: 0.0)
     asked = encoded([120, 100, 90, 60], [5, 6, 7, 8])
     (answers,) = both(tiny_architectures.build("llama"), asked, mixed_precision_dtype="bfloat16")
     assert not answers[-1]  # lm-eval answers, with the tolerance of float32
