@@ -22,6 +22,7 @@ class ChosenScores:
 
     metrics: Sequence[str] = METRICS
     filters: Sequence[str] = ()
+    _metrics: dict[str, None] = field(default_factory=dict)
     _before: dict[tuple[str, str], str] = field(default_factory=dict)
     _seen: dict[str, None] = field(default_factory=dict)
 
@@ -31,6 +32,8 @@ class ChosenScores:
         Args:
             scores: names as in results, such as ``exact_match,strict-match``.
         """
+        scores = list(scores)
+        self._metrics |= dict.fromkeys(name.partition(",")[0] for name in scores if "," in name and "_stderr," not in name)
         for metric in self.metrics:
             names = {name.partition(",")[2]: name for name in scores if name.partition(",")[0] == metric and "," in name}
             if not names:
@@ -43,12 +46,14 @@ class ChosenScores:
         return None
 
     def check(self) -> None:
-        """Checks, once results were read, that each filter that was asked for is one of theirs.
+        """Checks, once results were read, that each metric and filter that was asked for is one of theirs.
 
         Raises:
             ReportError: it is not; with those that they have.
         """
-        for name in self.filters:
-            if name not in self._seen:
-                has = f"want one of {', '.join(self._seen)}.{did_you_mean(name, self._seen)}" if self._seen else "there are no scores"
-                raise ReportError(f"--filter {shown(name)}: no score of the results has this filter: {has}")
+        asked = () if self.metrics == METRICS else self.metrics
+        for option, names, found in (("metric", asked, self._metrics), ("filter", self.filters, self._seen)):
+            for name in names:
+                if name not in found:
+                    has = f"want one of {', '.join(found)}.{did_you_mean(name, found)}" if found else "there are no scores"
+                    raise ReportError(f"--{option} {shown(name)}: no score of the results has this {option}: {has}")

@@ -240,3 +240,13 @@ def test_arguments_of_the_pruning_and_of_the_machine_count_as_nothing(tmp_path: 
     }  # fmt: skip
     write(tmp_path, lambda results, number: results["config"]["model_args"].update(pruned) if number else None)
     assert not [gap for gap in report([tmp_path], resamples=200).gaps if "other model arguments" in gap]
+
+
+def test_a_metric_that_no_score_has_is_an_error_beside_one_that_all_have(tmp_path: Path) -> None:
+    write(tmp_path, lambda results, number: None)
+    for asked in (["ac", "acc"], ["acc", "ac"]):
+        with raises_line(ReportError, "--metric 'ac'", "Did you mean 'acc'"):
+            report([tmp_path], metrics=asked, resamples=200)
+        with raises_line(ReportError, "--metric 'ac'"):
+            compare_results(f"{tmp_path}:sparsity=0.3", f"{tmp_path}:sparsity=0.6", metrics=asked, resamples=200)
+    assert report([tmp_path], tmp_path / "out", metrics=["acc"], resamples=200).page.exists()
