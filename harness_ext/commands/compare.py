@@ -58,11 +58,11 @@ def compare(
 
 def _table(found: Compared) -> Table:
     first, second = found.names
-    from harness_ext.report.method_pairs import corrected
+    from harness_ext.report.method_pairs import corrected, tests_of
     from harness_ext.statistics.multiplicity import p_text
 
     caption = "Tasks: raw scores. Abilities: chance-corrected scores."
-    count = sum(len(one.mcnemar) for pair in found.pairs for one in (*pair.tasks, *pair.abilities))
+    count = sum(map(len, tests_of(found.pairs).values()))
     if count > 1:
         caption += f" Holm p: McNemar p with Holm's correction for all {count} tests."
     tests = ("McNemar p", "Holm p") if count > 1 else ("McNemar p",)

@@ -121,14 +121,24 @@ def every_pair(analysis: Analysis, resamples: int = RESAMPLES) -> tuple[list[Met
 def corrected(pairs: Sequence[MethodPair]) -> list[tuple[MethodPair, list[tuple[MethodDifference, list[float]]]]]:
     """Each pair with its differences on tasks and abilities, and for each of these the p-values of its tests after Holm's correction.
 
-    The correction is for all tests of all pairs.
+    The correction is for all tests of all pairs (:func:`tests_of`).
     """
-    differences = [(pair, [*pair.tasks, *pair.abilities]) for pair in pairs]
-    p_values = iter(holm([test.p_value for _, of_pair in differences for compared in of_pair for test in compared.mcnemar]))
+    tests = tests_of(pairs)
+    p_values = iter(holm([p for of_tasks in tests.values() for p in of_tasks]))
+    adjusted = {tasks: list(itertools.islice(p_values, len(of_tasks))) for tasks, of_tasks in tests.items()}
     return [
-        (pair, [(compared, list(itertools.islice(p_values, len(compared.mcnemar)))) for compared in of_pair])
-        for pair, of_pair in differences
+        (pair, [(compared, adjusted[number, compared.tasks]) for compared in (*pair.tasks, *pair.abilities)])
+        for number, pair in enumerate(pairs)
     ]
+
+
+def tests_of(pairs: Sequence[MethodPair]) -> dict[tuple[int, tuple[str, ...]], list[float]]:
+    """The p-values of all tests, by the index of the pair and the tasks. An ability of one task has the test of that task."""
+    return {
+        (number, compared.tasks): [test.p_value for test in compared.mcnemar]
+        for number, pair in enumerate(pairs)
+        for compared in (*pair.tasks, *pair.abilities)
+    }
 
 
 def pair_rows(pairs: Sequence[MethodPair]) -> list[dict[str, Any]]:

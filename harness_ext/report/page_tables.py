@@ -129,7 +129,8 @@ def _methods(rows: Sequence[Mapping[str, Any]], caveat_notes: Sequence[str]) -> 
          p(row["mcnemar_p_holm"]), whole(row["only_second_right"]), whole(row["only_first_right"])]
         for row in rows if not row["kind"].endswith("one seed")
     ]  # fmt: skip
-    tests = sum(row["mcnemar_p"] is not None for row in rows)
+    which = ("first", "second", "first_sparsity", "second_sparsity", "tasks", "seed")  # an ability of one task has its test
+    tests = len({tuple(row[name] for name in which) for row in rows if row["mcnemar_p"] is not None})
     notes = [
         "Two methods on the same items: raw scores of tasks, chance-corrected scores of abilities. McNemar's test is exact; over several "
         f"calibration seeds there is one for each, in methods.csv. Holm's correction is for all {tests} tests there.", *caveat_notes,

@@ -142,17 +142,22 @@ def test_the_p_values_of_a_comparison_are_corrected_for_their_number(two: tuple[
     result = run(*two, "--csv", tmp_path / "a.csv", "--json", tmp_path / "a.json")
     tests = [row for row in rows(tmp_path / "a.csv") if row["mcnemar_p"]]
     assert len(tests) == 3 * 3 * 4  # sparsities, seeds, and two tasks with their abilities
-    by_size = sorted(tests, key=lambda row: float(row["mcnemar_p"]))
-    expected = np.maximum.accumulate([float(row["mcnemar_p"]) * (len(tests) - rank) for rank, row in enumerate(by_size)]).clip(max=1)
+    of_tasks, of_abilities = ([row for row in tests if row["kind"] == f"{kind}, one seed"] for kind in ("task", "ability"))
+    by_size = sorted(of_tasks, key=lambda row: float(row["mcnemar_p"]))
+    expected = np.maximum.accumulate([float(row["mcnemar_p"]) * (18 - rank) for rank, row in enumerate(by_size)]).clip(max=1)
     assert [float(row["mcnemar_p_holm"]) for row in by_size] == pytest.approx(expected)
-    assert 0 < sum(expected < 0.05) < sum(float(row["mcnemar_p"]) < 0.05 for row in tests)
+    both = [
+        [(row["tasks"], row["seed"], row["first_sparsity"], row["mcnemar_p_holm"]) for row in kind] for kind in (of_tasks, of_abilities)
+    ]
+    assert sorted(both[0]) == sorted(both[1]), "an ability of one task is the test of that task, and counts once"
+    assert 0 < sum(expected < 0.05) < sum(float(row["mcnemar_p"]) < 0.05 for row in of_tasks)
     written = json.loads((tmp_path / "a.json").read_text())["comparisons"]
     in_json = [p for pair in written for one in (*pair["tasks"], *pair["abilities"]) for p in one["mcnemar_p_holm"]]
     assert in_json == pytest.approx([float(row["mcnemar_p_holm"]) for row in tests])
     assert "Holm" in result.stdout
-    assert "36 tests" in result.stdout
+    assert "18 tests" in result.stdout
     report_page = report([*two], tmp_path / "report", resamples=200).page
-    assert "36 tests" in report_page.read_text(encoding="utf-8")
+    assert "18 tests" in report_page.read_text(encoding="utf-8")
 
 
 def test_one_p_value_needs_no_correction(tmp_path: Path) -> None:
