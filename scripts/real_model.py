@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import real_bits
+import real_common
 import typer
 import yaml
 from page_templates import fill
@@ -239,6 +240,7 @@ def page(
     fewest = real_bits.fewest_rows(results) if results.bits[None, 0.0] else []
     if fewest:
         real_bits.draw(results, sizes)
+    common = real_common.common_answers(sweeps)
     text = fill(
         HERE / "real_model" / "real-model.md.j2",
         results=results, ways=ways, grids=grids, names=list(results.abilities), rows=score_rows(results),
@@ -247,7 +249,8 @@ def page(
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
-        quantised=real_bits.order_rows(results),
+        quantised=real_bits.order_rows(results), common=common, dense_recall=real_bits.dense_score(results, RECALL) or 0.0,
+        uncommon=disparity_rows(real_common.without(results, common.items), ways) if common else [],
         at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),
         seeds_of={way.pruner: results.seeds_of(way) if way in results.calibrated else 0 for way in ways},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from harness_ext.report import answers
 from harness_ext.report.axis import bits_of_model
 from harness_ext.report.reading import read_records
 from harness_ext.statistics import Curve
@@ -181,8 +182,15 @@ def read(folders: Iterable[Path]) -> Results:
 
 
 def chance_of(task: str, rows: Sequence[Mapping[str, Any]]) -> float:
-    """The score of a guess: among the choices of each item, or among the four values that a prompt of ``kv_4`` shows."""
-    return 1 / 4 if task == "kv_4" else float(np.mean([1 / len(row["filtered_resps"]) for row in rows]))
+    """The score of a guess: among the choices of each item, or among the four values that a prompt of ``kv_4`` shows.
+
+    Raises:
+        ValueError: the rows do not tell the choices, or an item has several right ones.
+    """
+    chance = 1 / 4 if task == "kv_4" else answers.chance_of(rows, [float(row["acc"]) for row in rows])
+    if chance is None:
+        raise ValueError(f"{task}: the records do not tell the choices of each item")
+    return chance
 
 
 def way_of(record: TrialRecord) -> Way:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import real_bits
+import real_common
 import real_model
 from real_difficulty import COMPARED, difficulty_rows
 from real_scores import OVERRIDE, RECALL, Way, read, whole_part
@@ -36,8 +38,9 @@ def scores(task: str, ratio: float) -> list[int]:
 
 
 def answers() -> dict[str, list[dict[str, object]]]:
-    choices = {task: 2 if task == "icl_words" else CHOICES for task in DENSE}
-    return {task: [{"id": f"{task[:3]}{item}", "filtered_resps": [0] * count} for item in range(ITEMS)] for task, count in choices.items()}
+    """Choices without likelihoods, after a generated answer where a task asks for one."""
+    given = {task: ([[math.nan, False]] * 2 if task == "icl_words" else [" a text", *([[math.nan, False]] * CHOICES)]) for task in DENSE}
+    return {task: [{"id": f"{task[:3]}{item}", "filtered_resps": of_item} for item in range(ITEMS)] for task, of_item in given.items()}
 
 
 def write_page(folder: Path, page: Path) -> None:
@@ -332,3 +335,23 @@ def test_the_page_has_a_section_at_equal_difficulty_where_the_records_have_answe
 def test_without_the_answers_of_the_dense_model_there_is_none(folder: Path, tmp_path: Path) -> None:
     assert difficulty_rows([folder / "pruning"], ["lre0"], tmp_path / "picture.png", resamples=200) == []
     assert not (tmp_path / "picture.png").exists()
+
+
+def test_facts_with_the_commonest_answer_of_their_relation_are_told_apart(tmp_path: Path) -> None:
+    """Relation a: two of three facts have one answer, of which the model knows one. Relation b: each answer once, the first counts."""
+    told = {"a/1": ("x", 1), "a/2": ("y", 1), "a/3": ("x", 0), "b/1": ("u", 0), "b/2": ("v", 1)}
+    rows = [{"id": item, "target": answer, "filtered_resps": [[-1.0, False]] * CHOICES} for item, (answer, _) in told.items()]
+    right = [score for _, score in told.values()]
+    tasks = ("lre_closed_4shot", "lre_open_2shot")
+    write_trial(tmp_path / "sweep", dict.fromkeys(tasks, right), answers=dict.fromkeys(tasks, rows), pretrained="smollm2-135m")
+    found = real_common.common_answers([tmp_path / "sweep"])
+    assert found is not None
+    assert (found.items, found.others) == ({"a/1", "a/3", "b/1"}, {"a/2", "b/2"})
+    assert (found.share, found.recall, found.recall_of_others) == (3 / 5, 3 / 5, 1.0)
+    assert found.recall_of_items == pytest.approx(1 / 3)
+    left = real_common.without(read([tmp_path / "sweep"]), found.items)
+    assert [set(left.abilities[name].dense) for name in ("recall", "reading")] == [{"a/2", "b/2"}] * 2
+
+
+def test_without_relations_in_the_ids_no_answer_is_the_commonest(folder: Path) -> None:
+    assert real_common.common_answers([folder / "pruning"]) is None
