@@ -73,7 +73,9 @@ class Scores:
     def quantised_curve(self, pruner: str, name: str) -> Curve | None:
         """As :meth:`curve`, over the bits of a quantizer that removes no weights."""
         ways = (way for way in self.pruned if way.pruner == pruner and way.modules == "all" and way.bits is not None)
-        return self.curve_over({way.place(0.0): self.pruned[way][0.0] for way in ways if 0.0 in self.pruned[way]}, name)
+        return self.curve_over(
+            {way.place(0.0): self.pruned[way][0.0] for way in ways if way.place(0.0) > 0 and 0.0 in self.pruned[way]}, name
+        )
 
     def curve_over(self, cells: Mapping[float, Mapping[int, Mapping[Any, float]]], name: str) -> Curve | None:
         """The curve of the scores at each position by calibration seed and item; None if there are none."""

@@ -33,23 +33,26 @@ def is_first() -> bool:
 
 @contextmanager
 def left_at_exit() -> Iterator[None]:
-    """A group of processes that is formed in this context is destroyed before Python ends. One that exists is left as it is.
+    """A group of gloo that is formed in this context is destroyed before Python ends. A group that exists is left as it is.
 
     A thread of gloo drops the tensors of the last collective. If it does so while Python ends, torch aborts the process. To destroy a
-    group is to wait for its threads.
+    group is to wait for its threads. What was registered with ``atexit`` before finds no group.
     """
     if not dist.is_available() or dist.is_initialized():
         yield
         return
     # Its default arguments are the group that exists at the import. They would keep the threads of that group.
     importlib.import_module("torch.distributed.nn.functional")
-    yield
-    if dist.is_initialized():
-        atexit.register(_leave)
+    try:
+        yield
+    finally:  # an error may come after the group
+        if dist.is_initialized():
+            atexit.register(_leave)
 
 
 def _leave() -> None:
-    if dist.is_initialized():
+    # A group of NCCL waits for what other processes do, and would not end after an error in this one.
+    if dist.is_initialized() and dist.get_backend() == dist.Backend.GLOO:
         dist.destroy_process_group()
 
 

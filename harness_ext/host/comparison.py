@@ -17,7 +17,6 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3}
 HALF_TOLERANCE = 0.25  # of float16 and bfloat16; where it is passed, lm-eval's answers at two batch sizes tell how far they differ
 FURTHER = 4  # prompts of the batch that also tell it: one prompt may happen to round alike at two batch sizes
 ALONE = 4  # choices of a prompt that are asked alone
-TIMES = 2.0  # as far as lm-eval's answers differ
 
 
 class Comparison:
@@ -50,7 +49,7 @@ class Comparison:
         rounding = 0.0
         if not self._dtypes() <= set(TOLERANCE):
             groups = [group, *(other for other in others if other is not group)][: FURTHER + 1]
-            rounding = TIMES * max(self.rounding([requests[place] for place in one.places], stock, size) for one in groups)
+            rounding = max(self.rounding([requests[place] for place in one.places], stock, size) for one in groups)
         for place, value in beyond.items():
             if not near(answers[place][0], value, self.tolerance(value) + rounding):
                 return f"a log-likelihood is {answers[place][0]:.4f} and not {value:.4f}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness_ext.errors import did_you_mean, shown
+from harness_ext.errors import did_you_mean, nearest, shown
 from harness_ext.report.trials import ReportError
 from harness_ext.sweep.scores import METRICS
 
@@ -46,14 +46,18 @@ class ChosenScores:
         return None
 
     def check(self) -> None:
-        """Checks, once results were read, that each metric and filter that was asked for is one of theirs.
+        """Checks, once results were read, that each filter that was asked for is one of theirs, and that no metric is misspelt.
+
+        A metric may be missing: others that were asked for may stand in for it.
 
         Raises:
-            ReportError: it is not; with those that they have.
+            ReportError: a filter is not one of theirs; or a metric is not, and resembles one of theirs that was not asked for.
         """
-        asked = () if self.metrics == METRICS else self.metrics
-        for option, names, found in (("metric", asked, self._metrics), ("filter", self.filters, self._seen)):
-            for name in names:
-                if name not in found:
-                    has = f"want one of {', '.join(found)}.{did_you_mean(name, found)}" if found else "there are no scores"
-                    raise ReportError(f"--{option} {shown(name)}: no score of the results has this {option}: {has}")
+        misspelt = [name for name in self.metrics if name not in self._metrics and self._meant(name)] if self.metrics != METRICS else []
+        unknown = [("filter", name, self._seen) for name in self.filters if name not in self._seen]
+        for option, name, found in [*(("metric", name, self._metrics) for name in misspelt), *unknown]:
+            has = f"want one of {', '.join(found)}.{did_you_mean(name, found)}" if found else "there are no scores"
+            raise ReportError(f"--{option} {shown(name)}: no score of the results has this {option}: {has}")
+
+    def _meant(self, metric: str) -> bool:
+        return nearest(metric, self._metrics) not in (None, *self.metrics)

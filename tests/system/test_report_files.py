@@ -242,11 +242,16 @@ def test_arguments_of_the_pruning_and_of_the_machine_count_as_nothing(tmp_path: 
     assert not [gap for gap in report([tmp_path], resamples=200).gaps if "other model arguments" in gap]
 
 
-def test_a_metric_that_no_score_has_is_an_error_beside_one_that_all_have(tmp_path: Path) -> None:
-    write(tmp_path, lambda results, number: None)
-    for asked in (["ac", "acc"], ["acc", "ac"]):
-        with raises_line(ReportError, "--metric 'ac'", "Did you mean 'acc'"):
+def test_a_misspelt_metric_is_an_error_beside_one_that_all_have(tmp_path: Path) -> None:
+    write(tmp_path, lambda results, number: results["results"]["icl_linear"].update({"exact_match,none": 0.5}))
+    for asked in (["exact_mtch", "acc"], ["acc", "exact_mtch"]):
+        with raises_line(ReportError, "--metric 'exact_mtch'", "Did you mean 'exact_match'"):
             report([tmp_path], metrics=asked, resamples=200)
-        with raises_line(ReportError, "--metric 'ac'"):
+        with raises_line(ReportError, "--metric 'exact_mtch'"):
             compare_results(f"{tmp_path}:sparsity=0.3", f"{tmp_path}:sparsity=0.6", metrics=asked, resamples=200)
-    assert report([tmp_path], tmp_path / "out", metrics=["acc"], resamples=200).page.exists()
+
+
+@pytest.mark.parametrize("asked", [["f1", "acc"], ["acc", "acc_norm"], ["quasi_exact_match", "exact_match", "acc"]])
+def test_a_metric_that_no_score_has_may_be_one_of_several(tmp_path: Path, asked: list[str]) -> None:
+    write(tmp_path, lambda results, number: results["results"]["icl_linear"].update({"exact_match,none": 0.5}))
+    assert report([tmp_path], tmp_path / "out", metrics=asked, resamples=200).page.exists()

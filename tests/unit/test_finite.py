@@ -21,6 +21,13 @@ def test_it_is_what_torch_says_of_all_elements(dtype: torch.dtype, values: list[
     assert bool(found) == bool(tensor.isfinite().all())
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.uint16, torch.complex64, torch.float8_e5m2])
+def test_other_dtypes_are_looked_at_as_torch_does(dtype: torch.dtype) -> None:
+    assert all_finite(torch.ones(3).to(dtype))
+    if dtype.is_complex or dtype.is_floating_point:
+        assert not all_finite(torch.tensor([1.0, float("inf")]).to(dtype))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("place", [0, 4999, 9_999])
 def test_one_element_of_many_counts(bad: float, place: int) -> None:
