@@ -42,16 +42,16 @@ class Kind(NamedTuple):
     Args:
         padding: tokens that the prompt is padded with.
         follow: tokens that go through the model after the prompt: none, one, or 2 for several.
-        longest: tokens of the longest prompt in the batch.
+        length: tokens of the prompt.
     """
 
     padding: int
     follow: int
-    longest: int
+    length: int
 
     def like(self, checked: Kind) -> bool:
         """Whether this kind is right if the other one is: the other one needs as much, with at least half as much padding and length."""
-        return 2 * checked.padding >= self.padding and checked.follow >= self.follow and 2 * checked.longest >= self.longest
+        return 2 * checked.padding >= self.padding and checked.follow >= self.follow and 2 * checked.length >= self.length
 
 
 @dataclass
@@ -168,7 +168,8 @@ class SharedPrompts:
             return None
         longest = len(batch[0].prompt)
         for group in reversed(batch):  # the shortest prompt has the most padding
-            kind = Kind(longest - len(group.prompt), min(2, max(len(requests[place][2]) for place in group.places) - 1), longest)
+            length, follow = len(group.prompt), max(len(requests[place][2]) for place in group.places) - 1
+            kind = Kind(longest - length, min(2, follow), length)
             undefined = any(math.isnan(answers[place][0]) for place in group.places)
             if any(kind.like(checked) for checked in way.checked) and not undefined:
                 continue

@@ -161,6 +161,20 @@ def test_prompts_much_longer_than_those_compared_are_compared_again():
         check(mine, expected)
 
 
+def test_the_long_prompts_of_a_batch_are_compared_as_well_as_the_padded_ones(monkeypatch):
+    """As with a cache that forgets what lies beyond a window: only the answers to long prompts are wrong."""
+    run = SharedPrompts._run
+
+    def forgetful(self, batch, requests, batch_size):
+        answers = run(self, batch, requests, batch_size)
+        return {place: (value - 2.0 * (len(requests[place][1]) > 60), greedy) for place, (value, greedy) in answers.items()}
+
+    monkeypatch.setattr(SharedPrompts, "_run", forgetful)
+    for mine, expected, works in both(tiny_architectures.build("llama"), encoded([120, 90, 20, 18], [2, 3, 1])):
+        check(mine, expected)
+        assert not works
+
+
 @pytest.mark.parametrize("when", ["first", "later"])
 def test_answers_that_are_no_numbers_are_not_those_of_lm_eval(when, monkeypatch):
     run, calls = SharedPrompts._run, []
