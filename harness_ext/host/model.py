@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +24,7 @@ from harness_ext.host.batch_size import default_batch_size, is_default_batch_siz
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.command_line import typed_command
+from harness_ext.host.encoded_texts import EncodedTexts, texts_of
 from harness_ext.host.environment import compile_templates_once, quieten_git
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
@@ -110,6 +111,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         adapter = arguments.get("peft") if self._prunes and isinstance(pretrained, str) else None  # hf ignores peft if it is given a model
         if adapter:
             check_adapter(adapter, arguments.get("revision", "main"))
+        self._encoded_texts = EncodedTexts(self._encode_many)
         with ranks.left_at_exit():
             super().__init__(pretrained=pretrained, **arguments)
         # Only now: a name on the hub that cannot be loaded is not looked up once more.
@@ -196,10 +198,39 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
         if self._shared_prompts is not None:
             self._shared_prompts = SharedPrompts(self)
 
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """As in lm-eval, but each text is encoded once, and with a fast tokenizer many at a time."""
+        stock_encode = type(self.tokenizer).encode is transformers.PreTrainedTokenizerBase.encode
+        if self.backend == "causal" and self.tokenizer.is_fast and stock_encode:
+            start = self.tokenizer.decode(self.prefix_token_id)  # lm-eval adds no special tokens to such a text
+            self._encoded_texts.expect(text for text in texts_of(request.args for request in requests) if not text.startswith(start))
+        try:
+            answers: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._encoded_texts.clear()
+        return answers
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, left_truncate_len: int | None = None, **others: Any
+    ) -> list[int]:
+        """As in lm-eval."""
+        expected = self._encoded_texts.of(string) if add_special_tokens is None and not left_truncate_len and not others else None
+        if expected is not None:
+            return expected
+        ids: list[int] = super().tok_encode(string, add_special_tokens, left_truncate_len, **others)
+        return ids
+
+    def _encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        special = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
+        ids: list[list[int]] = self.tokenizer(list(texts), **special)["input_ids"]
+        return ids
+
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         """As in lm-eval, but the choices of a prompt share its forward pass."""
+
+        self._encoded_texts.clear()
 
         def stock(rest: list[Request], size: int | None = None) -> list[tuple[float, bool]]:
             answers: list[tuple[float, bool]] = super(PrunedHFLM, self)._loglikelihood_tokens(rest, disable_tqdm, override_bs or size)
