@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from harness_ext.engine.hidden_states import HiddenStates
 from harness_ext.engine.layers import DecoderBlock
 from harness_ext.errors import HarnessExtError, UnsupportedModelError, one_line
 
@@ -136,25 +137,25 @@ def failing(what: str) -> Iterator[None]:
 
 
 def record_calls(
-    model: PreTrainedModel, blocks: Sequence[DecoderBlock], route: Route, batches: Sequence[torch.Tensor]
-) -> tuple[list[torch.Tensor], list[list[Call]]]:
-    """The hidden states that enter the first block and, for each batch and block, all other arguments of the call.
+    model: PreTrainedModel, blocks: Sequence[DecoderBlock], route: Route, batches: Sequence[torch.Tensor], hidden: HiddenStates
+) -> list[list[Call]]:
+    """For each batch and block, all arguments of the call but the hidden states.
 
     The blocks are not computed: each is replaced by one that takes note of its call and returns the hidden states as they came. Masks and
     position embeddings that are equal from batch to batch are kept once.
 
     Args:
         batches: int64 [sequences, length] each.
+        hidden: gets the hidden states that enter the first block.
 
     Raises:
         UnsupportedModelError: the model fails, or does not call each block once.
     """
-    hidden: list[torch.Tensor] = []
     calls: list[list[Call]] = []
 
     def note(index: int, states: torch.Tensor, call: Call, _: Callable[[], Any]) -> Any:
         if index == 0:
-            hidden.append(states.clone())  # which will be written into; the model may pass its own on to a block as well
+            hidden.append(states)  # a copy, which will be written into; the model may pass its own on to a block as well
             calls.append([])
         pattern = route.patterns[index]
         args = tuple(_merged(value, place) for value, place in zip(call.args, pattern.args, strict=True))
@@ -167,7 +168,7 @@ def record_calls(
             run(model, batch)
     if any(len(row) != len(blocks) for row in calls):
         raise UnsupportedModelError(f"{type(model).__name__} does not call each decoder layer once: it cannot be walked")
-    return hidden, calls
+    return calls
 
 
 def call_block(block: DecoderBlock, hidden: torch.Tensor, call: Call) -> Any:

@@ -90,6 +90,21 @@ class SideStream:
             copies = {name: tensor.contiguous().pin_memory().to(self._device, non_blocking=True) for name, tensor in tensors.items()}
             return copies, self._stream.record_event()
 
+    def copy_home(self, tensor: torch.Tensor, home: torch.Tensor | None) -> torch.Tensor:
+        """A copy, in pinned host memory, of a tensor that the current stream computes. It is made after the earlier copies of this stream,
+        so only this stream may read it.
+
+        Args:
+            home: where it goes, of the same dtype and shape; None takes new memory.
+        """
+        if home is None:
+            home = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._stream):
+            home.copy_(tensor, non_blocking=True)
+        tensor.record_stream(self._stream)
+        return home
+
     def wait(self, done: torch.cuda.Event, tensors: Iterable[torch.Tensor]) -> None:
         """Has the current stream wait for copies, and keeps their memory until its work with them is done."""
         current = torch.cuda.current_stream(self._device)

@@ -10,6 +10,7 @@ import torch
 from harness_ext.engine import ranks
 from harness_ext.engine.calls import Route, Source, call_block, hidden_in, leaves, may_be_written, record_calls, resolved
 from harness_ext.engine.checks import tensors_of
+from harness_ext.engine.hidden_states import HiddenStates
 from harness_ext.engine.layers import DecoderBlock, LinearLayer
 from harness_ext.engine.listening import Listening, Reading, Stage
 from harness_ext.engine.memory import give_back
@@ -67,7 +68,8 @@ class Walk:
         self.placement, self.blocks, self.dtype, self.stopwatch, self.route = placement, blocks, dtype, stopwatch, route
         self.every_token = every_token
         with stopwatch("forward"):
-            self.hidden, self._calls = record_calls(placement.model, blocks, route, batches)
+            self.hidden = HiddenStates(placement.device)
+            self._calls = record_calls(placement.model, blocks, route, batches, self.hidden)
         self._carried: list[dict[Source, torch.Tensor]] = [{} for _ in batches]
         """By batch: what blocks returned besides hidden states that later blocks are called with."""
         self._sizes: dict[int, int] = {}  # of statistics, by the width of what they measure
@@ -188,10 +190,7 @@ class Walk:
                     del carried[source]
                 if check:
                     sums.append(output.sum())
-                if output.dtype == self.hidden[batch].dtype and output.shape == self.hidden[batch].shape:
-                    self.hidden[batch].copy_(output)  # in place: the allocator would keep freed tensors of this size and double the peak
-                else:
-                    self.hidden[batch] = output.clone()
+                self.hidden.replace(batch, output)
         give_back()
         # A sum is read faster than every element. It is not finite if an element is not; where a sum overflows all are looked at again.
         finite = not sums or bool(torch.stack(sums).isfinite().all()) or all(bool(hidden.isfinite().all()) for hidden in self.hidden)
