@@ -13,12 +13,12 @@ class CannotRepeatError(Exception):
     """A cache has states that transformers does not select with its rows."""
 
 
-def select(cache: Any, rows: torch.Tensor) -> Any:
-    """A copy of a cache with the given rows, which may repeat. The cache itself does not change.
+def select(cache: Any, rows: torch.Tensor | None = None) -> Any:
+    """A copy of a cache with the given rows, which may repeat. The cache itself does not change, and neither does it if the copy grows.
 
     Args:
         cache: with ``layers``, as transformers has them.
-        rows: int64 [rows], indices of the sequences that the cache is of.
+        rows: int64 [rows], indices of the sequences that the cache is of; by default all.
 
     Raises:
         CannotRepeatError: the cache or a layer holds a recurrent state, or another one that ``batch_select_indices`` leaves as it is.
@@ -31,7 +31,8 @@ def select(cache: Any, rows: torch.Tensor) -> Any:
         # A hybrid of attention and a recurrent state inherits a method that selects keys and values alone.
         if "batch_select_indices" not in vars(type(layer)) and _states(layer, "keys", "values"):
             raise CannotRepeatError(f"a {type(layer).__name__} of its cache keeps more than keys and values")
-        layer.batch_select_indices(rows)
+        if rows is not None:
+            layer.batch_select_indices(rows)
     return selected
 
 

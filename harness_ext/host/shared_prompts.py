@@ -2,12 +2,13 @@
 
 lm-eval runs the whole prompt once for each answer choice of more than one token. Here the model runs the prompts of a batch once, and
 keeps their key-value cache and the logits of their last tokens. These logits predict the first token of each choice. Choices of more
-tokens follow as batches of short continuations, each without its last token. Prompts whose choices are all one token long need no cache
-(``last_logits.py``).
+tokens follow without their last token: those of a prompt in one row (``packed_choices.py``) or, where the model cannot do that, as batches
+of short continuations. Prompts whose choices are all one token long need no cache (``last_logits.py``).
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import torch
 from torch.nn import functional as F
 
 from harness_ext.engine.terminal import progress
-from harness_ext.host import last_logits
+from harness_ext.host import last_logits, packed_choices
 from harness_ext.host.attention import without_cudnn
 from harness_ext.host.cache_rows import CannotRepeatError, bytes_of, select
 from harness_ext.host.comparison import Comparison
@@ -61,11 +62,13 @@ class Way:
     Args:
         run: answers a batch: prompts, all requests, and the batch size.
         works: no answer differed yet.
+        without: what is not done where it does not work, for the log.
         checked: the kinds of prompts whose answers were compared.
     """
 
     run: Callable[[list[Group], Sequence[Request], int], dict[int, Answer]]
     works: bool
+    without: str = "share the forward pass of a prompt among choices"
     checked: list[Kind] = field(default_factory=list)
 
 
@@ -78,6 +81,9 @@ class SharedPrompts:
     rounding, or the cache of the model cannot be repeated, lm-eval answers all further requests. Prompts whose choices are all one token
     long stand by themselves: they need no cache.
 
+    The choices of a prompt go through the model in one row (``packed_choices.py``). If the model cannot do that, or answers differ, each
+    choice has a row with a copy of the cache.
+
     Args:
         lm: a causal language model of lm-eval.
     """
@@ -87,6 +93,8 @@ class SharedPrompts:
         self._comparison = Comparison(lm)
         can = lm.backend == "causal" and not _learns_prompts(lm.model)
         self._cached = Way(self._run, can)
+        packed = functools.partial(self._run, packed=True)
+        self._packed = Way(packed, can and packed_choices.possible(lm.model), "put the choices of a prompt in one row")
         self._last = Way(lambda batch, requests, _: last_logits.run(lm, batch, requests), can and last_logits.possible(lm.model))
 
     @property
@@ -103,17 +111,19 @@ class SharedPrompts:
         """
         by_prompt = prompts_of(requests, self.lm.max_length)
         ways = [
-            (self._last, last_logits.groups(by_prompt, requests) if self._last.works else []),
-            (self._cached, self._groups(by_prompt, requests) if self._cached.works else []),
+            ([self._last], last_logits.groups(by_prompt, requests) if self._last.works else []),
+            ([self._packed, self._cached], self._groups(by_prompt, requests) if self._cached.works else []),
         ]
         size = batch_size or (self._found_batch_size(requests) if any(groups for _, groups in ways) else None)
         answers: dict[int, Answer] = {}
-        batches = [(way, batch) for way, groups in ways for batch in _batches(groups, requests, size, self.lm.max_length)] if size else []
+        batches = (
+            [(tried, batch) for tried, groups in ways for batch in _batches(groups, requests, size, self.lm.max_length)] if size else []
+        )
         shown = batches and not disable_bar and self.lm.rank == 0
         with progress("requests with shared prompts", len(batches)) if shown else nullcontext(lambda: None) as advance:
-            for way, batch in batches:
-                batch_answers = self._try(way, batch, requests, stock, size or 0, found=not batch_size) if way.works else None
-                for place, answer in (batch_answers or {}).items():
+            for tried, batch in batches:
+                found = (self._try(way, batch, requests, stock, size or 0, found=not batch_size) for way in tried if way.works)
+                for place, answer in next((given for given in found if given is not None), {}).items():
                     answers[place] = answer
                     if requests[place][0] is not None:  # None: a window of a document, which lm-eval keeps by itself
                         self.lm.cache_hook.add_partial("loglikelihood", requests[place][0], answer)
@@ -181,9 +191,9 @@ class SharedPrompts:
 
     def _give_up(self, way: Way, reason: str) -> None:
         way.works = False
-        log.info("%s does not share the forward pass of a prompt among choices: %s", type(self.lm.model).__name__, reason)
+        log.info("%s does not %s: %s", type(self.lm.model).__name__, way.without, reason)
 
-    def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int) -> dict[int, Answer]:
+    def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int, *, packed: bool = False) -> dict[int, Answer]:
         lm, device = self.lm, self.lm.device
         prompts, mask = _padded([group.prompt for group in batch], left=True, device=device)
         rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
@@ -201,18 +211,50 @@ class SharedPrompts:
             if not longer:
                 return answers
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
-            at_once = _rows_at_once(batch_size, cache, tuple(prompts.shape), len(requests[longer[0][1]][2]) - 1, device)
-            for start in range(0, len(longer), at_once):
-                part = longer[start : start + at_once]
-                chosen = torch.tensor([number for number, _ in part], device=device)
-                choices = [requests[place][2] for _, place in part]
-                inputs, real = _padded([choice[:-1] for choice in choices], left=False, device=device)
-                logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), select(cache, chosen)).logits
-                following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
-                for (_, place), choice, score in zip(part, choices, self._scores(logits, following), strict=True):
-                    # One sum, as lm-eval has it, and without the padding.
-                    answers[place] = answer_of(*(torch.cat(parts)[: len(choice)] for parts in zip(firsts[place], score, strict=True)))
+            scores = (
+                self._in_one_row(batch, requests, cache, mask) if packed else self._row_by_row(longer, requests, cache, mask, batch_size)
+            )
+            for place, score in scores:
+                # One sum, as lm-eval has it, and without the padding.
+                length = len(requests[place][2])
+                answers[place] = answer_of(*(torch.cat(parts)[:length] for parts in zip(firsts[place], score, strict=True)))
         return answers
+
+    def _row_by_row(
+        self, longer: Sequence[tuple[int, int]], requests: Sequence[Request], cache: Any, mask: torch.Tensor, batch_size: int
+    ) -> Iterator[tuple[int, tuple[Any, Any]]]:
+        """The scores of the tokens after the first, by the index of the request: from a row for each, with a copy of the cache.
+
+        Args:
+            longer: the prompt and the request of each choice of several tokens, longest first.
+            mask: of the prompts.
+        """
+        device = self.lm.device
+        at_once = _rows_at_once(batch_size, cache, tuple(mask.shape), len(requests[longer[0][1]][2]) - 1, device)
+        for start in range(0, len(longer), at_once):
+            part = longer[start : start + at_once]
+            chosen = torch.tensor([number for number, _ in part], device=device)
+            choices = [requests[place][2] for _, place in part]
+            inputs, real = _padded([choice[:-1] for choice in choices], left=False, device=device)
+            logits = self._call(inputs, torch.cat([mask[chosen], real], dim=1), select(cache, chosen)).logits
+            following, _ = _padded([choice[1:] for choice in choices], left=False, device=device)
+            yield from zip((place for _, place in part), self._scores(logits, following), strict=True)
+
+    def _in_one_row(
+        self, batch: Sequence[Group], requests: Sequence[Request], cache: Any, mask: torch.Tensor
+    ) -> Iterator[tuple[int, tuple[Any, Any]]]:
+        """As :meth:`_row_by_row`, with a row for each prompt. It has no more tokens than a prompt, or than one choice."""
+        packed_choices.check_cache(cache)
+        passes = packed_choices.packs(batch, requests, mask.shape[1])
+        for packed in passes:
+            there = packed.to(self.lm.device)
+            seen = packed_choices.as_taken(there.mask(mask), self.lm.model)
+            own_cache = cache if packed is passes[-1] else select(cache)  # the last pass may write into it
+            logits = self._call(there.ids, seen, own_cache, positions=mask.sum(1, keepdim=True) + there.offset).logits
+            scores = list(self._scores(logits, there.following))
+            for span in packed.spans:
+                own, greedy = scores[span.row]
+                yield span.place, (own[span.start : span.end], greedy[span.start : span.end])
 
     def _scores(self, logits: torch.Tensor, tokens: torch.Tensor, rows: torch.Tensor | None = None) -> Iterator[tuple[Any, Any]]:
         """For each row of tokens, their log-probabilities, and 1 where a token is the likeliest.
@@ -232,12 +274,21 @@ class SharedPrompts:
         own, greedy = torch.stack([own, (likeliest == tokens).to(own.dtype)]).cpu()  # waits for the device once
         return zip(own, greedy, strict=True)
 
-    def _call(self, ids: torch.Tensor, mask: torch.Tensor, cache: Any = None, *, use_cache: bool = True, keep_logits: int = 0) -> Any:
+    def _call(
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Any = None,
+        *,
+        use_cache: bool = True,
+        keep_logits: int = 0,
+        positions: torch.Tensor | None = None,
+    ) -> Any:
         model = self.lm.model
         arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": use_cache}
         takes = takes_of(model)
         if "position_ids" in takes:
-            arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            arguments["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :] if positions is None else positions
         if cache is not None:
             arguments[next((name for name in CACHES if name in takes), CACHES[-1])] = cache
         if keep_logits and "logits_to_keep" in takes:
@@ -269,7 +320,7 @@ def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, 
 
 
 def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest: int, device: torch.device) -> int:
-    """How many continuations go through the model in one pass.
+    """How many continuations go through the model in one pass, where each has a row of its own.
 
     A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows, with a cache of at most ``PASS_BYTES``. They have no more tokens
     than the pass of the prompts at this batch size, so that their logits take no more memory than lm-eval's own.

@@ -17,7 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import DynamicCache
 
 from harness_ext import BadOptionError, PrunedHFLM
-from harness_ext.host import shared_prompts
+from harness_ext.host import packed_choices, shared_prompts
 from harness_ext.host.shared_prompts import SharedPrompts
 
 PROMPTS = ["a b c d e f g h i j k l", "a b c d e f g h i j", "b c d e f g h i j k l m n o p q", "1 2", "x y z : a b c d e f"]
@@ -30,6 +30,12 @@ VARIANTS = {
     "mpt": ("Mpt", {"d_model": 16, "n_heads": 4, "n_layers": 2, "max_seq_len": 32}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 2}),
 }
+
+
+@pytest.fixture(autouse=True)
+def row_by_row(monkeypatch):
+    """Each choice has a row of its own; ``test_packed_choices.py`` is about one row for all choices of a prompt."""
+    monkeypatch.setattr(packed_choices, "possible", lambda _: False)
 
 
 def requests(prompts=PROMPTS, choices=CHOICES):
