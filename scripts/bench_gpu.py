@@ -190,9 +190,10 @@ def table(folder: Annotated[Path, typer.Argument(help="Where the JSON files of t
         elif "method" in part:
             lines.append(f"| {name} | {part['seconds']:.2f} | {part['peak'] / 1e6:.0f} | |")
     lines += ["", *(f"- {verdict}" for method in BARS for verdict in verdicts(method, found))]
-    if "evaluate" in found:
-        lines += ["", "    shape                      hf s   pruned-hf s   ratio   difference   flips"]
-        lines += [f"    {title:26s} {line}" for title, line in found["evaluate"]["lines"].items()]
+    for name, part in found.items():
+        if "lines" in part:
+            lines += ["", f"    {name:26s} hf s   pruned-hf s   ratio   difference   flips"]
+            lines += [f"    {title:26s} {line}" for title, line in part["lines"].items()]
     for name, part in found.items():
         rest = {key: value for key, value in part.items() if key not in ("lines", "error", "peak", "method", "who")}
         lines += ["", f"- {name}: {json.dumps(rest)}"]

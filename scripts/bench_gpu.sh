@@ -36,11 +36,12 @@ part() { # NAME SECONDS WORDS...
   fi
 }
 
-part sparsegpt-ours 60 prune --method sparsegpt
-[ -n "$sparsegpt" ] && part sparsegpt-authors 130 prune --method sparsegpt --reference "$sparsegpt"
-part wanda-ours 50 prune --method wanda
-[ -n "$wanda" ] && part wanda-authors 60 prune --method wanda --reference "$wanda"
+part sparsegpt-ours 60 prune --method sparsegpt --blocks 4
+[ -n "$sparsegpt" ] && part sparsegpt-authors 100 prune --method sparsegpt --blocks 4 --reference "$sparsegpt"
+part wanda-ours 60 prune --method wanda
+[ -n "$wanda" ] && part wanda-authors 45 prune --method wanda --reference "$wanda"
 part experts-wanda 50 experts --method wanda
 part experts-sparsegpt 60 experts --method sparsegpt
-part evaluate 60 evaluate
+part evaluate 50 evaluate
+part evaluate-32-blocks 75 evaluate --blocks 32
 timeout 30 "$python" "$here/bench_gpu.py" table "$out"

@@ -13,6 +13,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from harness_ext.host.cache_rows import CannotRepeatError
+from harness_ext.host.positions import mappings
 from harness_ext.host.requests import Group, Request, takes_of
 
 MASKED = ("sdpa", "eager")  # implementations of attention that take any mask
@@ -64,10 +65,10 @@ class Packed(NamedTuple):
 
 def possible(model: Any) -> bool:
     """Whether a model can be asked this way: it takes positions and any mask, and attends to all tokens before one."""
-    config = model.config.get_text_config()
-    windows = (value for name, value in config.to_dict().items() if ("window" in name or "chunk" in name) and name not in NO_WINDOW)
-    attention = getattr(config, "_attn_implementation", None)
-    return "position_ids" in takes_of(model) and attention in MASKED and not any(isinstance(value, int) and value for value in windows)
+    settings = [(str(name), value) for part in mappings(model.config.to_dict()) for name, value in part.items()]
+    windows = (value for name, value in settings if ("window" in name or "chunk" in name) and name not in NO_WINDOW)
+    takes_mask = getattr(model.config, "_attn_implementation", None) in MASKED
+    return takes_mask and "position_ids" in takes_of(model) and not any(isinstance(value, int) and value for value in windows)
 
 
 def check_cache(cache: Any) -> None:
@@ -82,7 +83,7 @@ def check_cache(cache: Any) -> None:
 
 def as_taken(mask: torch.Tensor, model: Any) -> torch.Tensor:
     """A bool mask as the model's implementation of attention takes it: ``eager`` adds it to the scores."""
-    if model.config.get_text_config()._attn_implementation == "sdpa":
+    if model.config._attn_implementation == "sdpa":
         return mask
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, torch.finfo(model.dtype).min)
 

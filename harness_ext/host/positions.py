@@ -18,18 +18,18 @@ def changes_beyond(config: PreTrainedConfig) -> int | None:
     The cache of a shorter prompt does not fit to a continuation beyond it. The number is 0 if the configuration does not tell it.
     """
     limits = []
-    for owner in _mappings(config.to_dict()):
+    for owner in mappings(config.to_dict()):
         for name in ("rope_parameters", "rope_scaling"):
-            for rope in _mappings(owner.get(name)):
+            for rope in mappings(owner.get(name)):
                 if rope.get("rope_type", rope.get("type")) in BY_LENGTH:
                     original = rope.get(ORIGINAL) or owner.get(ORIGINAL)
                     limits.append(int(original or owner.get("max_position_embeddings") or 0))
     return min(limits, default=None)
 
 
-def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+def mappings(value: Any) -> Iterator[Mapping[str, Any]]:
     """A mapping and all mappings in it: a configuration has others for its parts, and rotary embeddings may differ between layers."""
     if isinstance(value, Mapping):
         yield value
         for one in value.values():
-            yield from _mappings(one)
+            yield from mappings(one)

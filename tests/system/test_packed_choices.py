@@ -127,6 +127,21 @@ def test_attention_that_takes_no_mask_gets_a_row_for_each_choice(attention):
     assert not packed_choices.possible(model)
 
 
+@pytest.mark.parametrize(
+    ("settings", "possible"),
+    [
+        ({"id2label": {0: "no", 1: "yes"}, "max_window_layers": 2, "sliding_window": None}, True),
+        ({"window_size": 256}, False),
+        ({"text_config": {"attention_chunk_size": 8192}}, False),
+    ],
+)
+def test_a_window_anywhere_in_the_configuration_gives_each_choice_a_row(settings, possible):
+    model = tiny.model()
+    for name, value in settings.items():
+        setattr(model.config, name, value)
+    assert packed_choices.possible(model) == possible
+
+
 def test_a_cache_that_forgets_is_refused():
     windows = DynamicCache(config=tiny.model("mistral").config)
     with pytest.raises(CannotRepeatError, match="DynamicSlidingWindowLayer"):
