@@ -37,11 +37,11 @@ part() { # NAME SECONDS WORDS...
 }
 
 part sparsegpt-ours 60 prune --method sparsegpt --blocks 4
-[ -n "$sparsegpt" ] && part sparsegpt-authors 100 prune --method sparsegpt --blocks 4 --reference "$sparsegpt"
+[ -n "$sparsegpt" ] && part sparsegpt-authors 95 prune --method sparsegpt --blocks 4 --reference "$sparsegpt"
 part wanda-ours 60 prune --method wanda
 [ -n "$wanda" ] && part wanda-authors 45 prune --method wanda --reference "$wanda"
 part experts-wanda 50 experts --method wanda
 part experts-sparsegpt 60 experts --method sparsegpt
 part evaluate 50 evaluate
-part evaluate-32-blocks 75 evaluate --blocks 32
+part evaluate-32-blocks 70 evaluate --blocks 32
 timeout 30 "$python" "$here/bench_gpu.py" table "$out"
