@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
+from real_order import DROP, order_rows
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way
 
 from harness_ext.extras import require_extra
 from harness_ext.report.drawing import STYLE, legend, panels, style
-from harness_ext.statistics import Critical, Estimate, ability_curve, disparity, holm, p_value
+from harness_ext.statistics import Critical, Estimate, ability_curve
 
 SHOWN = (RECALL, READING, OVERRIDE, WORDS)
-DROP = 0.05
-"""The share of the dense score at whose loss an ability fails; with less, it is kept."""
 
 
 @dataclass(frozen=True)
@@ -79,29 +77,15 @@ def fewest_rows(results: Results) -> list[list[str]]:
     return rows
 
 
-def order_rows(results: Results) -> list[list[str]]:
-    """For each quantizer and ability in context: at how many bits recall and the ability fail, and whether the ability outlasts recall.
-
-    P-values are corrected with Holm's method for all rows.
-    """
-    rows, p_values = [], []
-    quantizers = {way.pruner for way, ratio in results.bits if way and way.bits is not None and not ratio}
-    for quantizer in sorted(quantizers):
-        measured = {name: scores.quantised_curve(quantizer, name) for name, scores in results.abilities.items() if scores.above_chance}
-        recall = measured.get(RECALL)
-        for ability in SHOWN[1:]:
-            curve = measured.get(ability)
-            if recall is None or curve is None:
-                continue
-            compare = partial(disparity, [recall], [curve], drop=DROP, corrected=True, names=(RECALL, ability))
-            finding = compare()
-            rows.append([quantizer, ability, bits_words(finding.recall), bits_words(finding.in_context), finding.finding])
-            p_values.append(p_value(lambda level, compare=compare: compare(level=level).shown))
-    corrected = holm(p_values)
-    return [
-        [*row[:-1], f"{p:.2g}", f"{of_all:.2g}", row[-1].replace("in-context", row[1]) if of_all <= 0.05 else "not shown"]
-        for row, p, of_all in zip(rows, p_values, corrected, strict=True)
+def quantised_rows(results: Results) -> list[list[str]]:
+    """For each quantizer and ability in context: at how many bits recall and the ability fail, and what is shown."""
+    quantizers = sorted({way.pruner for way, ratio in results.bits if way and way.bits is not None and not ratio})
+    measured = {name: scores for name, scores in results.abilities.items() if scores.above_chance}
+    curves = [
+        (quantizer, {name: curve for name, scores in measured.items() if (curve := scores.quantised_curve(quantizer, name)) is not None})
+        for quantizer in quantizers
     ]
+    return order_rows(curves, SHOWN[1:], lambda finding: [bits_words(finding.recall), bits_words(finding.in_context)])
 
 
 def bits_words(critical: Critical) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,17 +16,17 @@ import typer
 import yaml
 from page_templates import fill
 from real_difficulty import difficulty_rows
+from real_order import DROP, order_rows
 from real_scores import OVERRIDE, READING, RECALL, WORDS, Results, Way, read, whole_part
 
 from harness_ext.report.drawing import STYLE, band, legend, panels, style
-from harness_ext.statistics import Estimate, StatisticsError, ability_critical, ability_curve, disparity, holm, p_value
+from harness_ext.statistics import Disparity, Estimate, StatisticsError, ability_critical, ability_curve
 from harness_ext.statistics.disparity import range_words
 from harness_ext.sweep import TrialRecord, load
 from harness_ext.sweep.records import TRIALS
 from harness_ext.sweep.sparsities import parse_sparsities
 
 HERE = Path(__file__).parent
-DROP = 0.05
 IN_CONTEXT = (READING, OVERRIDE, WORDS)
 
 
@@ -100,25 +99,12 @@ def critical_rows(results: Results, ways: list[Way]) -> list[list[str]]:
 
 
 def disparity_rows(results: Results, ways: list[Way]) -> list[list[str]]:
-    """For each method and ability in context, where recall and the ability fail, how much later the ability does, and what is shown.
+    """For each method and ability in context, where recall and the ability fail, how much later the ability does, and what is shown."""
 
-    P-values are corrected with Holm's method for all rows.
-    """
-    rows, p_values = [], []
-    for way in ways:
-        measured = curves(results, way)
-        for ability in IN_CONTEXT:
-            if RECALL in measured and ability in measured:
-                compare = partial(disparity, [measured[RECALL]], [measured[ability]], drop=DROP, corrected=True, names=(RECALL, ability))
-                finding = compare()
-                ends = [finding.recall.interval_words(), finding.in_context.interval_words(), range_words(finding.low, finding.high)]
-                rows.append([way.pruner, ability, *ends, finding.finding.replace("in-context", ability)])
-                p_values.append(p_value(lambda level, compare=compare: compare(level=level).shown))
-    corrected = holm(p_values)
-    return [
-        [*row[:-1], f"{p:.2g}", f"{of_all:.2g}", row[-1] if of_all <= 0.05 else "not shown"]
-        for row, p, of_all in zip(rows, p_values, corrected, strict=True)
-    ]
+    def places(finding: Disparity) -> list[str]:
+        return [finding.recall.interval_words(), finding.in_context.interval_words(), range_words(finding.low, finding.high)]
+
+    return order_rows([(way.pruner, curves(results, way)) for way in ways], IN_CONTEXT, places)
 
 
 def draw(results: Results, ways: list[Way], path: Path) -> None:
@@ -249,7 +235,7 @@ def page(
         items={name: len(scores.dense) for name, scores in results.abilities.items()},
         chance={name: scores.chance for name, scores in results.abilities.items()},
         seeds=results.seeds(), difficulty=difficulty, hard=hard.name, fewest=fewest, bits=sizes.name,
-        quantised=real_bits.order_rows(results), common=common, dense_recall=real_bits.dense_score(results, RECALL) or 0.0,
+        quantised=real_bits.quantised_rows(results), common=common, dense_recall=real_bits.dense_score(results, RECALL) or 0.0,
         uncommon=disparity_rows(real_common.without(results, common.items), ways) if common else [],
         at_chance=[name for name, scores in results.abilities.items() if not scores.above_chance],
         missing=not_measured(results, HERE / "real_model" / grids),

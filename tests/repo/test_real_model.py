@@ -202,14 +202,14 @@ def test_the_order_under_quantisation_is_told_in_bits(folder: Path, quantised: P
     given = {"answers": answers(), "pretrained": "smollm2-135m", "pruner": "rtn", "bits": 8, "bits_of_model": 80_000}
     write_trial(quantised, {task: scores(task, 0.0) for task in DENSE}, "0", **given)
     with_dtype(quantised.parent, "torch.float16")
-    rows = {tuple(row[:2]): row[2:] for row in real_bits.order_rows(read([folder / "pruning", quantised]))}
+    rows = {tuple(row[:2]): row[2:] for row in real_bits.quantised_rows(read([folder / "pruning", quantised]))}
     assert rows["gptq", "reading"][:2] == ["8 to 4", "4 to 2"]
     assert rows["gptq", "reading"][-1] == "reading outlasts recall"
     assert rows["rtn", "reading"][:2] == ["below 8", "below 8"]  # nothing was lost
     assert rows["rtn", "reading"][-1] == "not shown"
     p_values = [float(row[2]) for row in rows.values()]
     assert [float(row[3]) for row in rows.values()] == pytest.approx(holm(p_values), rel=0.1)
-    assert real_bits.order_rows(read([folder / "pruning"])) == []
+    assert real_bits.quantised_rows(read([folder / "pruning"])) == []
 
 
 def test_the_page_has_a_section_at_equal_bits(folder: Path, quantised: Path, tmp_path: Path) -> None:
