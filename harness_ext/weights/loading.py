@@ -84,20 +84,26 @@ def _not_converted(reports: list[logging.LogRecord]) -> list[str]:
 
 @contextmanager
 def _report_held_back() -> Iterator[list[logging.LogRecord]]:
-    """Keeps the table that transformers logs until it is clear that no error says the same in a line."""
+    """Keeps the table that transformers logs until it is clear that no error says the same in a line. It is made at any level of logging,
+    and shown at the caller's.
+    """
     logger = logging.getLogger("transformers.modeling_utils")
+    own, wanted = logger.level, logger.getEffectiveLevel()
     held: list[logging.LogRecord] = []
 
     def hold(record: logging.LogRecord) -> bool:
         report = "LOAD REPORT" in str(record.msg)
         if report:
             held.append(record)
-        return not report
+        return not report and record.levelno >= wanted
 
     logger.addFilter(hold)
+    logger.setLevel(min(wanted, logging.WARNING))
     try:
         yield held
     finally:
         logger.removeFilter(hold)
+        logger.setLevel(own)
     for record in held:
-        logger.handle(record)
+        if record.levelno >= wanted:
+            logger.handle(record)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import architectures
 import pytest
 import tiny
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from harness_ext import UnsupportedModelError
 from harness_ext.commands.cli import app
 from harness_ext.host.model import PrunedHFLM
+from harness_ext.weights.loading import load
 from harness_ext.weights.weight_files import INDEX, SINGLE
 
 Change = Callable[[dict[str, torch.Tensor]], Any]
@@ -87,8 +90,31 @@ def test_a_missing_buffer_that_was_trained(tmp_path: Path) -> None:
         PrunedHFLM(pretrained=str(tmp_path / "in"), sparsity=0, device="cpu")
 
 
+@pytest.fixture(params=[logging.WARNING, logging.ERROR], ids=["warnings", "errors"])
+def verbosity(request: pytest.FixtureRequest) -> Iterator[int]:
+    """From which level on transformers logs."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(request.param)
+    yield request.param
+    transformers.logging.set_verbosity(before)
+
+
+def test_the_report_is_logged_at_the_callers_level(tmp_path: Path, verbosity: int, caplog: pytest.LogCaptureFixture) -> None:
+    tiny.checkpoint(tmp_path)
+    save_file(load_file(tmp_path / SINGLE) | {"other.weight": torch.ones(2)}, tmp_path / SINGLE, {"format": "pt"})
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(caplog.handler)
+    try:
+        load(AutoModelForCausalLM, str(tmp_path))
+        logger.warning("after it")
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert ("LOAD REPORT" in caplog.text) == ("after it" in caplog.text) == (verbosity == logging.WARNING)
+
+
 @pytest.mark.parametrize("lost", ["missing", "cut"])
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss", "deepseek_v3"])
+@pytest.mark.usefixtures("verbosity")
 def test_parts_of_experts(tmp_path: Path, name: str, lost: str) -> None:
     architectures.model(name).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
