@@ -24,6 +24,7 @@ def tokenizer():
 
 
 class TestTexts:
+    @pytest.mark.slow
     def test_facts_are_true_and_none_is_asked(self, tokenizer, monkeypatch):
         monkeypatch.setattr(calibration_texts, "TOKENS", 20_000)
         text = calibration_texts.facts(tokenizer, 1)
@@ -50,6 +51,7 @@ class TestTexts:
                 assert len(items) == 32
                 assert not any(tuple(items[at : at + 3]) in windows for at in range(30))
 
+    @pytest.mark.slow
     def test_the_seed_decides_the_text(self, tokenizer, monkeypatch):
         monkeypatch.setattr(calibration_texts, "TOKENS", 3_000)
         for make in (calibration_texts.facts, calibration_texts.functions):

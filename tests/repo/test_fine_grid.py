@@ -15,6 +15,8 @@ from paper_scores import Cell, MissingError, Scores, chance
 
 from harness_ext.sweep.fields import read as read_fields
 
+pytestmark = pytest.mark.slow  # they simulate whole grids
+
 GRIDS = {"facts": np.arange(4, 29) / 40, "context": np.arange(12, 29) / 40}
 RECALL_BREAKS, CONTEXT_BREAKS = 0.21, 0.51
 

@@ -88,6 +88,7 @@ def test_a_nearly_orthogonal_matrix_has_the_singular_vectors_of_the_matrix():
     assert (turned - turned.diagonal().diag()).abs().max() < 0.1
 
 
+@pytest.mark.slow
 def test_runs_of_a_stack_take_the_steps_that_they_take_alone(tmp_path):
     figures, masters = steps(RUNS, 2, tmp_path)
     for number, run in enumerate(RUNS):
@@ -112,6 +113,7 @@ def test_micro_batches_read_together_give_the_loss_that_they_give_apart(tmp_path
     assert (first["lm_head.weight"] - second["lm_head.weight"]).norm() < 0.2 * moved.norm()
 
 
+@pytest.mark.slow
 def test_text_from_other_processes_is_the_same(tmp_path):
     here, there = steps(RUNS[:2], 2, tmp_path, together=True), steps(RUNS[:2], 2, tmp_path, processes=2, together=True)
     assert here[0] == there[0]
@@ -135,6 +137,7 @@ def test_padding_changes_no_loss(tokenizer):
         assert losses[number].item() == pytest.approx(np.mean(alone), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_runs_that_began_in_a_stack_go_on_alone(tmp_path):
     runs, outs = RUNS[:2], [tmp_path / "a", tmp_path / "b"]
     short = [replace(run, steps=12) for run in runs]
