@@ -6,10 +6,13 @@ cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
 
-AT_ONCE = 1024  # texts
+AT_ONCE = 2**20  # characters: a tokenizer returns more than the ids, about 140 bytes for each token
+
+LIBRARY = "transformers.tokenization_utils"  # the modules of the classes that tokenizers derive from
 
 EncodeMany = Callable[[Sequence[str]], list[list[int]]]
 
@@ -42,10 +45,26 @@ class EncodedTexts:
         if text not in self._ids:
             if text not in self._places:
                 return None
-            start = self._places[text]
-            following = [one for one in self._texts[start : start + AT_ONCE] if one not in self._ids]
+            following = list(self._from(self._places[text]))
             self._ids |= zip(following, self._encode_many(following), strict=True)
         return list(self._ids[text])
+
+    def _from(self, place: int) -> Iterator[str]:
+        """The texts from a place on that are not encoded yet: one, and as many as are short enough."""
+        room = AT_ONCE
+        for text in islice(self._texts, place, None):
+            if room <= 0:
+                return
+            if text not in self._ids:
+                room -= len(text)
+                yield text
+
+
+def is_stock(tokenizer: Any) -> bool:
+    """Whether a tokenizer encodes a list as it encodes each text: it is a fast one, and has no code of its own for it."""
+    own = (getattr(type(tokenizer), name) for name in ("encode", "__call__", "_encode_plus"))
+    of_library = all(method.__module__.startswith(LIBRARY) for method in own)
+    return tokenizer.is_fast and of_library and not {"encode", "_encode_plus"} & vars(tokenizer).keys()
 
 
 def texts_of(pairs: Iterable[tuple[str, str]]) -> Iterable[str]:

@@ -24,7 +24,7 @@ from harness_ext.host.batch_size import default_batch_size, is_default_batch_siz
 from harness_ext.host.cache import separate, table_name
 from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.command_line import typed_command
-from harness_ext.host.encoded_texts import EncodedTexts, texts_of
+from harness_ext.host.encoded_texts import EncodedTexts, is_stock, texts_of
 from harness_ext.host.environment import compile_templates_once, quieten_git
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
@@ -200,8 +200,8 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """As in lm-eval, but each text is encoded once, and with a fast tokenizer many at a time."""
-        stock_encode = type(self.tokenizer).encode is transformers.PreTrainedTokenizerBase.encode
-        if self.backend == "causal" and self.tokenizer.is_fast and stock_encode:
+        requests = list(requests)
+        if self.backend == "causal" and is_stock(self.tokenizer):
             start = self.tokenizer.decode(self.prefix_token_id)  # lm-eval adds no special tokens to such a text
             self._encoded_texts.expect(text for text in texts_of(request.args for request in requests) if not text.startswith(start))
         try:
@@ -222,7 +222,7 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
 
     def _encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         special = {} if self.add_bos_token is None else {"add_special_tokens": self.add_bos_token}
-        ids: list[list[int]] = self.tokenizer(list(texts), **special)["input_ids"]
+        ids: list[list[int]] = self.tokenizer(list(texts), return_attention_mask=False, return_token_type_ids=False, **special)["input_ids"]
         return ids
 
     def _loglikelihood_tokens(

@@ -31,16 +31,18 @@ class Span(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The choices of some prompts, each without its last token.
+    """The choices of one pass, each without its last token. All choices of a row are of one prompt.
 
     Args:
-        ids: token ids, int64 [prompts, length].
-        following: the token after each, which its logits predict, int64 [prompts, length].
-        offset: places within the choice, int64 [prompts, length].
-        choice: which choice of its row a token is of, or ``PADDING``, int64 [prompts, length].
+        prompts: the prompt of each row.
+        ids: token ids, int64 [rows, length].
+        following: the token after each, which its logits predict, int64 [rows, length].
+        offset: places within the choice, int64 [rows, length].
+        choice: which choice of its row a token is of, or ``PADDING``, int64 [rows, length].
         spans: where each choice is.
     """
 
+    prompts: list[int]
     ids: torch.Tensor
     following: torch.Tensor
     offset: torch.Tensor
@@ -52,10 +54,10 @@ class Packed(NamedTuple):
         return self._replace(**{name: getattr(self, name).to(device) for name in ("ids", "following", "offset", "choice")})
 
     def mask(self, prompts: torch.Tensor) -> torch.Tensor:
-        """What each token attends to: the prompt of its row, and its choice up to itself. Bool [prompts, 1, length, prompt + length].
+        """What each token attends to: the prompt of its row, and its choice up to itself. Bool [rows, 1, length, prompt + length].
 
         Args:
-            prompts: 1 for tokens of the prompts, 0 for padding, int64 [prompts, prompt].
+            prompts: 1 for tokens of the rows' prompts, 0 for padding, int64 [rows, prompt].
         """
         length = self.ids.shape[1]
         same = self.choice[:, :, None] == self.choice[:, None, :]
@@ -63,12 +65,19 @@ class Packed(NamedTuple):
         return torch.cat([prompts.bool()[:, None, :].expand(-1, length, -1), own], dim=2)[:, None]
 
 
-def possible(model: Any) -> bool:
-    """Whether a model can be asked this way: it takes positions and any mask, and attends to all tokens before one."""
-    settings = [(str(name), value) for part in mappings(model.config.to_dict()) for name, value in part.items()]
-    windows = (value for name, value in settings if ("window" in name or "chunk" in name) and name not in NO_WINDOW)
-    takes_mask = getattr(model.config, "_attn_implementation", None) in MASKED
-    return takes_mask and "position_ids" in takes_of(model) and not any(isinstance(value, int) and value for value in windows)
+def check_model(model: Any) -> None:
+    """Checks that a model takes positions and any mask, and attends to all tokens before one.
+
+    Raises:
+        CannotRepeatError: it does not, as far as its configuration tells.
+    """
+    if "position_ids" not in takes_of(model):
+        raise CannotRepeatError("it takes no positions")
+    if (attention := getattr(model.config, "_attn_implementation", None)) not in MASKED:
+        raise CannotRepeatError(f"its attention is {attention}")
+    settings = ((str(name), value) for part in mappings(model.config.to_dict()) for name, value in part.items())
+    if window := next((name for name, value in settings if _is_window(name) and value), None):
+        raise CannotRepeatError(f"its configuration has {window}")
 
 
 def check_cache(cache: Any) -> None:
@@ -88,32 +97,45 @@ def as_taken(mask: torch.Tensor, model: Any) -> torch.Tensor:
     return torch.zeros(mask.shape, dtype=model.dtype, device=mask.device).masked_fill(~mask, torch.finfo(model.dtype).min)
 
 
-def packs(batch: Sequence[Group], requests: Sequence[Request], longest: int) -> list[Packed]:
-    """The choices of more than one token, in as many passes as their prompts need.
+def packs(batch: Sequence[Group], requests: Sequence[Request], longest: int, most: int) -> list[Packed]:
+    """The choices of more than one token, in passes of rows of similar lengths.
 
     Args:
-        longest: tokens of a row. A longer choice has a row for itself.
+        longest: tokens of a row, at most. A longer choice has a row for itself.
+        most: rows of a pass, at most.
     """
-    passes = []
-    waiting = [[place for place in group.places if len(requests[place][2]) > 1] for group in batch]
-    while any(waiting):
-        rows: list[list[int]] = []
-        for places in waiting:
+    rows = [(prompt, row) for prompt, group in enumerate(batch) for row in _rows(group, requests, longest)]
+    lengths = [sum(len(requests[place][2]) - 1 for place in row) for _, row in rows]
+    passes: list[list[int]] = []
+    for index in sorted(range(len(rows)), key=lambda index: -lengths[index]):
+        if not passes or len(passes[-1]) == most or 2 * lengths[index] < lengths[passes[-1][0]]:  # less than half would be padding
+            passes.append([])
+        passes[-1].append(index)
+    return [_pack([rows[index] for index in sorted(own)], requests) for own in passes]
+
+
+def _rows(group: Group, requests: Sequence[Request], longest: int) -> list[list[int]]:
+    """The choices of a prompt that have more than one token, in rows."""
+    rows: list[list[int]] = []
+    room = 0
+    for place in group.places:
+        tokens = len(requests[place][2]) - 1
+        if not tokens:
+            continue
+        if not rows or tokens > room:
             rows.append([])
             room = longest
-            while places and (not rows[-1] or len(requests[places[0]][2]) - 1 <= room):
-                room -= len(requests[places[0]][2]) - 1
-                rows[-1].append(places.pop(0))
-        passes.append(_pack(rows, requests))
-    return passes
+        room -= tokens
+        rows[-1].append(place)
+    return rows
 
 
-def _pack(rows: Sequence[Sequence[int]], requests: Sequence[Request]) -> Packed:
-    length = max(sum(len(requests[place][2]) - 1 for place in places) for places in rows)
+def _pack(rows: Sequence[tuple[int, Sequence[int]]], requests: Sequence[Request]) -> Packed:
+    length = max(sum(len(requests[place][2]) - 1 for place in places) for _, places in rows)
     ids, following, offset = (torch.zeros(len(rows), length, dtype=torch.long) for _ in range(3))
     choice = torch.full_like(ids, PADDING)
     spans = []
-    for row, places in enumerate(rows):
+    for row, (_, places) in enumerate(rows):
         start = 0
         for number, place in enumerate(places):
             tokens = torch.tensor(requests[place][2], dtype=torch.long)
@@ -122,4 +144,8 @@ def _pack(rows: Sequence[Sequence[int]], requests: Sequence[Request]) -> Packed:
             offset[row, start:end], choice[row, start:end] = torch.arange(end - start), number
             spans.append(Span(place, row, start, end))
             start = end
-    return Packed(ids, following, offset, choice, spans)
+    return Packed([prompt for prompt, _ in rows], ids, following, offset, choice, spans)
+
+
+def _is_window(name: str) -> bool:
+    return ("window" in name or "chunk" in name) and name not in NO_WINDOW

@@ -44,15 +44,18 @@ class Kind(NamedTuple):
         padding: tokens that the prompt is padded with.
         follow: tokens that go through the model after the prompt: none, one, or 2 for several.
         length: tokens of the prompt.
+        together: choices that follow it in its row: one, or 2 for several; 0 where each has a row of its own.
     """
 
     padding: int
     follow: int
     length: int
+    together: int = 0
 
     def like(self, checked: Kind) -> bool:
         """Whether this kind is right if the other one is: the other one needs as much, with at least half as much padding and length."""
-        return 2 * checked.padding >= self.padding and checked.follow >= self.follow and 2 * checked.length >= self.length
+        enough = checked.follow >= self.follow and checked.together >= self.together
+        return 2 * checked.padding >= self.padding and 2 * checked.length >= self.length and enough
 
 
 @dataclass
@@ -63,12 +66,14 @@ class Way:
         run: answers a batch: prompts, all requests, and the batch size.
         works: no answer differed yet.
         without: what is not done where it does not work, for the log.
+        packed: whether choices share a row.
         checked: the kinds of prompts whose answers were compared.
     """
 
     run: Callable[[list[Group], Sequence[Request], int], dict[int, Answer]]
     works: bool
     without: str = "share the forward pass of a prompt among choices"
+    packed: bool = False
     checked: list[Kind] = field(default_factory=list)
 
 
@@ -94,7 +99,7 @@ class SharedPrompts:
         can = lm.backend == "causal" and not _learns_prompts(lm.model)
         self._cached = Way(self._run, can)
         packed = functools.partial(self._run, packed=True)
-        self._packed = Way(packed, can and packed_choices.possible(lm.model), "put the choices of a prompt in one row")
+        self._packed = Way(packed, can, "put the choices of a prompt in one row", packed=True)
         self._last = Way(lambda batch, requests, _: last_logits.run(lm, batch, requests), can and last_logits.possible(lm.model))
 
     @property
@@ -168,20 +173,17 @@ class SharedPrompts:
         except CannotRepeatError as error:
             self._give_up(way, str(error))
             return None
-        except (AttributeError, TypeError, ValueError, NotImplementedError, IndexError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                if not found:
-                    raise
-                self._give_up(way, f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
-                return None
+        except torch.OutOfMemoryError:
+            if not found and not way.packed:
+                raise
+            self._give_up(way, f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
+            return None
+        except Exception as error:  # the code of a model may raise anything
             self._give_up(way, f"{type(error).__name__} in a forward pass")
             return None
-        longest = len(batch[0].prompt)
-        for group in reversed(batch):  # the shortest prompt has the most padding
-            length, follow = len(group.prompt), max(len(requests[place][2]) for place in group.places) - 1
-            kind = Kind(longest - length, min(2, follow), length)
+        for group, kind, new in self._kinds(way, batch, requests):
             undefined = any(math.isnan(answers[place][0]) for place in group.places)
-            if any(kind.like(checked) for checked in way.checked) and not undefined:
+            if not new and not undefined and any(kind.like(checked) for checked in way.checked):
                 continue
             if wrong := self._comparison.difference(answers, group, batch, requests, stock, batch_size):
                 self._give_up(way, wrong)
@@ -189,12 +191,27 @@ class SharedPrompts:
             way.checked.append(kind)
         return answers
 
+    def _kinds(self, way: Way, batch: list[Group], requests: Sequence[Request]) -> Iterator[tuple[Group, Kind, bool]]:
+        """The prompts of a batch in the order in which they are compared, their kinds, and whether they are compared in any case.
+
+        The shortest one comes first: it has the most padding. Where choices share a row, the longest one comes before it, and is compared
+        if no prompt as long was: the mask of the row leaves out any window that the model has.
+        """
+        longest = len(batch[0].prompt)
+        longer = way.packed and all(checked.length < longest for checked in way.checked)
+        for place, group in enumerate([batch[0]] * longer + batch[::-1]):
+            length, tokens = len(group.prompt), [len(requests[place][2]) - 1 for place in group.places]
+            kind = Kind(longest - length, min(2, max(tokens)), length, min(2, sum(map(bool, tokens))) if way.packed else 0)
+            yield group, kind, longer and place == 0
+
     def _give_up(self, way: Way, reason: str) -> None:
         way.works = False
         log.info("%s does not %s: %s", type(self.lm.model).__name__, way.without, reason)
 
     def _run(self, batch: list[Group], requests: Sequence[Request], batch_size: int, *, packed: bool = False) -> dict[int, Answer]:
         lm, device = self.lm, self.lm.device
+        if packed:
+            packed_choices.check_model(lm.model)
         prompts, mask = _padded([group.prompt for group in batch], left=True, device=device)
         rows = [(number, place) for number, group in enumerate(batch) for place in group.places]
         longer = sorted((row for row in rows if len(requests[row[1]][2]) > 1), key=lambda row: -len(requests[row[1]][2]))
@@ -212,7 +229,9 @@ class SharedPrompts:
                 return answers
             cache = next((kept for name in CACHES if (kept := getattr(output, name, None)) is not None), None)
             scores = (
-                self._in_one_row(batch, requests, cache, mask) if packed else self._row_by_row(longer, requests, cache, mask, batch_size)
+                self._in_one_row(batch, requests, cache, mask, batch_size)
+                if packed
+                else self._row_by_row(longer, requests, cache, mask, batch_size)
             )
             for place, score in scores:
                 # One sum, as lm-eval has it, and without the padding.
@@ -241,16 +260,16 @@ class SharedPrompts:
             yield from zip((place for _, place in part), self._scores(logits, following), strict=True)
 
     def _in_one_row(
-        self, batch: Sequence[Group], requests: Sequence[Request], cache: Any, mask: torch.Tensor
+        self, batch: Sequence[Group], requests: Sequence[Request], cache: Any, mask: torch.Tensor, batch_size: int
     ) -> Iterator[tuple[int, tuple[Any, Any]]]:
-        """As :meth:`_row_by_row`, with a row for each prompt. It has no more tokens than a prompt, or than one choice."""
+        """As :meth:`_row_by_row`, with the choices of a prompt in one row, which has no more tokens than a prompt, or than one choice."""
         packed_choices.check_cache(cache)
-        passes = packed_choices.packs(batch, requests, mask.shape[1])
+        passes = packed_choices.packs(batch, requests, mask.shape[1], batch_size)
         for packed in passes:
-            there = packed.to(self.lm.device)
-            seen = packed_choices.as_taken(there.mask(mask), self.lm.model)
-            own_cache = cache if packed is passes[-1] else select(cache)  # the last pass may write into it
-            logits = self._call(there.ids, seen, own_cache, positions=mask.sum(1, keepdim=True) + there.offset).logits
+            there, rows = packed.to(self.lm.device), torch.tensor(packed.prompts, device=self.lm.device)
+            seen = packed_choices.as_taken(there.mask(mask[rows]), self.lm.model)
+            own_cache = select(cache, None if packed.prompts == [*range(len(batch))] else rows)
+            logits = self._call(there.ids, seen, own_cache, positions=mask[rows].sum(1, keepdim=True) + there.offset).logits
             scores = list(self._scores(logits, there.following))
             for span in packed.spans:
                 own, greedy = scores[span.row]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import tiny
 from lm_eval.api.instance import Instance
@@ -29,11 +31,21 @@ def adding_first_token() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-class Shouting(PreTrainedTokenizerFast):
-    """A tokenizer with its own ``encode``."""
+class Encode(PreTrainedTokenizerFast):
+    """A tokenizer with its own ``encode``, as others have their own of what it calls."""
 
     def encode(self, text, **options):
         return super().encode(text + " z", **options)
+
+
+class EncodePlus(PreTrainedTokenizerFast):
+    def _encode_plus(self, text, *arguments, **options):
+        return super()._encode_plus(text + " z" if isinstance(text, str) else text, *arguments, **options)
+
+
+class Call(PreTrainedTokenizerFast):
+    def __call__(self, text, **options):
+        return super().__call__([one + " z" for one in text] if isinstance(text, list) else text, **options)
 
 
 def asked_of(kind, tokenizer, monkeypatch, asked, **arguments):
@@ -50,6 +62,7 @@ def asked_of(kind, tokenizer, monkeypatch, asked, **arguments):
 
 
 def counting(function, calls):
+    @functools.wraps(function)  # with its module, which tells whose it is
     def counted(self, text, *arguments, **options):
         calls.append(text)
         return function(self, text, *arguments, **options)
@@ -59,7 +72,7 @@ def counting(function, calls):
 
 @pytest.mark.parametrize("arguments", [{}, {"add_bos_token": True}, {"add_bos_token": False}], ids=str)
 @pytest.mark.parametrize("made", [tiny.tokenizer, adding_first_token], ids=["plain", "first-token"])
-@pytest.mark.parametrize("at_once", [1, 3, 1024])
+@pytest.mark.parametrize("at_once", [1, 12, 2**20])
 def test_the_token_ids_are_those_of_lm_eval(made, arguments, at_once, monkeypatch):
     asked = requests() + requests()[:3]
     stock, _ = asked_of(HFLM, made(), monkeypatch, asked, **arguments)
@@ -68,8 +81,14 @@ def test_the_token_ids_are_those_of_lm_eval(made, arguments, at_once, monkeypatc
     assert ours == stock
 
 
-def test_a_tokenizer_with_its_own_encode_is_asked_as_lm_eval_does(monkeypatch):
-    tokenizer = Shouting(tokenizer_object=tiny.tokenizer().backend_tokenizer, eos_token="<end>", bos_token="<end>")
+@pytest.mark.parametrize("kind", [Encode, EncodePlus, Call, "of the instance"])
+def test_a_tokenizer_with_its_own_way_is_asked_as_lm_eval_does(kind, monkeypatch):
+    tokenizer = (PreTrainedTokenizerFast if isinstance(kind, str) else kind)(
+        tokenizer_object=tiny.tokenizer().backend_tokenizer, eos_token="<end>", bos_token="<end>"
+    )
+    if isinstance(kind, str):
+        encode = tokenizer.encode
+        tokenizer.encode = lambda text, **options: encode(text + " z", **options)
     stock, _ = asked_of(HFLM, tokenizer, monkeypatch, requests())
     ours, _ = asked_of(PrunedHFLM, tokenizer, monkeypatch, requests())
     assert ours == stock
@@ -81,6 +100,19 @@ def test_texts_are_encoded_once_and_together(monkeypatch):
     _, together = asked_of(PrunedHFLM, tiny.tokenizer(), monkeypatch, asked)
     assert len(one_by_one) == 2 * len(asked)
     assert [len(texts) for texts in together] == [len(asked) + 2]
+
+
+def test_requests_may_come_one_by_one():
+    lm = PrunedHFLM(pretrained=tiny.model(), tokenizer=tiny.tokenizer(), batch_size=4, device="cpu")
+    asked = requests(["a b c", "a b d"])
+    assert lm.loglikelihood((one for one in asked), disable_tqdm=True) == lm.loglikelihood(asked, disable_tqdm=True)
+
+
+def test_long_texts_are_encoded_in_parts(monkeypatch):
+    monkeypatch.setattr(encoded_texts, "AT_ONCE", 10)
+    asked = requests(["a b c d e f", "b c d e f g"], [" 1 2", " 3", " 4 5 6"])
+    _, together = asked_of(PrunedHFLM, tiny.tokenizer(), monkeypatch, asked)
+    assert [len(texts) for texts in together] == [1] * 8
 
 
 def test_nothing_is_kept_after_the_requests():

@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from harness_ext import BadOptionError, PrunedHFLM
 from harness_ext.host import packed_choices, shared_prompts
+from harness_ext.host.cache_rows import CannotRepeatError
 from harness_ext.host.shared_prompts import SharedPrompts
 
 PROMPTS = ["a b c d e f g h i j k l", "a b c d e f g h i j", "b c d e f g h i j k l m n o p q", "1 2", "x y z : a b c d e f"]
@@ -35,7 +36,11 @@ VARIANTS = {
 @pytest.fixture(autouse=True)
 def row_by_row(monkeypatch):
     """Each choice has a row of its own; ``test_packed_choices.py`` is about one row for all choices of a prompt."""
-    monkeypatch.setattr(packed_choices, "possible", lambda _: False)
+
+    def no(_):
+        raise CannotRepeatError("for the test")
+
+    monkeypatch.setattr(packed_choices, "check_model", no)
 
 
 def requests(prompts=PROMPTS, choices=CHOICES):
