@@ -16,6 +16,7 @@ from harness_ext.engine.global_state import full_float32
 from harness_ext.engine.layer_sparsities import choose_sparsities
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.layerwise import kinds_of, prune_blocks
+from harness_ext.engine.memory import pinned_given_back
 from harness_ext.engine.placement import Placement
 from harness_ext.engine.plan import Plan
 from harness_ext.engine.proof import prove
@@ -79,7 +80,7 @@ def apply(
         entries |= reshape(plan, pruner, model, blocks, input_ids)
     elif changes:
         entries["dense"] = dense_parts(blocks)
-        with placement.session(), visible_products(model):
+        with pinned_given_back(placement.device), placement.session(), visible_products(model):
             measured = plan.allocation.measures(pruner) or _measured(pruner, measure_error)
             route = prove(placement, blocks, input_ids, stopwatch) if measured and input_ids is not None else None
             asked = ranks.broadcast(fixed) if fixed else choose_sparsities(plan, blocks, placement, stopwatch, input_ids, route)

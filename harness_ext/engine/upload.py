@@ -96,9 +96,13 @@ class SideStream:
 
         Args:
             home: where it goes, of the same dtype and shape; None takes new memory.
+
+        Raises:
+            MemoryError: there is no such memory.
         """
         if home is None:
-            home = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            home = _pinned(tensor)
+        tensor = tensor.to(self._device)  # of blocks on several devices
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             home.copy_(tensor, non_blocking=True)
@@ -111,3 +115,11 @@ class SideStream:
         current.wait_event(done)
         for tensor in tensors:
             tensor.record_stream(current)
+
+
+def _pinned(like: torch.Tensor) -> torch.Tensor:
+    try:
+        return torch.empty(like.shape, dtype=like.dtype, device="cpu", pin_memory=True)
+    except RuntimeError as error:  # torch raises no error of its own
+        size = like.nbytes / 2**20
+        raise MemoryError(f"{size:.0f} MiB of host memory cannot be pinned: want fewer or shorter calibration sequences") from error

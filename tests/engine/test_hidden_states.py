@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from harness_ext import prune
 from harness_ext.engine import hidden_states as module
 from harness_ext.engine import upload
 from harness_ext.engine.hidden_states import HiddenStates
+from harness_ext.engine.memory import pinned_given_back
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -151,15 +153,34 @@ def test_a_side_stream_brings_home_after_the_work_of_the_device(monkeypatch):
     )
     monkeypatch.setattr(torch.Tensor, "copy_", lambda home, tensor, non_blocking: calls.append(non_blocking) or copy(home, tensor))
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: calls.append(("kept for", stream.name)))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device: calls.append(f"on {device}") or tensor)
     line = upload.SideStream(CUDA)
     home = line.copy_home(torch.ones(2), None)
     assert home.tolist() == [1, 1]
-    order = [("side", "waits for", "main"), "on side", True, "off side", ("kept for", "side")]
+    order = ["on cuda", ("side", "waits for", "main"), "on side", True, "off side", ("kept for", "side")]
     assert calls == [("pinned", True), *order]
     calls.clear()
     assert line.copy_home(torch.zeros(2), home) is home
     assert home.tolist() == [0, 0]
     assert calls == order
+
+
+def test_memory_that_cannot_be_pinned_is_an_error_about_memory(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(MemoryError, match="want fewer or shorter calibration sequences"):
+        upload._pinned(torch.zeros(2))
+
+
+@pytest.mark.parametrize(("device", "times"), [("cuda", 1), ("cpu", 0)])
+def test_pinned_memory_is_returned_also_after_an_error(device, times, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.accelerator, "empty_host_cache", lambda: calls.append(None), raising=False)
+    with suppress(ZeroDivisionError), pinned_given_back(torch.device(device)):
+        raise ZeroDivisionError
+    assert len(calls) == times
 
 
 @pytest.mark.gpu
