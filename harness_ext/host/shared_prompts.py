@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 CACHES = ("cache", "past_key_values")  # what transformers calls it since 5.24, and before
+FEW = 4  # choices of a long prompt that are compared: each of them shows a window
 PASS_BYTES = 2**30  # of the cache of a pass of continuations on a device other than the CPU, where it is more than that of a batch
 
 
@@ -199,7 +200,8 @@ class SharedPrompts:
         """
         longest = len(batch[0].prompt)
         longer = way.packed and all(checked.length < longest for checked in way.checked)
-        for place, group in enumerate([batch[0]] * longer + batch[::-1]):
+        most_tokens = sorted(batch[0].places, key=lambda place: -len(requests[place][2]))
+        for place, group in enumerate([Group(batch[0].prompt, most_tokens[:FEW])] * longer + batch[::-1]):
             length, tokens = len(group.prompt), [len(requests[place][2]) - 1 for place in group.places]
             kind = Kind(longest - length, min(2, max(tokens)), length, min(2, sum(map(bool, tokens))) if way.packed else 0)
             yield group, kind, longer and place == 0
