@@ -6,7 +6,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -14,7 +14,7 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 
 from harness_ext.engine import ranks
-from harness_ext.engine.plan import ARGUMENTS, Plan, take_plan
+from harness_ext.engine.plan import ARGUMENTS, take_plan
 from harness_ext.engine.run import apply
 from harness_ext.engine.terminal import show_log
 from harness_ext.engine.wrappers import check_unwrapped
@@ -26,12 +26,12 @@ from harness_ext.host.chat_template import check_chat_template
 from harness_ext.host.command_line import typed_command
 from harness_ext.host.encoded_texts import EncodedTexts, is_stock, texts_of
 from harness_ext.host.environment import compile_templates_once, quieten_git
+from harness_ext.host.model_arguments import check_model_arguments
 from harness_ext.host.model_folder import is_path, no_such_model, registered_folder
 from harness_ext.host.peft import check_adapter, merged
 from harness_ext.host.preflight import check_arguments, check_config, check_plan, check_tokenizer, without_weights
 from harness_ext.host.requests import Request
 from harness_ext.host.shared_prompts import SharedPrompts
-from harness_ext.method.options import ELSEWHERE, Configurable
 from harness_ext.plugins import Plugins
 from harness_ext.weights import gguf
 from harness_ext.weights.checkpoint_record import of_checkpoint
@@ -86,14 +86,11 @@ class PrunedHFLM(HFLM):  # type: ignore[misc]
     def __init__(
         self, pretrained: str | transformers.PreTrainedModel = DEFAULT_MODEL, *, share_prompts: bool = True, **arguments: Any
     ) -> None:
-        if not isinstance(share_prompts, bool):
-            raise BadOptionError(f"share_prompts={shown(share_prompts)}: want True or False")
         quieten_git()
         compile_templates_once()
         plugins = Plugins()
         plan = take_plan(plugins, arguments)
-        refuse_misspelt(arguments, plan)
-        check_counts(arguments)
+        check_model_arguments(arguments | {"share_prompts": share_prompts}, plan)
         if isinstance(pretrained, str) and pretrained in plugins.models.items:
             pretrained = registered_folder(plugins, pretrained)
         elif isinstance(pretrained, str) and is_path(pretrained) and not os.path.isdir(os.path.expanduser(pretrained)):
@@ -257,35 +254,3 @@ def _not_loaded(pretrained: str, error: Exception) -> BadOptionError:
     return BadOptionError(
         f"pretrained={shown(pretrained)}: cannot be loaded: {one_line(error)}{did_you_mean(pretrained, Plugins().models.items)}"
     )
-
-
-def check_counts(arguments: Mapping[str, Any]) -> None:
-    """Checks the numbers of tokens among the arguments of ``hf``, which it uses only after the model was loaded and pruned.
-
-    Raises:
-        BadOptionError: one of them is no whole number, or too small.
-    """
-    for name, least in (("max_length", 1), ("prefix_token_id", 0)):
-        value = arguments.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise BadOptionError(f"{name}={shown(value)}: want a whole number of at least {least}")
-
-
-def refuse_misspelt(arguments: dict[str, Any], plan: Plan) -> None:
-    """Checks for arguments that ``hf`` does not know and that resemble one of ours. ``hf`` would pass them to ``from_pretrained``.
-
-    Raises:
-        BadOptionError: there is such an argument; the message has the nearest name.
-    """
-    known = set(inspect.signature(HFLM.__init__).parameters)
-    for name in sorted(arguments.keys() - known):
-        if name in ("quantizer", "quantiser", "compressor"):
-            raise BadOptionError(
-                f"no argument {shown(name)}: quantizers are chosen by pruner, as in pruner=gptq,bits=4. Did you mean 'pruner'?"
-            )
-        if hint := did_you_mean(name, [*ARGUMENTS, "pretrained", "share_prompts"]):
-            raise BadOptionError(f"no argument {shown(name)}.{hint}")
-        for part in (plan.pruner, plan.calibration, plan.allocation):
-            option = ELSEWHERE.get(name, name)
-            if isinstance(part, Configurable) and {name, option} & part.options().keys():
-                raise BadOptionError(f"no argument {shown(name)}. Did you mean '{part.kind}.{name if name in part.options() else option}'?")

@@ -14,8 +14,7 @@ from harness_ext.engine.fit import check_fit
 from harness_ext.engine.layers import DecoderBlock, find_blocks
 from harness_ext.engine.placement import parse_device
 from harness_ext.engine.plan import Plan
-from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, did_you_mean, shown
-from harness_ext.host.arguments import DTYPES
+from harness_ext.errors import BadOptionError, CalibrationError, UnsupportedModelError, shown
 from harness_ext.method.calibration import Calibration
 
 if TYPE_CHECKING:
@@ -29,12 +28,9 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     """Checks the arguments of ``hf`` for a run that prunes.
 
     Raises:
-        BadOptionError: they ask for quantised weights, an encoder-decoder model, or weights that are split over processes; or a dtype or
-            device does not exist.
+        BadOptionError: they ask for quantised weights, an encoder-decoder model, or weights that are split over processes; or a device
+            does not exist.
     """
-    dtype = arguments.get("dtype")
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise BadOptionError(f"dtype={shown(dtype)}: want {', '.join(DTYPES)}.{did_you_mean(dtype, DTYPES)}")
     if isinstance(device := arguments.get("device"), str):
         parse_device(device, f"device={shown(device)}")  # hf silently uses the CPU for an unknown device
     for name in QUANTISE:

@@ -149,15 +149,15 @@ def trial_from(arguments: Mapping[str, Any], plugins: Plugins) -> TrialSpec:
     """A trial from its model arguments.
 
     Raises:
-        BadOptionError: an argument of the pruning is wrong, or an argument of the model is nearly one of them, or does not go with pruning.
+        BadOptionError: an argument of the pruning is wrong, or one of the model is, or does not go with pruning.
     """
     of_model = dict(arguments)
     plan = take_plan(plugins, of_model)
     if of_model.keys() - {"pretrained", *MODEL_FIELDS}:
-        from harness_ext.host.model import refuse_misspelt
+        from harness_ext.host.model_arguments import check_model_arguments
         from harness_ext.host.preflight import check_arguments
 
-        refuse_misspelt(of_model, plan)
+        check_model_arguments(of_model, plan)
         if plan.changes:
             check_arguments(of_model)
     return TrialSpec(dict(arguments), plan)

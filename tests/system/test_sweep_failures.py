@@ -25,7 +25,9 @@ class TestFailures:
         fields = {"tasks": ["raising"], "include_path": [str(tmp_path)], "metadata": {}}
         summary = sweep(tmp_path / "out", **fields)
         assert summary.done == 0
-        assert summary.failed == ["lab-xs dense: RuntimeError: this task raises", "lab-xs magnitude 0.5: RuntimeError: this task raises"]
+        assert [trial for trial, _ in summary.failed] == ["lab-xs dense", "lab-xs magnitude 0.5"]
+        assert {reason for _, reason in summary.failed} == {"RuntimeError: this task raises"}
+        assert str(summary).splitlines()[1:] == ["failed: lab-xs dense and 1 more: RuntimeError: this task raises"]
         failures = [json.loads(path.read_text()) for path in (tmp_path / "out" / "failed").iterdir()]
         assert {failure["error"] for failure in failures} == {"RuntimeError: this task raises"}
         assert all("process_results" in failure["traceback"] for failure in failures)
@@ -46,7 +48,7 @@ class TestFailures:
         monkeypatch.setattr(DenseModel, "prune", prune)
         summary = sweep(tmp_path, pruner=["random", "magnitude"])
         assert (summary.done, len(summary.failed)) == (2, 1)
-        assert type(error).__name__ in summary.failed[0]
+        assert type(error).__name__ in summary.failed[0].reason
         monkeypatch.undo()
         summary = sweep(tmp_path, pruner=["random", "magnitude"])
         assert (summary.before, summary.done, summary.failed) == (2, 1, [])
@@ -59,7 +61,7 @@ class TestFailures:
         monkeypatch.setattr(Magnitude, "score", lambda self, weight, statistic: weight * float("nan"))
         summary = sweep(tmp_path, pruner=["magnitude", "random"])
         assert (summary.done, len(summary.failed)) == (2, 1)
-        assert "NumericalError" in summary.failed[0]
+        assert "NumericalError" in summary.failed[0].reason
 
     def test_a_model_that_cannot_be_loaded_fails_alone(self, tmp_path, monkeypatch):
         original = DenseModel._load
@@ -72,6 +74,23 @@ class TestFailures:
         monkeypatch.setattr(DenseModel, "_load", load_model)
         summary = sweep(tmp_path, pretrained=["lab-xs", "lab-s"])
         assert (summary.done, len(summary.failed)) == (2, 2)
+
+    def test_a_model_that_cannot_be_loaded_is_tried_once(self, tmp_path, monkeypatch):
+        tried, original = [], DenseModel._load
+
+        def load_model(self):
+            tried.append(self._pretrained)
+            original(self)
+
+        monkeypatch.setattr(DenseModel, "_load", load_model)
+        summary = sweep(tmp_path, pretrained=["lab-xs", "lab-s"], model_args={"subfolder": "nowhere"})
+        assert tried == ["lab-xs", "lab-s"]
+        assert (summary.done, len(summary.failed)) == (0, 4)
+        lines = str(summary).splitlines()[1:]
+        assert [line.partition(": BadOptionError")[0] for line in lines] == [
+            "failed: lab-xs dense and 1 more",
+            "failed: lab-s dense and 1 more",
+        ]
 
     def test_a_full_disk_is_one_line_and_what_was_done_stays(self, tmp_path, monkeypatch):
         from harness_ext.sweep import folder
