@@ -19,11 +19,11 @@ class _OnItsWay(NamedTuple):
 class HiddenStates:
     """The hidden states in front of a block, by batch.
 
-    For a CUDA device they wait in pinned host memory. While one batch is computed, the next one is copied to the device and the last one
-    back, on a stream of their own. For other devices they stay where they are.
+    For a CUDA device they wait in pinned host memory. While one batch is computed, the next one is copied to the device and the one
+    before it back, on a stream of their own. For other devices they stay where they are.
 
     Args:
-        device: that computes.
+        device: the one that computes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class HiddenStates:
         self._kept.append(self._line.copy_home(states, None) if self._line else states.clone())
 
     def replace(self, batch: int, states: torch.Tensor) -> None:
-        """Keeps a copy of other hidden states of a batch. It takes the place of the old ones in memory, if dtype and shape are the same."""
+        """Keeps a copy of new hidden states of a batch. It takes the place of the old ones in memory, if dtype and shape are the same."""
         kept = self._kept[batch]
         same = kept.dtype == states.dtype and kept.shape == states.shape
         if self._line:
@@ -52,7 +52,7 @@ class HiddenStates:
         return len(self._kept)
 
     def __getitem__(self, batch: int) -> torch.Tensor:
-        """The hidden states of a batch, on the device. The copy of the batch after it begins, and after the last one, of the first."""
+        """The hidden states of a batch, on the device. Also starts to copy the next batch; after the last one, that is the first."""
         if not self._line:
             return self._kept[batch]
         ahead, self._ahead = self._ahead, None

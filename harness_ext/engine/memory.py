@@ -20,7 +20,7 @@ def pinned_given_back(device: torch.device) -> Iterator[None]:
     """Returns pinned memory at the end of the context, if this torch can. It keeps that memory for later copies to a CUDA device.
 
     Args:
-        device: that computes.
+        device: the one that computes.
     """
     try:
         yield

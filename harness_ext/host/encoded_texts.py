@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-AT_ONCE = 2**20  # characters: a tokenizer returns more than the ids, about 140 bytes for each token
+AT_ONCE = 2**20  # characters in one call: what a tokenizer returns takes about 140 bytes for each token
 
 LIBRARY = "transformers.tokenization_utils"  # the modules of the classes that tokenizers derive from
 
@@ -18,7 +18,9 @@ EncodeMany = Callable[[Sequence[str]], list[list[int]]]
 
 
 class EncodedTexts:
-    """The token ids of texts that are known beforehand, in the order in which they will be asked for. The ids are kept until ``clear``.
+    """The token ids of texts that are known beforehand, in the order in which they will be asked for.
+
+    The ids are kept until the next ``expect`` or ``clear``.
 
     Args:
         encode_many: the token ids of texts.
@@ -50,7 +52,7 @@ class EncodedTexts:
         return list(self._ids[text])
 
     def _from(self, place: int) -> Iterator[str]:
-        """The texts from a place on that are not encoded yet: one, and as many as are short enough."""
+        """The texts from a place on that are not encoded yet: at least one, until they have ``AT_ONCE`` characters together."""
         room = AT_ONCE
         for text in islice(self._texts, place, None):
             if room <= 0:
@@ -61,7 +63,7 @@ class EncodedTexts:
 
 
 def is_stock(tokenizer: Any) -> bool:
-    """Whether a tokenizer encodes a list as it encodes each text: it is a fast one, and has no code of its own for it."""
+    """Whether a tokenizer encodes a list as it encodes each text: it is a fast one, and does not override how texts are encoded."""
     own = (getattr(type(tokenizer), name) for name in ("encode", "__call__", "_encode_plus"))
     of_library = all(method.__module__.startswith(LIBRARY) for method in own)
     return tokenizer.is_fast and of_library and not {"encode", "_encode_plus"} & vars(tokenizer).keys()
@@ -71,6 +73,6 @@ def texts_of(pairs: Iterable[tuple[str, str]]) -> Iterable[str]:
     """The texts that lm-eval encodes for requests to a causal model: with their continuation and without, as its ``_encode_pair`` does.
 
     Args:
-        pairs: prompts and continuations. An empty prompt is encoded otherwise, and left out.
+        pairs: prompts and continuations. Those with an empty prompt are left out: lm-eval encodes them differently.
     """
     return chain.from_iterable((prompt + continuation, prompt.rstrip()) for prompt, continuation in pairs if prompt)

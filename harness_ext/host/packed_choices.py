@@ -1,7 +1,7 @@
 """Puts the choices of a prompt into one row behind it. Each choice attends to the prompt and to itself.
 
-A row for each choice needs a copy of the prompt's cache for each, and many passes of few tokens. In one row, the choices share the cache of
-their prompt, and all choices of a batch mostly take one pass.
+With a row for each choice, each row needs a copy of the prompt's cache, and there are many passes of few tokens. In one row, the choices
+share the cache of their prompt, and all choices of a batch usually take one pass.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from harness_ext.host.positions import mappings
 from harness_ext.host.requests import Group, Request, takes_of
 
 MASKED = ("sdpa", "eager")  # implementations of attention that take any mask
-NO_WINDOW = ("max_window_layers",)  # which layers would have one
+NO_WINDOW = ("max_window_layers",)  # has this word in its name, and does not turn a window on
 PADDING = -1
 
 
 class Span(NamedTuple):
-    """Where the tokens of a choice are: in this row, from ``start`` to before ``end``. ``place`` is the index of its request."""
+    """Where the tokens of a choice are: in row ``row``, from ``start`` to before ``end``. ``place`` is the index of its request."""
 
     place: int
     row: int
@@ -37,7 +37,7 @@ class Packed(NamedTuple):
         prompts: the prompt of each row.
         ids: token ids, int64 [rows, length].
         following: the token after each, which its logits predict, int64 [rows, length].
-        offset: places within the choice, int64 [rows, length].
+        offset: the position of each token in its choice, int64 [rows, length].
         choice: which choice of its row a token is of, or ``PADDING``, int64 [rows, length].
         spans: where each choice is.
     """
@@ -66,10 +66,10 @@ class Packed(NamedTuple):
 
 
 def check_model(model: Any) -> None:
-    """Checks that a model takes positions and any mask, and attends to all tokens before one.
+    """Checks that a model takes positions and any mask, and that each token attends to all earlier ones.
 
     Raises:
-        CannotRepeatError: it does not, as far as its configuration tells.
+        CannotRepeatError: its configuration or its code says otherwise.
     """
     if "position_ids" not in takes_of(model):
         raise CannotRepeatError("it takes no positions")
@@ -84,7 +84,7 @@ def check_cache(cache: Any) -> None:
     """Checks that a cache holds keys and values of all tokens, and nothing else.
 
     Raises:
-        CannotRepeatError: it is another one.
+        CannotRepeatError: it holds something else.
     """
     if other := next((type(layer) for layer in getattr(cache, "layers", [cache]) if type(layer) is not DynamicLayer), None):
         raise CannotRepeatError(f"its cache has a {other.__name__}")
@@ -108,7 +108,7 @@ def packs(batch: Sequence[Group], requests: Sequence[Request], longest: int, mos
     lengths = [sum(len(requests[place][2]) - 1 for place in row) for _, row in rows]
     passes: list[list[int]] = []
     for index in sorted(range(len(rows)), key=lambda index: -lengths[index]):
-        if not passes or len(passes[-1]) == most or 2 * lengths[index] < lengths[passes[-1][0]]:  # less than half would be padding
+        if not passes or len(passes[-1]) == most or 2 * lengths[index] < lengths[passes[-1][0]]:  # or more than half is padding
             passes.append([])
         passes[-1].append(index)
     return [_pack([rows[index] for index in sorted(own)], requests) for own in passes]

@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 SHORTEST_PROMPT = 8  # tokens: below this, a second forward pass costs more than it saves
 CACHES = ("cache", "past_key_values")  # what transformers calls it since 5.24, and before
-FEW = 4  # choices of a long prompt that are compared: each of them shows a window
-PASS_BYTES = 2**30  # of the cache of a pass of continuations on a device other than the CPU, where it is more than that of a batch
+FEW = 4  # choices of a long prompt that are compared: any of them shows that the model has a sliding window
+PASS_BYTES = 2**30  # of cache up to which a pass has more rows than a batch, on a device other than the CPU
 
 
 class Kind(NamedTuple):
@@ -43,9 +43,9 @@ class Kind(NamedTuple):
 
     Args:
         padding: tokens that the prompt is padded with.
-        follow: tokens that go through the model after the prompt: none, one, or 2 for several.
+        follow: tokens that go through the model after the prompt: 0, 1, or 2 for several.
         length: tokens of the prompt.
-        together: choices that follow it in its row: one, or 2 for several; 0 where each has a row of its own.
+        together: choices that follow it in its row: 1, or 2 for several; 0 where each has a row of its own.
     """
 
     padding: int
@@ -54,7 +54,7 @@ class Kind(NamedTuple):
     together: int = 0
 
     def like(self, checked: Kind) -> bool:
-        """Whether this kind is right if the other one is: the other one needs as much, with at least half as much padding and length."""
+        """Whether a comparison of the other kind covers this one: it needs as much, with at least half as much padding and length."""
         enough = checked.follow >= self.follow and checked.together >= self.together
         return 2 * checked.padding >= self.padding and 2 * checked.length >= self.length and enough
 
@@ -66,7 +66,7 @@ class Way:
     Args:
         run: answers a batch: prompts, all requests, and the batch size.
         works: no answer differed yet.
-        without: what is not done where it does not work, for the log.
+        without: what the log says is not done where it does not work.
         packed: whether choices share a row.
         checked: the kinds of prompts whose answers were compared.
     """
@@ -84,11 +84,8 @@ class SharedPrompts:
     The answers to one prompt of the first batch are compared with lm-eval's own. The same is done for the first prompt that is padded, and
     for the first one whose choices need the cache: for one more token, and for several at once. They are compared again where prompts are
     more than twice as long, or padded with more than twice as many tokens, as those compared before. If answers differ by more than
-    rounding, or the cache of the model cannot be repeated, lm-eval answers all further requests. Prompts whose choices are all one token
-    long stand by themselves: they need no cache.
-
-    The choices of a prompt go through the model in one row (``packed_choices.py``). If the model cannot do that, or answers differ, each
-    choice has a row with a copy of the cache.
+    rounding, or the model cannot do it, the next way is taken: the choices of a prompt in one row (``packed_choices.py``), a row for each
+    with a copy of the cache, and lm-eval's own. Prompts whose choices are all one token long stand by themselves: they need no cache.
 
     Args:
         lm: a causal language model of lm-eval.
@@ -146,7 +143,7 @@ class SharedPrompts:
         return int(self.lm._detect_batch_size([max(requests, key=lambda one: len(one[1]) + len(one[2]))]))
 
     def _groups(self, by_prompt: Mapping[tuple[int, ...], list[int]], requests: Sequence[Request]) -> list[Group]:
-        """The prompts whose cache is worth keeping, longest first. lm-eval runs choices that differ in their last token only once."""
+        """The prompts whose cache is worth keeping, longest first. Choices that differ only in their last token take lm-eval one pass."""
         limit, longest = changes_beyond(self.lm.model.config), max((len(one[1]) + len(one[2]) - 1 for one in requests), default=0)
         if limit is not None and longest > limit:
             log.info(
@@ -177,7 +174,7 @@ class SharedPrompts:
         except torch.OutOfMemoryError:
             if not found and not way.packed:
                 raise
-            self._give_up(way, f"the memory does not hold the cache of {batch_size} prompts; --batch_size takes a smaller number")
+            self._give_up(way, f"the memory does not hold the cache of {batch_size} prompts; use a smaller --batch_size")
             return None
         except Exception as error:  # the code of a model may raise anything
             self._give_up(way, f"{type(error).__name__} in a forward pass")
@@ -195,8 +192,8 @@ class SharedPrompts:
     def _kinds(self, way: Way, batch: list[Group], requests: Sequence[Request]) -> Iterator[tuple[Group, Kind, bool]]:
         """The prompts of a batch in the order in which they are compared, their kinds, and whether they are compared in any case.
 
-        The shortest one comes first: it has the most padding. Where choices share a row, the longest one comes before it, and is compared
-        if no prompt as long was: the mask of the row leaves out any window that the model has.
+        The shortest prompt has the most padding, so it is compared first. Where choices share a row, the longest prompt is compared before
+        it, unless one as long was: the mask of the row replaces a sliding window, and only a long prompt shows this.
         """
         longest = len(batch[0].prompt)
         longer = way.packed and all(checked.length < longest for checked in way.checked)
@@ -264,7 +261,7 @@ class SharedPrompts:
     def _in_one_row(
         self, batch: Sequence[Group], requests: Sequence[Request], cache: Any, mask: torch.Tensor, batch_size: int
     ) -> Iterator[tuple[int, tuple[Any, Any]]]:
-        """As :meth:`_row_by_row`, with the choices of a prompt in one row, which has no more tokens than a prompt, or than one choice."""
+        """As :meth:`_row_by_row`, with the choices of a prompt in one row, of no more tokens than the longest prompt or one choice."""
         packed_choices.check_cache(cache)
         passes = packed_choices.packs(batch, requests, mask.shape[1], batch_size)
         for packed in passes:
@@ -343,8 +340,8 @@ def _batches(groups: list[Group], requests: Sequence[Request], batch_size: int, 
 def _rows_at_once(batch_size: int, cache: Any, prompts: tuple[int, ...], longest: int, device: torch.device) -> int:
     """How many continuations go through the model in one pass, where each has a row of its own.
 
-    A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows, with a cache of at most ``PASS_BYTES``. They have no more tokens
-    than the pass of the prompts at this batch size, so that their logits take no more memory than lm-eval's own.
+    A pass of a few tokens keeps a CPU busy. Elsewhere there are more rows, as long as their cache takes at most ``PASS_BYTES``. They have
+    no more tokens than the pass of the prompts at this batch size, so that their logits take no more memory than lm-eval's own.
 
     Args:
         prompts: number and length of the prompts that the cache is of.
