@@ -11,7 +11,6 @@ from itertools import chain, islice
 from typing import Any
 
 AT_ONCE = 2**20  # characters in one call: what a tokenizer returns takes about 140 bytes for each token
-
 LIBRARY = "transformers.tokenization_utils"  # the modules of the classes that tokenizers derive from
 
 EncodeMany = Callable[[Sequence[str]], list[list[int]]]
@@ -64,9 +63,9 @@ class EncodedTexts:
 
 def is_stock(tokenizer: Any) -> bool:
     """Whether a tokenizer encodes a list as it encodes each text: it is a fast one, and does not override how texts are encoded."""
-    own = (getattr(type(tokenizer), name) for name in ("encode", "__call__", "_encode_plus"))
-    of_library = all(method.__module__.startswith(LIBRARY) for method in own)
-    return tokenizer.is_fast and of_library and not {"encode", "_encode_plus"} & vars(tokenizer).keys()
+    methods = (getattr(type(tokenizer), name, None) for name in ("encode", "__call__", "_encode_plus"))
+    of_library = all(getattr(method, "__module__", "").startswith(LIBRARY) for method in methods)
+    return bool(getattr(tokenizer, "is_fast", False)) and of_library and not {"encode", "_encode_plus"} & vars(tokenizer).keys()
 
 
 def texts_of(pairs: Iterable[tuple[str, str]]) -> Iterable[str]:

@@ -94,6 +94,15 @@ def test_a_tokenizer_with_its_own_way_is_asked_as_lm_eval_does(kind, monkeypatch
     assert ours == stock
 
 
+def test_a_tokenizer_of_another_library_is_asked_text_by_text():
+    class Other:
+        def encode(self, text, **_):
+            return [*map(ord, text)]
+
+    assert not encoded_texts.is_stock(Other())
+    assert encoded_texts.is_stock(tiny.tokenizer())
+
+
 def test_texts_are_encoded_once_and_together(monkeypatch):
     asked = requests(["a b c", "a b d"], CHOICES)
     _, one_by_one = asked_of(HFLM, tiny.tokenizer(), monkeypatch, asked)

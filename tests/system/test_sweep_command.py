@@ -52,7 +52,7 @@ class TestCommand:
         monkeypatch.setattr(running, "attempt", lambda *given: 1 / 0)
         result = self.invoke(*self.common(tmp_path))
         assert result.exit_code == 1
-        assert "2 failed\nfailed: lab-xs dense: ZeroDivisionError: division by zero\n" in result.stdout
+        assert "2 failed\nfailed: lab-xs dense and 1 more: ZeroDivisionError: division by zero\n" in result.stdout
 
     def test_exits_with_1_if_a_trial_ran_out_of_memory_and_does_the_others(self, tmp_path, monkeypatch):
         original = DenseModel.prune
